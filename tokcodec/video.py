@@ -1,0 +1,623 @@
+"""Video files in and out: frames with exact timestamps, colour, shape, and the other streams of the file.
+
+The only file that imports PyAV (FFmpeg's libraries). It gives and takes plain RGB arrays, and knows
+nothing of tokens. Three rules:
+
+- Colour: pixels are converted with the matrix and range the stream is tagged with (ITU-T H.273). What is
+  not tagged is guessed as players do: BT.709 from 720 lines up, else BT.601; limited range.
+- Time: timestamps stay the integers of the source; no frame is dropped or repeated to make a rate regular.
+- Audio, subtitles and data are copied packet by packet, never decoded.
+
+What is lost on the way (bit depth, a stream no container takes) is said on the logger "tokcodec".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import logging
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+
+import av
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.error import ArgumentError, FFmpegError, InvalidDataError
+from av.format import Flags as FormatFlags
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from tokcodec.errors import VideoError
+
+log = logging.getLogger("tokcodec")
+
+Frame = np.ndarray[Any, np.dtype[np.uint8]]  # [H, W, 3], RGB
+
+# H.273 matrix coefficients that swscale converts. 10 is BT.2020 with constant luminance: near enough to 9.
+MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+UNSPECIFIED = 2
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+
+SIDE_FORMATS = ("mov", "mp4", "matroska")  # for the other streams; Matroska last, for its timestamps are whole ms
+MUXER_OPTIONS = {"movie_timescale": "90000"}  # of mov and mp4: the default rounds the start of a track to 1 ms
+INTERLEAVE_S = 10  # how far apart a file may store packets that belong to one time
+
+TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoder, pixel format
+    "mp4": ("mp4", "libx264", "yuv420p"),
+    "m4v": ("mp4", "libx264", "yuv420p"),
+    "mov": ("mov", "libx264", "yuv420p"),
+    "mkv": ("matroska", "libx264", "yuv420p"),
+    "y4m": ("yuv4mpegpipe", "wrapped_avframe", "yuv420p"),
+    "rgb24": ("rawvideo", "rawvideo", "rgb24"),
+    "png": ("image2", "png", "rgb24"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Colour:
+    """How YUV maps to RGB, as code points of ITU-T H.273. `matrix` is always one of MATRICES; 2 is unspecified."""
+
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    matrix: int = 1
+    full_range: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What a video is, besides its frames.
+
+    Attributes:
+        width, height: of a frame in pixels, as coded: before rotation and sample aspect.
+        time_base: seconds of one tick of a timestamp.
+        frame_rate: average, frames/s; 0 if unknown.
+        sample_aspect: width / height of one pixel.
+        rotation: 0, 90, 180 or 270 degrees clockwise, to be done for display.
+        frames: how many there are, an estimate for progress; None if unknown.
+        duration_s: likewise.
+    """
+
+    width: int
+    height: int
+    time_base: Fraction
+    frame_rate: Fraction = Fraction(0)
+    sample_aspect: Fraction = Fraction(1)
+    rotation: int = 0
+    colour: Colour = Colour()
+    frames: int | None = None
+    duration_s: float | None = None
+
+
+class VideoReader:
+    """The frames of a video file, once, in order; the packets of its other streams on the side.
+
+    Iterating yields (frame, pts): uint8 `[H, W, 3]` RGB, C-contiguous, and an int in `info.time_base`,
+    strictly increasing. Timestamps are those of the file, but for three cases: with `start_s` the first
+    frame becomes 0; in containers whose clock has no origin (MPEG-TS) the earliest stream becomes 0;
+    missing or backward ones are mended, with a warning. A file that breaks after some frames gives those,
+    with a warning.
+
+    Attributes:
+        info: of the part that will be read.
+        last_duration: ticks the newest frame lasts.
+        side_format: FFmpeg's name of the container written to `side`; None if no stream went there. Valid
+            after the last frame.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        start_s: float = 0.0,
+        duration_s: float | None = None,
+        threads: int = 0,
+        side: BinaryIO | None = None,
+    ) -> None:
+        """Open a file and decode its first frame.
+
+        Args:
+            source: a file of any kind FFmpeg reads, a pattern of images (`frames/%05d.png`), "-" for stdin.
+            start_s: skip frames before this time, in seconds after the first frame. Frame-exact.
+            duration_s: end before `start_s + duration_s`; None for all.
+            threads: to decode with; 0 lets FFmpeg choose.
+            side: seekable file that receives audio, subtitle and data streams, remuxed and cut likewise.
+
+        Raises:
+            VideoError: not a video, or nothing in it decodes. Iterating raises it too, if the frame size changes.
+        """
+        self.name = "stdin" if source == "-" else str(source)
+        self._url: Any = sys.stdin.buffer if source == "-" else f"file:{source}"
+        self._threads = threads
+        self._scaler = VideoReformatter()
+        self._warned: set[str] = set()
+        self._open()
+
+        origin = self._stream.start_time or 0
+        self._begin: int | None = None  # in ticks of the source, as _end; None for no limit
+        self._end = None if duration_s is None else origin + self._ticks(start_s + duration_s)
+        self._past_end = False
+        self._shift_s: Fraction | None = None  # taken from all timestamps; None until the first frame is known
+        if start_s <= 0:
+            self._shift_s = self._clock_origin_s()
+        else:
+            self._begin = origin + self._ticks(start_s)
+            if source != "-":
+                self._seek(self._begin)
+
+        self.side_format: str | None = None
+        self._side_format: str | None = None
+        self._side: OutputContainer | None = None
+        self._copy: _Copy | None = None
+        self._held: list[Packet[Stream]] = []  # packets that came before the first frame was known
+        if side is not None:
+            self._open_side(side)
+
+        self.last_duration = 0
+        self._frames = self._read()
+        first = next(self._frames, None)
+        if first is None:
+            self.close()
+            where = "" if start_s == 0 and duration_s is None else f" from {start_s:g} s"
+            raise VideoError(f"{self.name}: no frame could be decoded{where}")
+        self._frames = itertools.chain([first], self._frames)
+        self.info = self._describe(first[0], start_s, duration_s)
+
+    def __iter__(self) -> Iterator[tuple[Frame, int]]:
+        source_range = ColorRange.JPEG if self.info.colour.full_range else ColorRange.MPEG
+        for count, (frame, pts) in enumerate(self._frames):
+            if (frame.width, frame.height) != (self.info.width, self.info.height):
+                raise VideoError(
+                    f"{self.name}: frame size changes from {self.info.width}x{self.info.height} "
+                    f"to {frame.width}x{frame.height} at frame {count}"
+                )
+            with _errors(self.name):
+                rgb = self._scaler.reformat(
+                    frame,
+                    format="rgb24",
+                    src_colorspace=MATRICES[self.info.colour.matrix],
+                    src_color_range=source_range,
+                    dst_color_range=ColorRange.JPEG,
+                    interpolation=SCALING,
+                    threads=self._threads,
+                )
+            yield np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8), pts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file; what `side` received so far is not finished."""
+        self._container.close()
+
+    def _open(self) -> None:
+        with _errors(self.name, "not a video"):
+            self._container: InputContainer = av.open(self._url, "r")
+        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            raise VideoError(f"{self.name}: no video stream")
+        best = self._container.streams.best("video")
+        self._stream = next((s for s in streams if s is best), streams[0])
+        if self._stream.codec_context is None:
+            raise VideoError(f"{self.name}: no decoder for its video stream")
+        self._time_base = self._stream.time_base or Fraction(1, 1000)
+        self._stream.codec_context.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = self._threads
+
+    def _clock_origin_s(self) -> Fraction:
+        """Where to put zero: at the earliest stream if the container's clock starts anywhere, else where it is."""
+        if FormatFlags.ts_discont not in FormatFlags(self._container.format.flags):
+            return Fraction(0)
+        streams = [s for s in self._container.streams if s.start_time is not None and s.time_base]
+        return min((Fraction(s.start_time or 0) * (s.time_base or 0) for s in streams), default=Fraction(0))
+
+    def _ticks(self, time_s: float) -> int:
+        """Seconds to the first tick not before them; seconds are meant to the microsecond (.1 is 1/10)."""
+        return math.ceil(Fraction(time_s).limit_denominator(1_000_000) / self._time_base - Fraction(1, 1000))
+
+    def _seek(self, begin: int) -> None:
+        """Put the demuxer where decoding reaches the first wanted frame: on a key frame before it."""
+        for back_s in (0, 2, 10, 60):  # containers without an index, and open GOPs, can land behind the goal
+            goal = begin - self._ticks(back_s)
+            if goal <= (self._stream.start_time or 0):
+                break
+            with contextlib.suppress(FFmpegError):
+                self._container.seek(goal, stream=self._stream)
+                first = next(self._container.decode(self._stream), None)
+                if first is not None and first.pts is not None and first.pts <= begin:
+                    self._open()  # a decoder that was flushed may have forgotten its reordering
+                    self._container.seek(goal, stream=self._stream)
+                    return
+            self._open()
+
+    def _open_side(self, file: BinaryIO) -> None:
+        streams = [s for s in self._container.streams if s.index != self._stream.index]
+        for stream in [s for s in streams if s.type not in ("audio", "subtitle", "data", "attachment")]:
+            log.warning("%s: %s is left out", self.name, _title(stream))
+            streams.remove(stream)
+        if not streams:
+            return
+        muxer = max(SIDE_FORMATS, key=lambda m: sum(_takes(m, s) for s in streams))
+        target = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
+        self._copy = _Copy(streams, target, self.name)
+        if self._copy.outputs:
+            with _errors(self.name):
+                target.start_encoding()
+            self._side, self._side_format = target, muxer
+
+    def _read(self) -> Iterator[tuple[av.VideoFrame, int]]:
+        """Frames of the wanted part and their final timestamps; then finish the side."""
+        rate = self._stream.average_rate
+        step = max(1, round(1 / (rate * self._time_base))) if rate else 1
+        previous: int | None = None
+        for frame in self._decode():
+            pts = frame.pts
+            if pts is None:
+                self._warn("some frames have no timestamp; filled in")
+                pts = 0 if previous is None else previous + step
+            if previous is not None:
+                if pts <= previous:
+                    self._warn("timestamps run backwards; mended")
+                    pts = previous + 1
+                step = pts - previous
+            if self._end is not None and pts >= self._end:
+                if not self._past_end:
+                    self._past_end, self.last_duration = True, step
+                continue
+            previous = pts
+            if self._begin is not None and pts < self._begin:
+                continue
+            if self._shift_s is None:
+                self._shift_s, self._begin = pts * self._time_base, pts
+                for packet in self._held:
+                    self._take(packet)
+            self.last_duration = frame.duration or step
+            yield frame, pts - round(self._shift_s / self._time_base)
+        if not self._past_end and previous is not None and self._stream.duration is not None:
+            missing = (self._stream.start_time or 0) + self._stream.duration - previous - self.last_duration
+            if missing > 2 * self.last_duration:
+                self._warn(f"ends {float(missing * self._time_base):.2f} s early; the file is cut off or damaged")
+        if self._side is not None:
+            with _errors(self.name):
+                self._side.close()
+            self.side_format = self._side_format
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """All frames from here on; packets of other streams are taken as they pass."""
+        streams = [self._stream] if self._side is None else list(self._container.streams)
+        packets = self._container.demux(*streams)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except (FFmpegError, OSError) as error:
+                self._warn(f"cannot be read any further ({_reason(error)})")
+                break
+            if not packet.size:
+                continue  # the demuxer's flush packet; a decoder would take an empty one for the end, too
+            if packet.stream.index != self._stream.index:
+                self._take(packet)
+            elif not self._past_end:
+                yield from self._frames_of(packet)
+            if self._past_end and (self._side is None or self._is_far_past_end(packet)):
+                return
+        if not self._past_end:
+            yield from self._frames_of(None)
+
+    def _frames_of(self, packet: Packet[Any] | None) -> list[av.VideoFrame]:
+        try:
+            frames: list[av.VideoFrame] = self._stream.codec_context.decode(packet)
+        except FFmpegError as error:
+            self._warn(f"damaged; some frames are missing ({_reason(error)})")
+            return []
+        return frames
+
+    def _is_far_past_end(self, packet: Packet[Any]) -> bool:
+        if self._end is None or packet.dts is None:
+            return False
+        return packet.dts * packet.time_base > self._end * self._time_base + INTERLEAVE_S
+
+    def _take(self, packet: Packet[Any]) -> None:
+        """Copy a packet of another stream to the side, unless it lies outside of the wanted part."""
+        if self._shift_s is None:
+            self._held.append(packet)
+            return
+        pts = packet.dts if packet.pts is None else packet.pts
+        if pts is not None:
+            time = pts * packet.time_base / self._time_base
+            if (self._begin is not None and time < self._begin) or (self._end is not None and time >= self._end):
+                return
+        if self._copy is not None:
+            self._copy.mux(packet, self._shift_s)
+
+    def _describe(self, frame: av.VideoFrame, start_s: float, duration_s: float | None) -> VideoInfo:
+        stream = self._stream
+        rate = Fraction(stream.average_rate or stream.guessed_rate or 0)
+        whole_s: float | None = None
+        if stream.duration is not None:
+            whole_s = float(stream.duration * self._time_base)
+        elif self._container.duration is not None:
+            whole_s = self._container.duration / av.time_base
+        part_s = duration_s if whole_s is None else min(max(0.0, whole_s - start_s), duration_s or math.inf)
+        frames: int | None = None
+        if stream.frames and part_s == whole_s:
+            frames = stream.frames
+        elif part_s is not None and rate:
+            frames = max(1, round(part_s * rate))
+        return VideoInfo(
+            width=frame.width,
+            height=frame.height,
+            time_base=self._time_base,
+            frame_rate=rate,
+            sample_aspect=Fraction(stream.sample_aspect_ratio or 1),
+            rotation=-90 * round(frame.rotation / 90) % 360,  # PyAV counts counter-clockwise
+            colour=self._colour(frame),
+            frames=frames,
+            duration_s=part_s,
+        )
+
+    def _colour(self, frame: av.VideoFrame) -> Colour:
+        """The frame's tags, what is missing guessed; warns of what RGB in 8 bits does not hold."""
+        bits = max(component.bits for component in frame.format.components)
+        if bits > 8:
+            self._warn(f"{bits}-bit video is coded with 8 bits")
+        if frame.color_trc in HDR_TRANSFERS:
+            self._warn(f"HDR ({HDR_TRANSFERS[frame.color_trc]}) is kept as tagged, without tone mapping")
+        matrix = frame.colorspace
+        if matrix not in MATRICES:
+            if not frame.format.is_rgb and matrix != UNSPECIFIED:
+                self._warn(f"colour matrix {matrix} is not known; guessed")
+            matrix = 1 if frame.height >= 720 else 6
+        full_range = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        return Colour(frame.color_primaries, frame.color_trc, matrix, full_range and not frame.format.is_rgb)
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning("%s: %s", self.name, message)
+
+
+class VideoWriter:
+    """Frames to a video file, each at its own timestamp.
+
+    Formats: mp4, m4v, mov, mkv (H.264 4:2:0 by libx264, tagged with the colour of `info`; an odd size is
+    written as 4:4:4, since 4:2:0 needs even ones), mkv with `lossless` (FFV1 in RGB, bit-exact), y4m (4:2:0),
+    png (a pattern of files: the folder must be there), rgb24 (bare bytes). Containers without room for a
+    rotation (the last three) get the pixels turned; they keep no timestamps either. Matroska rounds
+    timestamps to 1 ms, mp4 and mov keep them exactly.
+    """
+
+    def __init__(
+        self,
+        target: str | Path | BinaryIO,
+        info: VideoInfo,
+        *,
+        format: str | None = None,
+        lossless: bool = False,
+        crf: float = 12.0,
+        side: tuple[BinaryIO, str] | None = None,
+        threads: int = 0,
+    ) -> None:
+        """Open the target and write its header.
+
+        Args:
+            target: path, "-" for stdout, or a binary file (seekable for mp4 and mov).
+            info: size, time base, colour and so on of what comes; frames and duration_s are not used.
+            format: one of TARGETS; None takes the suffix of the target.
+            lossless: every pixel exactly; only for mkv (y4m and H.264 are not; png and rgb24 always are).
+            crf: of libx264, 0 to 51, smaller is better; 12 cannot be told from the input by eye.
+            side: what VideoReader put aside (file, format), to be written along; what the target does not
+                take is dropped with a warning.
+            threads: to encode with; 0 lets FFmpeg choose.
+
+        Raises:
+            VideoError: the target cannot be written. Every other method raises it too.
+            ValueError: options that do not fit together.
+        """
+        path = "" if not isinstance(target, (str, Path)) or target == "-" else str(target)
+        self.name = path or ("stdout" if target == "-" else str(getattr(target, "name", "output")))
+        kind = format or Path(path).suffix[1:].lower()
+        if kind not in TARGETS:
+            raise VideoError(f"{self.name}: cannot write {kind or 'this'} files, only {', '.join(TARGETS)}")
+        if lossless and kind != "mkv":
+            raise ValueError(f"lossless video is written to mkv, not to {kind}")
+        if kind == "png" and not re.search(r"%0?\d*d", path):
+            raise VideoError(f"{self.name}: images need a number in their name, such as frame-%05d.png")
+        muxer, encoder, pixel_format = TARGETS[kind]
+        if lossless:
+            encoder, pixel_format = "ffv1", "bgr0"
+        self._turns = 0 if encoder in ("libx264", "ffv1") else info.rotation // 90
+        self._size = (info.height, info.width)
+        height, width = reversed(self._size) if self._turns % 2 else self._size
+        if encoder == "libx264" and (width % 2 or height % 2):
+            pixel_format = "yuv444p"
+            log.warning("%s: %dx%d is odd; written as 4:4:4, which some players do not play", self.name, width, height)
+
+        self._info = info
+        self._pixel_format = pixel_format
+        self._scaler = VideoReformatter()
+        self._threads = threads
+        self._last: tuple[int, int] = (0, 0)  # pts and duration of the newest frame
+        with _errors(self.name):
+            file: Any = f"file:{path}" if path else (sys.stdout.buffer if target == "-" else target)
+            self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
+            stream = self._container.add_stream(
+                encoder,
+                rate=info.frame_rate or 25,
+                options={"crf": f"{crf:g}", "preset": "veryfast"} if encoder == "libx264" else {},
+                width=width,
+                height=height,
+                time_base=info.time_base,
+            )
+            self._stream = cast(av.VideoStream, stream)
+            context = self._stream.codec_context
+            context.pix_fmt = pixel_format
+            context.thread_count = threads
+            context.sample_aspect_ratio = 1 / info.sample_aspect if self._turns % 2 else info.sample_aspect
+            is_rgb = not pixel_format.startswith("yuv")
+            context.color_primaries = info.colour.primaries
+            context.color_trc = info.colour.transfer
+            context.colorspace = 0 if is_rgb else info.colour.matrix
+            context.color_range = ColorRange.JPEG if is_rgb or info.colour.full_range else ColorRange.MPEG
+            if info.rotation and not self._turns:
+                self._stream.set_display_rotation(-info.rotation)  # counter-clockwise there
+            self._side = _Side(*side, self._container, self.name) if side else None
+            self._container.start_encoding()
+
+    def write(self, frame: Frame, pts: int, duration: int = 0) -> None:
+        """Write the next frame.
+
+        Args:
+            frame: uint8 `[H, W, 3]` RGB, the size of `info`.
+            pts: when to show it, in `info.time_base`; larger than the one before.
+            duration: ticks it lasts; matters for the last frame only, 0 if unknown.
+        """
+        if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
+            raise ValueError(f"frame is {frame.dtype} {frame.shape}, not uint8 {(*self._size, 3)}")
+        if self._turns:
+            frame = np.rot90(frame, -self._turns)
+        with _errors(self.name):
+            picture = self._scaler.reformat(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
+                format=self._pixel_format,
+                dst_colorspace=MATRICES[self._info.colour.matrix],
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=self._stream.codec_context.color_range,
+                interpolation=SCALING,
+                threads=self._threads,
+            )
+            picture.pts = pts
+            picture.time_base = self._info.time_base
+            self._last = (pts, duration)
+            self._mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Write what is still in the encoder, the rest of the other streams, and the file's index."""
+        with _errors(self.name), contextlib.ExitStack() as stack:
+            stack.callback(self._container.close)
+            self._mux(self._stream.encode(None))
+            if self._side is not None:
+                self._side.mux_until(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            self.close()
+        else:  # the first error is the one to tell
+            with contextlib.suppress(VideoError):
+                self.close()
+
+    def _mux(self, packets: Iterable[Packet[Any]]) -> None:
+        for packet in packets:
+            if packet.pts == self._last[0] and self._last[1]:
+                packet.duration = self._last[1]
+            if self._side is not None and packet.dts is not None:
+                self._side.mux_until(packet.dts * packet.time_base)
+            self._container.mux_one(packet)
+
+
+class _Copy:
+    """Packets of some streams into a container, their bytes untouched."""
+
+    def __init__(self, streams: Iterable[Stream], target: OutputContainer, name: str) -> None:
+        self.outputs: dict[int, Stream] = {}
+        self._target = target
+        self._name = name
+        self._refused: set[int] = set()
+        for stream in streams:
+            if not _takes(target.format.name, stream):
+                log.warning("%s: %s is dropped: %s does not take it", name, _title(stream), target.format.name)
+                continue
+            output = target.add_stream_from_template(stream)
+            output.metadata.update(stream.metadata)
+            output.disposition = stream.disposition
+            self.outputs[stream.index] = output
+
+    def mux(self, packet: Packet[Any], shift_s: Fraction = Fraction(0)) -> None:
+        """Write a packet, `shift_s` earlier than it says."""
+        stream = packet.stream
+        if stream.index not in self.outputs or not packet.size:
+            return
+        shift = round(shift_s / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        packet.stream = self.outputs[stream.index]
+        try:
+            self._target.mux_one(packet)
+        except (ArgumentError, InvalidDataError) as error:  # this packet's own fault; the rest can be kept
+            if stream.index not in self._refused:
+                self._refused.add(stream.index)
+                log.warning("%s: damaged packets of %s are dropped (%s)", self._name, _title(stream), _reason(error))
+
+
+class _Side:
+    """Reads a blob of streams back and copies it, in step with the video."""
+
+    def __init__(self, file: BinaryIO, format: str, target: OutputContainer, name: str) -> None:
+        file.seek(0)
+        self._source = av.open(file, "r", format=format)
+        self._copy = _Copy(self._source.streams, target, name)
+        self._packets = (packet for packet in self._source.demux() if packet.size)
+        self._next = next(self._packets, None)
+
+    def mux_until(self, time_s: Fraction | None) -> None:
+        """Copy all packets up to a time; None for the rest."""
+        while self._next is not None:
+            dts = self._next.dts
+            if time_s is not None and dts is not None and dts * self._next.time_base > time_s:
+                return
+            self._copy.mux(self._next)
+            self._next = next(self._packets, None)
+
+
+def _takes(muxer: str, stream: Stream) -> bool:
+    """Whether a container can hold a stream: ask it to write a header with only that."""
+    if stream.type == "data" and stream.name is None:
+        return False  # such as QuickTime's timecode track, whose frame rate PyAV cannot carry over
+    try:
+        with av.open(io.BytesIO(), "w", format=muxer) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _title(stream: Stream) -> str:
+    codec = stream.name or ("timecode" if "timecode" in stream.metadata else "unknown")
+    return f"{stream.type} stream {stream.index} ({codec})"
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+
+
+@contextlib.contextmanager
+def _errors(name: str, invalid: str = "") -> Iterator[None]:
+    """Turn the errors of PyAV into one line with the file's name."""
+    try:
+        yield
+    except (FFmpegError, OSError) as error:
+        prefix = f"{invalid}: " if invalid and isinstance(error, InvalidDataError) else ""
+        raise VideoError(f"{name}: {prefix}{_reason(error)}") from error
