@@ -30,6 +30,7 @@ import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.error import ArgumentError, FFmpegError, InvalidDataError
+from av.error import EOFError as EndOfFileError
 from av.format import Flags as FormatFlags
 from av.packet import Packet
 from av.stream import Disposition, Stream
@@ -55,7 +56,7 @@ UNSPECIFIED = 2
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
-SIDE_FORMATS = ("mov", "mp4", "matroska")  # for the other streams; Matroska last, for its timestamps are whole ms
+SIDE_FORMATS = ("mp4", "mov", "matroska")  # for the other streams; Matroska last, for its timestamps are whole ms
 MUXER_OPTIONS = {"movie_timescale": "90000"}  # of mov and mp4: the default rounds the start of a track to 1 ms
 INTERLEAVE_S = 10  # how far apart a file may store packets that belong to one time
 
@@ -64,7 +65,7 @@ TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoder, pixel format
     "m4v": ("mp4", "libx264", "yuv420p"),
     "mov": ("mov", "libx264", "yuv420p"),
     "mkv": ("matroska", "libx264", "yuv420p"),
-    "y4m": ("yuv4mpegpipe", "wrapped_avframe", "yuv420p"),
+    "y4m": ("rawvideo", "rawvideo", "yuv420p"),
     "rgb24": ("rawvideo", "rawvideo", "rgb24"),
     "png": ("image2", "png", "rgb24"),
 }
@@ -152,6 +153,8 @@ class VideoReader:
         self._begin: int | None = None  # in ticks of the source, as _end; None for no limit
         self._end = None if duration_s is None else origin + self._ticks(start_s + duration_s)
         self._past_end = False
+        self._jump_s = Fraction(0)  # added to what the clock says, see _close_jump
+        self._expected_s: dict[int, Fraction] = {}  # stream to the end of its newest packet
         self._shift_s: Fraction | None = None  # taken from all timestamps; None until the first frame is known
         if start_s <= 0:
             self._shift_s = self._clock_origin_s()
@@ -211,6 +214,8 @@ class VideoReader:
     def _open(self) -> None:
         with _errors(self.name, "not a video"):
             self._container: InputContainer = av.open(self._url, "r")
+        if self._container.format.name == "tty":  # FFmpeg renders text files as video
+            raise VideoError(f"{self.name}: not a video: text")
         streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             raise VideoError(f"{self.name}: no video stream")
@@ -219,19 +224,21 @@ class VideoReader:
         if self._stream.codec_context is None:
             raise VideoError(f"{self.name}: no decoder for its video stream")
         self._time_base = self._stream.time_base or Fraction(1, 1000)
+        self._clock_jumps = FormatFlags.ts_discont in FormatFlags(self._container.format.flags)
         self._stream.codec_context.thread_type = "AUTO"
         self._stream.codec_context.thread_count = self._threads
 
     def _clock_origin_s(self) -> Fraction:
         """Where to put zero: at the earliest stream if the container's clock starts anywhere, else where it is."""
-        if FormatFlags.ts_discont not in FormatFlags(self._container.format.flags):
+        if not self._clock_jumps:
             return Fraction(0)
         streams = [s for s in self._container.streams if s.start_time is not None and s.time_base]
         return min((Fraction(s.start_time or 0) * (s.time_base or 0) for s in streams), default=Fraction(0))
 
     def _ticks(self, time_s: float) -> int:
-        """Seconds to the first tick not before them; seconds are meant to the microsecond (.1 is 1/10)."""
-        return math.ceil(Fraction(time_s).limit_denominator(1_000_000) / self._time_base - Fraction(1, 1000))
+        """Seconds to the first tick not before them, give or take the rounding of timestamps to 1 ms."""
+        ticks = Fraction(time_s).limit_denominator(1_000_000) / self._time_base  # .1 is 1/10
+        return math.ceil(ticks - min(Fraction(1, 2), Fraction(1, 2000) / self._time_base))
 
     def _seek(self, begin: int) -> None:
         """Put the demuxer where decoding reaches the first wanted frame: on a key frame before it."""
@@ -261,14 +268,16 @@ class VideoReader:
         if self._copy.outputs:
             with _errors(self.name):
                 target.start_encoding()
-            self._side, self._side_format = target, muxer
+            self._side, self._side_file, self._side_format = target, file, muxer
 
     def _read(self) -> Iterator[tuple[av.VideoFrame, int]]:
         """Frames of the wanted part and their final timestamps; then finish the side."""
         rate = self._stream.average_rate
         step = max(1, round(1 / (rate * self._time_base))) if rate else 1
         previous: int | None = None
+        count = 0
         for frame in self._decode():
+            count += 1
             pts = frame.pts
             if pts is None:
                 self._warn("some frames have no timestamp; filled in")
@@ -291,13 +300,14 @@ class VideoReader:
                     self._take(packet)
             self.last_duration = frame.duration or step
             yield frame, pts - round(self._shift_s / self._time_base)
-        if not self._past_end and previous is not None and self._stream.duration is not None:
+        if not self._past_end and previous is not None and self._stream.duration and count < self._stream.frames:
             missing = (self._stream.start_time or 0) + self._stream.duration - previous - self.last_duration
-            if missing > 2 * self.last_duration:
+            if missing > 2 * self.last_duration:  # an edit list, too, can hide some of the frames it counts
                 self._warn(f"ends {float(missing * self._time_base):.2f} s early; the file is cut off or damaged")
         if self._side is not None:
             with _errors(self.name):
                 self._side.close()
+                self._side_file.flush()
             self.side_format = self._side_format
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -314,6 +324,8 @@ class VideoReader:
                 break
             if not packet.size:
                 continue  # the demuxer's flush packet; a decoder would take an empty one for the end, too
+            if self._clock_jumps:
+                self._close_jump(packet)
             if packet.stream.index != self._stream.index:
                 self._take(packet)
             elif not self._past_end:
@@ -322,6 +334,20 @@ class VideoReader:
                 return
         if not self._past_end:
             yield from self._frames_of(None)
+
+    def _close_jump(self, packet: Packet[Any]) -> None:
+        """Let a clock that was set anew (MPEG-TS joined from parts) run on, by the rule of the ffmpeg tool."""
+        if packet.dts is None:
+            return
+        dts_s = packet.dts * packet.time_base + self._jump_s
+        late_s = dts_s - self._expected_s.get(packet.stream.index, dts_s)
+        if not -0.1 < late_s < 10:
+            self._warn("its clock jumps; closed the gap")
+            self._jump_s -= late_s
+        jump = round(self._jump_s / packet.time_base)
+        packet.dts += jump
+        packet.pts = None if packet.pts is None else packet.pts + jump
+        self._expected_s[packet.stream.index] = (packet.dts + (packet.duration or 0)) * packet.time_base
 
     def _frames_of(self, packet: Packet[Any] | None) -> list[av.VideoFrame]:
         try:
@@ -386,7 +412,7 @@ class VideoReader:
         if matrix not in MATRICES:
             if not frame.format.is_rgb and matrix != UNSPECIFIED:
                 self._warn(f"colour matrix {matrix} is not known; guessed")
-            matrix = 1 if frame.height >= 720 else 6
+            matrix = _untagged_matrix(frame.height)
         full_range = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
         return Colour(frame.color_primaries, frame.color_trc, matrix, full_range and not frame.format.is_rgb)
 
@@ -400,10 +426,10 @@ class VideoWriter:
     """Frames to a video file, each at its own timestamp.
 
     Formats: mp4, m4v, mov, mkv (H.264 4:2:0 by libx264, tagged with the colour of `info`; an odd size is
-    written as 4:4:4, since 4:2:0 needs even ones), mkv with `lossless` (FFV1 in RGB, bit-exact), y4m (4:2:0),
-    png (a pattern of files: the folder must be there), rgb24 (bare bytes). Containers without room for a
-    rotation (the last three) get the pixels turned; they keep no timestamps either. Matroska rounds
-    timestamps to 1 ms, mp4 and mov keep them exactly.
+    written as 4:4:4, since 4:2:0 needs even ones), mkv with `lossless` (FFV1 in RGB, bit-exact, but no room
+    for a sample aspect), y4m (4:2:0), png (a pattern of files: the folder must be there), rgb24 (bare bytes).
+    The last three have no room for a rotation, so the pixels are turned; nor for timestamps. Matroska rounds
+    timestamps to 1 ms, and moves all streams if one of them starts below zero; mp4 and mov keep them exactly.
     """
 
     def __init__(
@@ -451,8 +477,18 @@ class VideoWriter:
         if encoder == "libx264" and (width % 2 or height % 2):
             pixel_format = "yuv444p"
             log.warning("%s: %dx%d is odd; written as 4:4:4, which some players do not play", self.name, width, height)
+        if lossless and info.sample_aspect != 1:
+            log.warning("%s: the sample aspect %s is lost in lossless video", self.name, info.sample_aspect)
 
-        self._info = info
+        colour = info.colour
+        if kind == "y4m":  # it has no tag for the matrix
+            colour = dataclasses.replace(colour, matrix=_untagged_matrix(height))
+        aspect = 1 / info.sample_aspect if self._turns % 2 else info.sample_aspect
+        rate = info.frame_rate or Fraction(25)
+        self._marks = _y4m_marks(width, height, rate, aspect, colour.full_range) if kind == "y4m" else None
+
+        self._time_base = info.time_base
+        self._matrix = MATRICES[colour.matrix]
         self._pixel_format = pixel_format
         self._scaler = VideoReformatter()
         self._threads = threads
@@ -462,8 +498,9 @@ class VideoWriter:
             self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
             stream = self._container.add_stream(
                 encoder,
-                rate=info.frame_rate or 25,
-                options={"crf": f"{crf:g}", "preset": "veryfast"} if encoder == "libx264" else {},
+                rate=rate,
+                # Without B-frames frames are stored in the order they are shown, and mp4 keeps every duration.
+                options={"crf": f"{crf:g}", "preset": "veryfast", "bf": "0"} if encoder == "libx264" else {},
                 width=width,
                 height=height,
                 time_base=info.time_base,
@@ -472,12 +509,12 @@ class VideoWriter:
             context = self._stream.codec_context
             context.pix_fmt = pixel_format
             context.thread_count = threads
-            context.sample_aspect_ratio = 1 / info.sample_aspect if self._turns % 2 else info.sample_aspect
+            context.sample_aspect_ratio = aspect
             is_rgb = not pixel_format.startswith("yuv")
-            context.color_primaries = info.colour.primaries
-            context.color_trc = info.colour.transfer
-            context.colorspace = 0 if is_rgb else info.colour.matrix
-            context.color_range = ColorRange.JPEG if is_rgb or info.colour.full_range else ColorRange.MPEG
+            context.color_primaries = colour.primaries
+            context.color_trc = colour.transfer
+            context.colorspace = 0 if is_rgb else colour.matrix
+            context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
             if info.rotation and not self._turns:
                 self._stream.set_display_rotation(-info.rotation)  # counter-clockwise there
             self._side = _Side(*side, self._container, self.name) if side else None
@@ -499,14 +536,14 @@ class VideoWriter:
             picture = self._scaler.reformat(
                 av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
                 format=self._pixel_format,
-                dst_colorspace=MATRICES[self._info.colour.matrix],
+                dst_colorspace=self._matrix,
                 src_color_range=ColorRange.JPEG,
                 dst_color_range=self._stream.codec_context.color_range,
                 interpolation=SCALING,
                 threads=self._threads,
             )
             picture.pts = pts
-            picture.time_base = self._info.time_base
+            picture.time_base = self._time_base
             self._last = (pts, duration)
             self._mux(self._stream.encode(picture))
 
@@ -534,6 +571,15 @@ class VideoWriter:
                 packet.duration = self._last[1]
             if self._side is not None and packet.dts is not None:
                 self._side.mux_until(packet.dts * packet.time_base)
+            if self._marks is not None:
+                marked: Packet[Any] = Packet(next(self._marks) + bytes(packet))
+                marked.stream, marked.time_base, marked.pts, marked.dts = (
+                    packet.stream,
+                    packet.time_base,
+                    packet.pts,
+                    packet.dts,
+                )
+                packet = marked
             self._container.mux_one(packet)
 
 
@@ -604,6 +650,19 @@ def _takes(muxer: str, stream: Stream) -> bool:
     return True
 
 
+def _untagged_matrix(height: int) -> int:
+    """What players take for video without a tag: BT.709 for HD, else BT.601."""
+    return 1 if height >= 720 else 6
+
+
+def _y4m_marks(width: int, height: int, rate: Fraction, aspect: Fraction, full_range: bool) -> Iterator[bytes]:
+    """What stands before each frame of a YUV4MPEG2 file: the file's header once, and a line."""
+    header = f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip "
+    header += f"A{aspect.numerator}:{aspect.denominator} C420jpeg XYSCSS=420JPEG "
+    header += f"XCOLORRANGE={'FULL' if full_range else 'LIMITED'}\n"
+    return itertools.chain([header.encode() + b"FRAME\n"], itertools.repeat(b"FRAME\n"))
+
+
 def _title(stream: Stream) -> str:
     codec = stream.name or ("timecode" if "timecode" in stream.metadata else "unknown")
     return f"{stream.type} stream {stream.index} ({codec})"
@@ -619,5 +678,5 @@ def _errors(name: str, invalid: str = "") -> Iterator[None]:
     try:
         yield
     except (FFmpegError, OSError) as error:
-        prefix = f"{invalid}: " if invalid and isinstance(error, InvalidDataError) else ""
+        prefix = f"{invalid}: " if invalid and isinstance(error, (InvalidDataError, EndOfFileError)) else ""
         raise VideoError(f"{name}: {prefix}{_reason(error)}") from error

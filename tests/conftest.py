@@ -1,0 +1,74 @@
+"""Fixtures that several test files share: small synthetic clips, and the data folder beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+MakeClip = Callable[..., Path]
+
+
+def moving_frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
+    """Frames uint8 `[H, W, 3]` of a smooth ramp with a bright square that moves 3 pixels a frame."""
+    y, x = np.mgrid[:height, :width]
+    ramp = np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], axis=-1).astype(np.uint8)
+    frames = []
+    for index in range(count):
+        frame = ramp.copy()
+        left = 3 * index % (width - 8)
+        frame[height // 4 : height // 4 + 8, left : left + 8] = (250, 240 - index % 64, 30)
+        frames.append(frame)
+    return frames
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> MakeClip:
+    """A function that writes frames to a video file and returns its path.
+
+    make(name, frames, pts=None, time_base=1/30, codec="libx264", pix_fmt="yuv420p", options=None,
+    container_options=None, setup=None): `setup(stream)` may change the stream before the header is written.
+    """
+
+    def make(
+        name: str,
+        frames: Sequence[np.ndarray],
+        pts: Sequence[int] | None = None,
+        time_base: Fraction = Fraction(1, 30),
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        options: dict[str, str] | None = None,
+        container_options: dict[str, str] | None = None,
+        setup: Callable[[Any], None] | None = None,
+    ) -> Path:
+        path = tmp_path / name
+        height, width = frames[0].shape[:2]
+        with av.open(path, "w", container_options=container_options or {}) as container:
+            stream = container.add_stream(codec, rate=30, width=width, height=height, options=options or {})
+            stream.codec_context.pix_fmt = pix_fmt
+            stream.codec_context.time_base = time_base
+            if setup:
+                setup(stream)
+            for index, array in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format=pix_fmt)
+                frame.pts, frame.time_base = (index if pts is None else pts[index]), time_base
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of data and weights beside the checkout; a test that needs it is skipped where it is absent."""
+    folder = Path(os.environ.get("TOKCODEC_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}; set TOKCODEC_SHARED")
+    return folder

@@ -1,0 +1,511 @@
+"""Video in and out: what goes in comes out, exact where the container allows; bad files give one clear line."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import subprocess
+import sys
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import MakeClip, moving_frames
+
+from tokcodec.errors import VideoError
+from tokcodec.video import Colour, VideoInfo, VideoReader, VideoWriter
+
+INFO = VideoInfo(64, 48, Fraction(1, 30), Fraction(30))
+VFR = [0, 512, 1500, 1501, 4000, 9000, 9001, 20000]
+
+
+def write(
+    path: object, frames: list[np.ndarray], info: VideoInfo = INFO, pts: list[int] | None = None, **options
+) -> None:
+    with VideoWriter(path, info, **options) as writer:
+        for frame, time in zip(frames, pts or itertools.count(), strict=False):
+            writer.write(frame, time)
+
+
+def read(path: Path, **options) -> tuple[list[np.ndarray], list[int], VideoReader]:
+    with VideoReader(path, **options) as reader:
+        pairs = list(reader)
+    return [frame for frame, _ in pairs], [pts for _, pts in pairs], reader
+
+
+def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
+
+
+def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
+    """(seconds, bytes) of the packets of the first stream of a kind."""
+    with av.open(path) as container:
+        stream = next(s for s in container.streams if s.type == kind)
+        found = [(p.pts * p.time_base, bytes(p)) for p in container.demux(stream) if p.size]
+    return [(time, data) for time, data in found if data != bytes(2)]  # mov_text fills gaps with these
+
+
+def add_streams(
+    video: Path, name: str, audio: str | None = "aac", subtitle: str | None = None, offset_s: int = 0
+) -> Path:
+    """A copy of a video file with a 0.5 s tone and two subtitles, both `offset_s` later, beside the picture."""
+    path = video.with_name(name)
+    with av.open(video) as source, av.open(path, "w") as target:
+        picture = target.add_stream_from_template(source.streams.video[0])
+        tone = target.add_stream(audio, rate=48000) if audio else None
+        text = None
+        if subtitle:
+            text = target.add_mux_stream(subtitle, time_base=Fraction(1, 1000))
+            text.metadata["language"] = "deu"
+        target.start_encoding()
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                target.mux(packet)
+        if tone is not None:
+            size = tone.codec_context.frame_size or 1024
+            fmt = tone.codec_context.format.name
+            for start in range(0, 24000, size):
+                wave = np.sin(np.arange(start, start + size) / 20).astype(np.float32)
+                data = (
+                    np.stack([wave, wave])
+                    if fmt == "fltp"
+                    else (np.stack([wave, wave], 1).reshape(1, -1) * 9000).astype("i2")
+                )
+                frame = av.AudioFrame.from_ndarray(data, format=fmt, layout="stereo")
+                frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
+                frame.pts = start + 48000 * offset_s
+                target.mux(tone.encode(frame))
+            target.mux(tone.encode(None))
+        for index in range(2 if text else 0):
+            line = f"line {index}".encode()
+            packet = av.Packet(len(line).to_bytes(2, "big") + line if subtitle == "mov_text" else line)
+            packet.stream, packet.time_base = text, Fraction(1, 1000)
+            packet.pts = packet.dts = 1000 * offset_s + 300 * index
+            packet.duration = 300
+            target.mux(packet)
+    return path
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("size", [(48, 64), (47, 61), (1, 1)])
+def test_lossless_is_exact(tmp_path: Path, size: tuple[int, int]) -> None:
+    frames = list(np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8))
+    write(tmp_path / "a.mkv", frames, VideoInfo(size[1], size[0], Fraction(1, 1000)), [0, 40, 90], lossless=True)
+    back, pts, _ = read(tmp_path / "a.mkv")
+    assert pts == [0, 40, 90]
+    assert all(frame.flags.c_contiguous and frame.dtype == np.uint8 for frame in back)
+    np.testing.assert_array_equal(back, frames)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (47, 61), (47, 64)])
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_default_quality_cannot_be_told_from_the_input(tmp_path: Path, suffix: str, height: int, width: int) -> None:
+    frames = moving_frames(5, height, width)
+    write(tmp_path / f"a.{suffix}", frames, VideoInfo(width, height, Fraction(1, 30), Fraction(30)))
+    back, _, _ = read(tmp_path / f"a.{suffix}")
+    assert len(back) == 5
+    assert min(map(psnr_db, back, frames)) > 32  # most of the error is in the chroma of the small square
+
+
+def test_one_frame(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", moving_frames(1), pts=[7])
+    frames, _, reader = read(tmp_path / "a.mp4")
+    assert len(frames) == 1
+    assert reader.info.frames == 1
+
+
+# Colour. The reference is the definition in ITU-T H.273 / BT.601, 709, 2020: luma weights of red and blue.
+
+WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+
+
+def yuv_of(rgb: np.ndarray, matrix: int, full_range: bool) -> np.ndarray:
+    """RGB `[..., 3]` to YUV levels `[..., 3]`, float."""
+    red, blue = WEIGHTS[matrix]
+    r, g, b = np.moveaxis(rgb / 255, -1, 0)
+    y = red * r + (1 - red - blue) * g + blue * b
+    u, v = (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
+    scale, offset = ((255, 255, 255), (0, 128, 128)) if full_range else ((219, 224, 224), (16, 128, 128))
+    return np.stack([y, u, v], -1) * scale + offset
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("matrix", WEIGHTS)
+def test_colour_is_read_with_the_tagged_matrix_and_range(make_clip: MakeClip, matrix: int, full_range: bool) -> None:
+    rgb = np.random.default_rng(matrix).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    levels = np.moveaxis(yuv_of(rgb, matrix, full_range).round().clip(0, 255).astype(np.uint8), -1, 0)
+    path = make_clip("empty.mkv", [rgb], codec="ffv1", pix_fmt="yuv444p")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=30, width=16, height=16)
+        stream.codec_context.pix_fmt = "yuv444p"
+        stream.codec_context.colorspace = matrix
+        stream.codec_context.color_range = 2 if full_range else 1
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(levels, format="yuv444p")))
+        container.mux(stream.encode(None))
+    frames, _, reader = read(path)
+    assert (reader.info.colour.matrix, reader.info.colour.full_range) == (matrix, full_range)
+    assert np.abs(frames[0].astype(int) - rgb).max() <= 2  # the rounding of YUV to 8 bits
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("matrix", WEIGHTS)
+def test_colour_is_written_with_the_matrix_and_range_of_the_info(tmp_path: Path, matrix: int, full_range: bool) -> None:
+    rgb = np.array([[255, 0, 0], [0, 255, 0], [20, 60, 255], [128, 128, 128]], dtype=np.uint8)
+    colour = Colour(primaries=1, transfer=1, matrix=matrix, full_range=full_range)
+    for index, value in enumerate(rgb):
+        path = tmp_path / f"{index}.mp4"
+        write(path, [np.broadcast_to(value, (48, 64, 3))], VideoInfo(64, 48, Fraction(1, 30), colour=colour), crf=1)
+        with av.open(path) as container:
+            frame = next(container.decode(video=0))
+        expected = yuv_of(value, matrix, full_range)
+        levels = [np.frombuffer(plane, np.uint8)[8 * plane.line_size + 8] for plane in frame.planes]
+        np.testing.assert_allclose(levels, expected.clip(0, 255), atol=2)
+        assert read(path)[2].info.colour == colour
+
+
+@pytest.mark.parametrize(("height", "matrix"), [(48, 6), (720, 1)])
+def test_untagged_colour_is_guessed_by_height(make_clip: MakeClip, height: int, matrix: int) -> None:
+    path = make_clip("a.mkv", moving_frames(1, height, 64), codec="mpeg4")
+    assert VideoReader(path).info.colour == Colour(2, 2, matrix, False)
+
+
+def test_jpeg_pixel_formats_are_full_range(make_clip: MakeClip) -> None:
+    grey = np.full((48, 64, 3), 251, np.uint8)
+    path = make_clip("a.mkv", [grey], codec="mjpeg", pix_fmt="yuvj420p", setup=lambda s: setattr(s, "color_range", 2))
+    frames, _, reader = read(path)
+    assert reader.info.colour.full_range
+    assert np.abs(frames[0].astype(int) - 251).max() <= 2
+
+
+def test_ten_bits_are_read_with_a_warning(make_clip: MakeClip, caplog: pytest.LogCaptureFixture) -> None:
+    frames = moving_frames(2)
+    path = make_clip("a.mkv", frames, codec="ffv1", pix_fmt="yuv444p10le", setup=lambda s: setattr(s, "colorspace", 5))
+    back, _, _ = read(path)
+    assert np.abs(back[1].astype(int) - frames[1]).max() <= 1
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: 10-bit video is coded with 8 bits"]
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    ("suffix", "time_base"), [("mp4", "1/15360"), ("mov", "1001/30000"), ("mp4", "1/90000"), ("mkv", "1/1000")]
+)
+def test_variable_frame_rate_is_kept_tick_by_tick(tmp_path: Path, suffix: str, time_base: str) -> None:
+    base = Fraction(time_base)
+    with VideoWriter(tmp_path / f"a.{suffix}", VideoInfo(64, 48, base, Fraction(30))) as writer:
+        for frame, pts in zip(moving_frames(8), VFR, strict=True):
+            writer.write(frame, pts, duration=333)
+    _, pts, reader = read(tmp_path / f"a.{suffix}")
+    assert [p * reader.info.time_base for p in pts] == [p * base for p in VFR]
+    if suffix != "mkv":  # which stores no duration of the last frame
+        assert reader.last_duration * reader.info.time_base == 333 * base
+
+
+def test_late_start_is_kept(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", moving_frames(3), pts=[15, 16, 17])
+    _, pts, reader = read(tmp_path / "a.mp4")
+    assert [p * reader.info.time_base for p in pts] == [Fraction(p, 30) for p in (15, 16, 17)]
+
+
+def test_clock_without_origin_starts_at_zero(make_clip: MakeClip) -> None:
+    path = make_clip("a.ts", moving_frames(40), pts=list(range(3000, 3040)))
+    _, pts, reader = read(path)
+    assert [p * reader.info.time_base for p in pts] == [Fraction(p, 30) for p in range(40)]
+
+
+def test_clock_set_anew_runs_on(make_clip: MakeClip, tmp_path: Path) -> None:
+    part = make_clip("a.ts", moving_frames(40)).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(part + part)
+    frames, pts, reader = read(tmp_path / "joined.ts")
+    assert len(frames) == 80
+    assert [p * reader.info.time_base for p in pts] == [Fraction(p, 30) for p in range(80)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.mp4", {"bf": "3", "g": "10"}), ("a.mkv", {"bf": "2", "g": "7"}), ("a.ts", {"g": "8"})]
+)
+def test_trimming_is_frame_exact(make_clip: MakeClip, name: str, options: dict[str, str]) -> None:
+    path = make_clip(name, moving_frames(30), options=options)
+    whole, whole_pts, _ = read(path)
+    for start, end in [(1, 2), (9, 21), (10, 30), (17, 18), (29, 30)]:
+        frames, pts, reader = read(path, start_s=start / 30, duration_s=(end - start) / 30)
+        np.testing.assert_array_equal(frames, whole[start:end])
+        assert pts == [p - whole_pts[start] for p in whole_pts[start:end]]
+        assert reader.last_duration * reader.info.time_base == pytest.approx(1 / 30, abs=0.001)
+        assert reader.info.duration_s == pytest.approx((end - start) / 30)
+
+
+def test_trimming_beyond_the_end(make_clip: MakeClip) -> None:
+    path = make_clip("a.mp4", moving_frames(3))
+    with pytest.raises(VideoError, match=r"a\.mp4: no frame could be decoded from 5 s"):
+        VideoReader(path, start_s=5)
+
+
+# Shape
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize(("suffix", "lossless"), [("mp4", False), ("mkv", False), ("mkv", True)])
+def test_rotation_and_sample_aspect_are_kept(tmp_path: Path, suffix: str, lossless: bool, rotation: int) -> None:
+    info = VideoInfo(64, 48, Fraction(1, 30), Fraction(30), sample_aspect=Fraction(4, 3), rotation=rotation)
+    write(tmp_path / f"a.{suffix}", moving_frames(2), info, lossless=lossless)
+    back = VideoReader(tmp_path / f"a.{suffix}").info
+    aspect = Fraction(1) if lossless else Fraction(4, 3)
+    assert (back.width, back.height, back.rotation, back.sample_aspect) == (64, 48, rotation, aspect)
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_formats_without_rotation_get_the_pixels_turned(tmp_path: Path, rotation: int) -> None:
+    """FFmpeg's own player-side rotation of an mp4 is the reference for which way is clockwise."""
+    frame = moving_frames(1)[0]
+    info = VideoInfo(64, 48, Fraction(1, 30), Fraction(30), Fraction(4, 3), rotation)
+    write(tmp_path / "%d.png", [frame], info)
+    write(tmp_path / "a.y4m", [frame], info)
+    np.testing.assert_array_equal(read(tmp_path / "1.png")[0][0], np.rot90(frame, -rotation // 90))
+    assert VideoReader(tmp_path / "a.y4m").info.sample_aspect == (Fraction(4, 3) if rotation == 180 else Fraction(3, 4))
+
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    write(tmp_path / "a.mp4", [frame], info)
+    subprocess.run([ffmpeg, "-v", "error", "-i", tmp_path / "a.mp4", tmp_path / "reference.png"], check=True)
+    reference = read(tmp_path / "reference.png")[0][0]
+    assert psnr_db(reference, np.rot90(frame, -rotation // 90)) > 32
+
+
+# Other targets
+
+
+def test_png_pattern(tmp_path: Path) -> None:
+    frames = moving_frames(3)
+    write(tmp_path / "f-%03d.png", frames)
+    np.testing.assert_array_equal(read(tmp_path / "f-%03d.png")[0], frames)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f-001.png", "f-002.png", "f-003.png"]
+
+
+def test_raw_frames_to_a_binary_file() -> None:
+    frames, file = moving_frames(3), io.BytesIO()
+    write(file, frames, format="rgb24")
+    assert file.getvalue() == b"".join(frame.tobytes() for frame in frames)
+
+
+def test_y4m_from_stdout_to_stdin(tmp_path: Path) -> None:
+    """A pipe of two processes: one writes y4m to stdout, the other reads it from stdin."""
+    frames = moving_frames(4)
+    np.save(tmp_path / "frames.npy", frames)
+    preamble = "import numpy as np; from fractions import Fraction; from tokcodec.video import *; "
+    write_it = preamble + (
+        "w = VideoWriter('-', VideoInfo(64, 48, Fraction(1, 30), Fraction(30000, 1001)), format='y4m'); "
+        f"[w.write(f, i) for i, f in enumerate(np.load(r'{tmp_path / 'frames.npy'}'))]; w.close()"
+    )
+    stream = subprocess.run([sys.executable, "-c", write_it], capture_output=True, check=True).stdout
+    assert stream.startswith(b"YUV4MPEG2 W64 H48 F30000:1001 Ip A1:1 C420")
+    read_it = (
+        preamble
+        + f"r = VideoReader('-'); np.save(r'{tmp_path / 'back.npy'}', [f for f, _ in r]); print(r.info.frame_rate)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", read_it], input=stream, capture_output=True, check=True).stdout
+        == b"30000/1001\n"
+    )
+    assert min(map(psnr_db, np.load(tmp_path / "back.npy"), frames)) > 32
+
+
+# Other streams
+
+
+@pytest.mark.parametrize(
+    ("name", "audio", "subtitle", "target"),
+    [
+        ("a.mp4", "aac", "mov_text", "mp4"),
+        ("a.mp4", "aac", None, "mkv"),
+        ("a.mov", "pcm_s16le", None, "mov"),
+        ("a.mkv", "libopus", "srt", "mkv"),
+        ("a.mkv", "libopus", None, "mp4"),
+        ("a.mkv", None, "srt", "mkv"),
+    ],
+)
+@pytest.mark.parametrize("offset_s", [0, 1])
+def test_other_streams_are_copied_in_sync(
+    make_clip: MakeClip, tmp_path: Path, name: str, audio: str | None, subtitle: str | None, target: str, offset_s: int
+) -> None:
+    source = add_streams(make_clip(f"v{name}", moving_frames(30)), name, audio, subtitle, offset_s)
+    result = tmp_path / f"result.{target}"
+    with tempfile.TemporaryFile() as side:
+        frames, pts, reader = read(source, side=side)
+        write(result, frames, reader.info, pts, side=(side, reader.side_format))
+    starts = [packets(path, "video")[0][0] for path in (source, result)]
+    for kind in (["audio"] if audio else []) + (["subtitle"] if subtitle else []):
+        before, after = packets(source, kind), packets(result, kind)
+        assert len(before) >= 2
+        assert [data for _, data in before] == [data for _, data in after][: len(before)]
+        for (time, _), (copied, _) in zip(before, after, strict=False):
+            assert abs((time - starts[0]) - (copied - starts[1])) <= Fraction(1, 1000)
+    if subtitle:
+        with av.open(result) as container:
+            assert container.streams.subtitles[0].language == "deu"
+
+
+def test_trimming_cuts_the_other_streams(make_clip: MakeClip) -> None:
+    source = add_streams(make_clip("v.mp4", moving_frames(30)), "a.mp4")
+    with tempfile.NamedTemporaryFile(suffix=".mov") as side:
+        read(source, start_s=0.1, duration_s=0.2, side=side)
+        kept = packets(Path(side.name), "audio")
+    expected = [(time - Fraction(1, 10), data) for time, data in packets(source, "audio") if 0.1 <= time < 0.3]
+    assert len(expected) == 10
+    assert kept == expected
+
+
+def test_streams_the_target_does_not_take_are_named(
+    make_clip: MakeClip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = add_streams(make_clip("v.mkv", moving_frames(3)), "a.mkv", "aac", "srt")
+    with tempfile.TemporaryFile() as side:
+        frames, pts, reader = read(source, side=side)
+        write(tmp_path / "b.mp4", frames, reader.info, pts, side=(side, reader.side_format))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'b.mp4'}: subtitle stream 1 (srt) is dropped: mp4 does not take it"
+    ]
+    assert packets(tmp_path / "b.mp4", "audio")
+
+
+def test_no_other_streams(make_clip: MakeClip) -> None:
+    with tempfile.TemporaryFile() as side:
+        _, _, reader = read(make_clip("a.mp4", moving_frames(2)), side=side)
+        assert reader.side_format is None
+        assert side.read() == b""
+
+
+# Bad input, bad targets
+
+
+def test_what_is_not_a_video(make_clip: MakeClip, tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(1).bytes(5000))
+    (tmp_path / "text.txt").write_text("These are words, and no video.\n" * 40)
+    with av.open(tmp_path / "sound.wav", "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    clip = make_clip("whole.mp4", moving_frames(20)).read_bytes()
+    (tmp_path / "headless.mp4").write_bytes(clip[: len(clip) // 2])  # its index stood at the end
+    for name, reason in {
+        "missing.mp4": "No such file or directory",
+        ".": "Is a directory",
+        "empty.mp4": "not a video: ",
+        "noise.mp4": "not a video: ",
+        "text.txt": "not a video: ",
+        "headless.mp4": "not a video: ",
+        "sound.wav": "no video stream",
+    }.items():
+        with pytest.raises(VideoError) as caught:
+            read(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: {reason}")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_off_plays_up_to_the_cut(make_clip: MakeClip, caplog: pytest.LogCaptureFixture) -> None:
+    frames = list(np.random.default_rng(2).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8))
+    path = make_clip("a.mp4", frames, options={"g": "5", "bf": "0"}, container_options={"movflags": "faststart"})
+    data = path.read_bytes()
+    whole = read(path)[0]
+    assert not caplog.records
+    path.write_bytes(data[: len(data) * 2 // 3])
+    part, _, _ = read(path)
+    assert 8 < len(part) < 16
+    np.testing.assert_array_equal(part[:8], whole[:8])
+    assert any("the file is cut off or damaged" in record.getMessage() for record in caplog.records)
+
+
+def test_damage_in_the_middle_costs_frames_not_the_file(make_clip: MakeClip, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_clip("a.mkv", moving_frames(10), codec="ffv1", pix_fmt="bgr0", options={"g": "1", "slicecrc": "1"})
+    with av.open(path) as container:
+        place = [packet.pos for packet in container.demux(video=0) if packet.size][5]
+    data = bytearray(path.read_bytes())
+    data[place + 10 : place + 200] = bytes(190)
+    path.write_bytes(data)
+    frames, _, _ = read(path)
+    assert len(frames) >= 9
+    np.testing.assert_array_equal(frames[-1], moving_frames(10)[-1])
+
+
+def test_no_frame_decodes(make_clip: MakeClip) -> None:
+    path = make_clip("a.mov", moving_frames(1), codec="png", pix_fmt="rgb24")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"IHDR", b"XXXX").replace(b"IDAT", b"XXXX"))
+    with pytest.raises(VideoError, match=r"a\.mov: no frame could be decoded"):
+        VideoReader(path)
+
+
+def test_frame_size_must_not_change(make_clip: MakeClip, tmp_path: Path) -> None:
+    small, large = (make_clip(name, moving_frames(3, *size)) for name, size in [("a.ts", (48, 64)), ("b.ts", (64, 96))])
+    (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
+    with pytest.raises(VideoError, match=r"both\.ts: frame size changes from 64x48 to 96x64 at frame 3"):
+        read(tmp_path / "both.ts")
+
+
+def test_bad_targets(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"a\.gif: cannot write gif files, only mp4, "):
+        VideoWriter(tmp_path / "a.gif", INFO)
+    with pytest.raises(VideoError, match=r"a\.png: images need a number in their name"):
+        VideoWriter(tmp_path / "a.png", INFO)
+    with pytest.raises(VideoError, match=r"a\.mp4: No such file or directory"):
+        VideoWriter(tmp_path / "none" / "a.mp4", INFO)
+    with pytest.raises(ValueError, match="lossless video is written to mkv, not to mp4"):
+        VideoWriter(tmp_path / "a.mp4", INFO, lossless=True)
+    with VideoWriter(tmp_path / "a.mkv", INFO) as writer, pytest.raises(ValueError, match="frame is uint8"):
+        writer.write(np.zeros((48, 48, 3), np.uint8), 0)
+
+
+class FullDisk(io.BytesIO):
+    """Room for 3000 bytes."""
+
+    def write(self, data: object) -> int:
+        if self.tell() + len(data) > 3000:
+            raise OSError(28, "No space left on device")
+        return super().write(data)
+
+
+@pytest.mark.parametrize("format", ["mp4", "mkv", "rgb24"])
+def test_full_disk(format: str) -> None:
+    frames = list(np.random.default_rng(3).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8))
+    with pytest.raises(VideoError, match="output: No space left on device"):
+        write(FullDisk(), frames, format=format)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("format", ["mkv", "y4m"])
+def test_full_device(format: str) -> None:
+    with pytest.raises(VideoError, match="/dev/full: No space left on device"):
+        write("/dev/full", moving_frames(5), format=format)
+
+
+# Real files
+
+
+@pytest.mark.parametrize("name", ["max-heromode.mp4", "flower.mp4", "01_dog.mp4"])
+def test_real_clips(shared: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A second of camera footage with AAC and data tracks: same times, same sound, same telemetry."""
+    source = shared / "data" / "eval" / name
+    if not source.exists():
+        pytest.skip(f"{source} is not there")
+    result = tmp_path / "result.mp4"
+    with caplog.at_level(logging.ERROR), tempfile.TemporaryFile() as side:
+        frames, pts, reader = read(source, duration_s=0.5, side=side)
+        with VideoWriter(result, reader.info, side=(side, reader.side_format)) as writer:
+            for frame, time in zip(frames, pts, strict=True):
+                writer.write(frame, time, reader.last_duration)
+    assert len(frames) == 15
+    _, copied_pts, copy = read(result)
+    times, copied_times = ([p * r.info.time_base for p in ps] for ps, r in ((pts, reader), (copied_pts, copy)))
+    assert copied_times == times
+    copied = packets(result, "audio")
+    assert len(copied) >= 23
+    assert copied == packets(source, "audio")[: len(copied)]
