@@ -14,6 +14,7 @@ This file knows nothing of video or networks: latents in, bits out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -178,7 +179,9 @@ class LFQ(nn.Module):
         return Quantized(straight, bits, margins, F.mse_loss(z, full.detach()))
 
 
-def entropy_terms(margins: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def entropy_terms(
+    margins: Tensor, temperature: float = 1.0, mean_of_processes: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """The two entropies of the LFQ penalty E[H(q|z)] - H(E[q]) (MAGVIT-v2, equation 5), mean per bit.
 
     The code is soft-assigned by softmax(-|z - c|^2 / temperature) over all 2^K codes c, with z in units
@@ -189,6 +192,7 @@ def entropy_terms(margins: Tensor, temperature: float = 1.0) -> tuple[Tensor, Te
     Args:
         margins: float `[B, K, t, h, w]` of `Quantized`.
         temperature: in squared units of the level, above 0.
+        mean_of_processes: averages a tensor over the processes that share a batch (None: there is one).
 
     Returns:
         Entropy of single codes (to be made small) and of the average code (to be made large); float32
@@ -197,6 +201,9 @@ def entropy_terms(margins: Tensor, temperature: float = 1.0) -> tuple[Tensor, Te
     logits = margins * (4 / temperature)
     on = torch.sigmoid(logits)
     single = (F.softplus(logits) - on * logits).mean()
-    usage = on.mean(dim=(0, 2, 3, 4)).clamp(1e-6, 1 - 1e-6)
+    usage = on.mean(dim=(0, 2, 3, 4))
+    if mean_of_processes is not None:
+        usage = mean_of_processes(usage)
+    usage = usage.clamp(1e-6, 1 - 1e-6)
     average = -(usage * usage.log() + (1 - usage) * (1 - usage).log()).mean()
     return single, average

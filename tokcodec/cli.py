@@ -1,0 +1,341 @@
+"""The command line, thin: arguments in, one call, one line out (or JSON with --json).
+
+Results go to stdout; progress, warnings and errors to stderr. Exit code 0 is success, 1 an error, 2 wrong
+usage, 130 an interrupt. What needs torch is imported inside the command that uses it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+import tokcodec
+from tokcodec import edit
+from tokcodec.errors import TokcodecError
+
+SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+class Amount(click.ParamType[float]):
+    """A positive number with FFmpeg's suffixes: 300k is 300,000, 2Mi is 2 * 2**20."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]i?)?", str(value), re.IGNORECASE)
+        if not match or float(match[1]) <= 0:
+            self.fail(f"{value!r} is not an amount such as 800, 300k or 2M", param, ctx)
+        return float(match[1]) * SCALES[(match[2] or "").lower()]
+
+
+class Seconds(click.ParamType[float]):
+    """A time as FFmpeg writes it: 12.5, 01:30 or 00:01:30.25."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        if not re.fullmatch(r"(?:(?:\d+:)?\d+:)?\d+(?:\.\d+)?", str(value)):
+            self.fail(f"{value!r} is not a time such as 12.5 or 00:01:30", param, ctx)
+        total = 0.0
+        for part in str(value).split(":"):
+            total = 60 * total + float(part)
+        return total
+
+
+def shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+output_options = shared(
+    click.option("-f", "--force", is_flag=True, help="Overwrite the output."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+)
+network_options = shared(
+    click.option("--weights", type=click.Path(path_type=Path), help="Weights, if not the released ones."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of the network; auto is bfloat16 where the device has it.",
+    ),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads of the network [default: all cores]."),
+)
+span_options = shared(
+    click.option("--start", "start_s", type=Seconds(), default=0.0, help="Begin here: seconds or HH:MM:SS."),
+    click.option("--duration", "duration_s", type=Seconds(), help="Take this much: seconds or HH:MM:SS."),
+)
+rate_options = shared(
+    click.option("--quality", type=click.IntRange(1, 8), help="1 (small) to 8 (best): eight bits of a token each."),
+    click.option("--bits", "token_bits", type=click.IntRange(1, 64), help="Bits kept of each token."),
+    click.option("--bitrate", type=Amount(), help="Bits per second of the video, at most: 300k."),
+    click.option("--target-size", type=Amount(), help="Bytes of the whole file, at most: 2M."),
+)
+
+
+def rate_of(quality: int | None, token_bits: int | None, bitrate: float | None, target_size: float | None) -> edit.Rate:
+    if sum(x is not None for x in (quality, token_bits, bitrate, target_size)) > 1:
+        raise click.UsageError("give one of --quality, --bits, --bitrate and --target-size")
+    return edit.Rate(
+        token_bits=8 * quality if quality else token_bits,
+        bits_per_s=bitrate,
+        size_bytes=None if target_size is None else int(target_size),
+    )
+
+
+def use_threads(threads: int | None) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def show(report: edit.Report, target: str, as_json: bool) -> None:
+    """The one line of a command that made a file. It goes to stderr where stdout carries the file itself."""
+    if as_json:
+        line = json.dumps({"output": target} | dataclasses.asdict(report))
+    else:
+        rate = f"{report.frames / report.seconds:.1f} frames/s" if report.seconds else ""
+        damage = f", {report.damaged} damaged places" if report.damaged else ""
+        line = (
+            f"{target}: {report.frames} frames, {report.bytes} bytes, {report.bpp:.4f} bpp, "
+            f"{report.kbps:.1f} kbit/s, {report.seconds:.1f} s, {rate}{damage}"
+        )
+    click.echo(line, err=target == "-")
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int, int | None, int], None]]:
+    """A bar on stderr that shows frames/s and bpp; nothing where stderr is no terminal."""
+    with tqdm(desc=label, unit=" frames", disable=None, leave=False) as bar:
+
+        def update(frames: int, size_bytes: int, total: int | None, frame_px: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(f"{8 * size_bytes / (frames * frame_px):.4f} bpp", refresh=False)
+            bar.update(frames - bar.n)
+
+        yield update
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(tokcodec.__version__, prog_name="tokcodec")
+def cli() -> None:
+    """A neural video codec: video to a compact stream of visual tokens (.tokc), and back."""
+
+
+@cli.command()
+@click.argument("source", metavar="INPUT")
+@click.argument("target", metavar="OUTPUT")
+@rate_options
+@span_options
+@network_options
+@output_options
+def encode(
+    source: str,
+    target: str,
+    quality: int | None,
+    token_bits: int | None,
+    bitrate: float | None,
+    target_size: float | None,
+    start_s: float,
+    duration_s: float | None,
+    weights: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Encode a video (any file FFmpeg reads; - is stdin) to a .tokc stream (- is stdout)."""
+    from tokcodec.codec import encode_video
+
+    rate = rate_of(quality, token_bits, bitrate, target_size)
+    use_threads(threads)
+    with progress_bar("encode") as progress:
+        report = encode_video(
+            source,
+            target,
+            rate=rate,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+            start_s=start_s,
+            duration_s=duration_s,
+            overwrite=force,
+            progress=progress,
+        )
+    show(report, target, as_json)
+
+
+@cli.command()
+@click.argument("source", metavar="INPUT")
+@click.argument("target", metavar="OUTPUT")
+@click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of libx264; 0 is best.")
+@click.option("--lossless", is_flag=True, help="FFV1 in RGB, every pixel as decoded; for .mkv.")
+@click.option("--format", type=click.Choice(["rgb24", "y4m"]), default="y4m", show_default=True, help="On stdout.")
+@click.option("--salvage", is_flag=True, help="Play every intact chunk of a damaged stream.")
+@span_options
+@network_options
+@output_options
+def decode(
+    source: str,
+    target: str,
+    crf: float,
+    lossless: bool,
+    format: str,
+    salvage: bool,
+    start_s: float,
+    duration_s: float | None,
+    weights: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Decode a .tokc stream to a video.
+
+    OUTPUT is .mp4, .mov or .mkv (H.264, with the other streams), .y4m, a pattern of images
+    (frames/%05d.png), or - for y4m or raw frames on stdout.
+    """
+    from tokcodec.codec import decode_video
+
+    if lossless and Path(target).suffix.lower() != ".mkv":
+        raise click.UsageError("--lossless writes .mkv only")
+    use_threads(threads)
+    with progress_bar("decode") as progress:
+        report = decode_video(
+            source,
+            target,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+            crf=crf,
+            lossless=lossless,
+            stdout_format=format,
+            salvage=salvage,
+            start_s=start_s,
+            duration_s=duration_s,
+            overwrite=force,
+            progress=progress,
+        )
+    show(report, target, as_json)
+
+
+@cli.command()
+@click.argument("source", metavar="STREAM", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def info(source: Path, as_json: bool) -> None:
+    """Show what a stream holds."""
+    facts = edit.describe(source)
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            click.echo(f"{name.replace('_', ' '):<18}{value}")
+
+
+@cli.command()
+@click.argument("source", metavar="STREAM", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(source: Path, as_json: bool) -> None:
+    """Check every byte of a stream: checksums, and that all tokens decode."""
+    show(edit.verify(source), str(source), as_json)
+
+
+@cli.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUTPUT")
+@rate_options
+@output_options
+def thin(
+    source: Path,
+    target: str,
+    quality: int | None,
+    token_bits: int | None,
+    bitrate: float | None,
+    target_size: float | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Lower the rate of a stream by dropping bits of its tokens. Needs no network."""
+    rate = rate_of(quality, token_bits, bitrate, target_size)
+    if rate == edit.Rate():
+        raise click.UsageError("give one of --quality, --bits, --bitrate and --target-size")
+    show(edit.thin(source, target, rate, overwrite=force), target, as_json)
+
+
+@cli.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUTPUT")
+@span_options
+@output_options
+def trim(source: Path, target: str, start_s: float, duration_s: float | None, force: bool, as_json: bool) -> None:
+    """Cut a stream at the edges of its chunks: every chunk that overlaps the span is kept."""
+    show(edit.trim(source, target, start_s, duration_s, overwrite=force), target, as_json)
+
+
+@cli.command()
+@click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUTPUT")
+@output_options
+def concat(sources: tuple[Path, ...], target: str, force: bool, as_json: bool) -> None:
+    """Join streams of one frame size and one set of weights, one after another."""
+    show(edit.concat(list(sources), target, overwrite=force), target, as_json)
+
+
+@cli.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUTPUT", type=click.Path(path_type=Path))
+@output_options
+def tokens(source: Path, target: Path, force: bool, as_json: bool) -> None:
+    """Export the tokens of a stream to .npz or .safetensors, or import them back to .tokc."""
+    move = edit.import_tokens if target.suffix.lower() == ".tokc" else edit.export_tokens
+    show(move(source, target, overwrite=force), str(target), as_json)
+
+
+def main() -> None:
+    """Entry point: the one place that turns errors into a line and an exit code."""
+    logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that partial files are removed
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except TokcodecError as error:
+        click.echo(f"tokcodec: {error}", err=True)
+        code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("tokcodec: interrupted", err=True)
+        code = 130
+    except BrokenPipeError:  # whoever read our stdout has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

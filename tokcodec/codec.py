@@ -1,0 +1,360 @@
+"""File to file: video -> network -> entropy coder -> stream, and back.
+
+Reading, coding and writing run in threads of their own (pipeline.py). Memory is bounded by the frame
+size, whatever the length: a few chunks of frames are held, never a film. What needs no network (thin, trim,
+concat, tokens) is in edit.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tokcodec import bitstream, output, video
+from tokcodec.bitstream import Chunk, Header
+from tokcodec.edit import Rate, Report, overlapping, reading, report, thin_stream
+from tokcodec.errors import TokcodecError
+from tokcodec.network import Bits, Frames, Network, find_weights, load_network
+from tokcodec.pipeline import in_background
+
+Progress = Callable[[int, int, int | None, int], None]  # frames done, bytes, frames in all if known, pixels a frame
+
+CHUNK_FRAMES = 33
+
+
+class _Group(NamedTuple):
+    """Chunks of equal length on their way to the network."""
+
+    frames: Frames  # [B, T, H, W, 3]
+    pts: list[tuple[int, ...]]
+    durations: list[int]
+
+
+def _groups(reader: video.VideoReader, group: int) -> Generator[_Group, None, None]:
+    """Cut a video into groups of chunks: whole groups, then the whole chunks left, then the rest."""
+    frames: list[Frames] = []
+    times: list[int] = []
+
+    def take(count: int, length: int, after: int) -> _Group:
+        """`count` chunks of `length` frames from the front; `after` is the timestamp that follows all."""
+        edges = [*times, after]
+        taken = _Group(
+            np.stack(frames[: count * length]).reshape(count, length, *frames[0].shape),
+            [tuple(times[i * length : (i + 1) * length]) for i in range(count)],
+            [edges[(i + 1) * length] - edges[(i + 1) * length - 1] for i in range(count)],
+        )
+        del frames[: count * length], times[: count * length]
+        return taken
+
+    for frame, pts in reader:
+        if len(frames) == group * CHUNK_FRAMES:
+            yield take(group, CHUNK_FRAMES, pts)
+        frames.append(frame)
+        times.append(pts)
+    after = times[-1] + max(1, reader.last_duration)
+    if len(frames) >= CHUNK_FRAMES:
+        yield take(len(frames) // CHUNK_FRAMES, CHUNK_FRAMES, after)
+    if frames:
+        yield take(1, len(frames), after)
+
+
+def _coded(network: Network, groups: Generator[_Group, None, None], token_bits: int) -> Generator[Chunk, None, None]:
+    with contextlib.closing(groups):
+        for group in groups:
+            for bits, pts, duration in zip(network.encode(group.frames), group.pts, group.durations, strict=True):
+                yield Chunk.from_bits(bits[:token_bits], pts, duration)
+
+
+def encode_video(
+    source: str | Path,
+    target: str | Path,
+    *,
+    rate: Rate | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Encode a video file to a .tokc stream.
+
+    A rate in bits per second or bytes is met by thinning the finished stream (edit.py): the network runs
+    once whatever the rate.
+
+    Args:
+        source: any file FFmpeg reads; "-" reads stdin.
+        target: the stream; "-" writes stdout. A file appears when it is whole.
+        rate: bits to spend; all K bits of each token if None.
+        weights: safetensors file; the released ones if None.
+        device: "auto", "cpu" or "cuda".
+        dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
+        start_s: where to begin, in seconds from the first frame.
+        duration_s: how much to take; None for all.
+        overwrite: replace a target that exists.
+        progress: called after each chunk with frames done, bytes so far, frames in all if known, pixels a frame.
+
+    Raises:
+        VideoError: the source cannot be read.
+        ModelError: the weights cannot be used.
+        TokcodecError: the target cannot be written, or the rate cannot be met.
+        ValueError: the rate is out of range.
+    """
+    started, rate = time.monotonic(), rate or Rate()
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
+        side = stack.enter_context(tempfile.TemporaryFile())
+        reader = stack.enter_context(video.VideoReader(source, start_s, duration_s, side=side))
+        network = load_network(find_weights(weights), device, dtype)
+        token_bits = rate.token_bits or network.token_bits
+        if not 1 <= token_bits <= network.token_bits:
+            raise ValueError(f"token_bits must be 1 to {network.token_bits}, not {token_bits}")
+        full = stack.enter_context(tempfile.TemporaryFile()) if rate.is_target else file
+        info = reader.info
+        writer = bitstream.Writer(full, _header(info, network))
+        groups = _groups(reader, network.group(CHUNK_FRAMES, info.height, info.width))
+        chunks = in_background(_coded(network, in_background(groups), token_bits))
+        frames = 0
+        with contextlib.closing(chunks):
+            for chunk in chunks:
+                writer.write_chunk(chunk)
+                frames += chunk.frames
+                if progress:
+                    progress(frames, writer.bytes, info.frames, info.width * info.height)
+        if reader.side_format:
+            side.seek(0)
+            writer.write_streams(side, reader.side_format)
+        writer.close()
+        index, size = writer.index, writer.bytes
+        if rate.is_target:
+            index, size = thin_stream(bitstream.Reader(full), file, rate)
+    return report(writer.header, index, size, started)
+
+
+def _header(info: video.VideoInfo, network: Network) -> Header:
+    return Header(
+        width=info.width,
+        height=info.height,
+        chunk_frames=CHUNK_FRAMES,
+        weights_sha256=network.sha256,
+        token_bits=network.token_bits,
+        time_base=info.time_base,
+        frame_rate=info.frame_rate,
+        sample_aspect=info.sample_aspect,
+        rotation=info.rotation,
+        primaries=info.colour.primaries,
+        transfer=info.colour.transfer,
+        matrix=info.colour.matrix,
+        full_range=info.colour.full_range,
+    )
+
+
+def _video_info(header: Header) -> video.VideoInfo:
+    """What a stream's header says of its video."""
+    return video.VideoInfo(
+        width=header.width,
+        height=header.height,
+        time_base=header.time_base,
+        frame_rate=header.frame_rate,
+        sample_aspect=header.sample_aspect or Fraction(1),
+        rotation=header.rotation,
+        colour=video.Colour(header.primaries, header.transfer, header.matrix, header.full_range),
+    )
+
+
+class Stream:
+    """An open stream: its header, its chunks, their bits, and with weights its frames.
+
+    Attributes:
+        header: what holds for the whole stream.
+        chunks: an entry a chunk: frames, token_bits, first_pts, end_pts, place and size in the file.
+    """
+
+    def __init__(self, reader: bitstream.Reader, network: Callable[[], Network]) -> None:
+        self.header, self.chunks = reader.header, reader.index
+        self._reader, self._network = reader, network
+
+    def bits(self, start_s: float = 0.0, end_s: float | None = None) -> Iterator[Bits]:
+        """The bits of every chunk that overlaps [start_s, end_s), in seconds from the first frame. No network.
+
+        Yields:
+            bool `[k, t, h, w]`, one array a chunk, most important bit first; k is what the chunk keeps.
+
+        Raises:
+            BitstreamError: a chunk is damaged.
+        """
+        duration_s = None if end_s is None else end_s - start_s
+        for i in overlapping(self._reader, start_s, duration_s):
+            yield self._reader.read_chunk(i).bits(self.header)
+
+    def frames(
+        self, start_s: float = 0.0, end_s: float | None = None
+    ) -> Generator[tuple[Frames, int, int], None, None]:
+        """The frames in [start_s, end_s), in seconds from the first frame; their chunks alone are decoded.
+
+        Yields:
+            Frame uint8 `[H, W, 3]` RGB, its timestamp and its duration in ticks of `header.time_base`.
+
+        Raises:
+            BitstreamError: a chunk is damaged.
+            ModelError: the weights are not the stream's.
+        """
+        begin, end = span_ticks(self._reader, start_s, end_s)
+        wanted = overlapping(self._reader, start_s, None if end_s is None else end_s - start_s)
+        network, header = self._network(), self.header
+        for group in self._groups(wanted, network):
+            clips = network.decode(
+                [chunk.bits(header) for chunk in group], group[0].frames, header.height, header.width
+            )
+            for clip, chunk in zip(clips, group, strict=True):
+                edges = [*chunk.pts, chunk.end_pts]
+                for i, frame in enumerate(clip):
+                    if begin <= edges[i] < end:
+                        yield frame, edges[i], edges[i + 1] - edges[i]
+
+    def _groups(self, wanted: list[int], network: Network) -> Iterator[list[Chunk]]:
+        """Chunks to decode side by side: neighbours of equal length."""
+        group: list[Chunk] = []
+        for i in wanted:
+            chunk = self._reader.read_chunk(i)
+            room = network.group(chunk.frames, self.header.height, self.header.width)
+            if group and (chunk.frames != group[0].frames or len(group) >= room):
+                yield group
+                group = []
+            group.append(chunk)
+        if group:
+            yield group
+
+
+@contextlib.contextmanager
+def open_stream(
+    path: str | Path,
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    salvage: bool = False,
+) -> Iterator[Stream]:
+    """Open a .tokc stream to read its bits and frames.
+
+    Args:
+        path: of the stream; "-" is stdin.
+        weights: for `frames`: safetensors file; the released ones if None. Loaded on first use.
+        device: "auto", "cpu" or "cuda".
+        dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
+        salvage: accept a damaged or cut stream and give what is intact.
+
+    Raises:
+        BitstreamError: it is no stream, or damaged (without `salvage`).
+        TokcodecError: it cannot be opened.
+    """
+    with reading(Path(path), salvage) as reader:
+        sha256 = reader.header.weights_sha256
+        yield Stream(reader, lambda: load_network(find_weights(weights, sha256), device, dtype))
+
+
+def span_ticks(reader: bitstream.Reader, start_s: float, end_s: float | None) -> tuple[int, int]:
+    """A span in seconds from the first frame to [begin, end) in ticks of the stream's own clock."""
+    time_base, origin = reader.header.time_base, reader.index[0].first_pts
+    begin = origin + math.ceil(Fraction(start_s) / time_base)
+    end = reader.index[-1].end_pts if end_s is None else origin + math.ceil(Fraction(end_s) / time_base)
+    return begin, end
+
+
+def decode_video(
+    source: str | Path,
+    target: str | Path,
+    *,
+    crf: float = 12.0,
+    lossless: bool = False,
+    stdout_format: str = "y4m",
+    salvage: bool = False,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Decode a .tokc stream to a video file.
+
+    Args:
+        source: the stream; "-" reads stdin.
+        target: .mp4, .mov or .mkv (H.264, the other streams copied in), .y4m, a pattern of images
+            (`frames/%05d.png`), or "-" for stdout. It appears when it is whole.
+        crf: of libx264, 0 (best) to 51.
+        lossless: FFV1 in RGB, for .mkv.
+        stdout_format: "y4m" or "rgb24", for "-".
+        salvage: decode every intact chunk of a damaged stream.
+        weights: safetensors file; the released ones if None. They must be those of the stream.
+        device: "auto", "cpu" or "cuda".
+        dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
+        start_s: where to begin, in seconds from the first frame; the first frame then becomes time 0.
+        duration_s: how much to decode; None for all.
+        overwrite: replace a target that exists.
+        progress: called once a chunk with frames done, bytes of the stream, frames in all, pixels a frame.
+
+    Returns:
+        The stream's report; `frames` counts those that were decoded.
+
+    Raises:
+        BitstreamError: the source is no stream, or damaged (without `salvage`).
+        ModelError: the weights cannot be used or are not the stream's.
+        VideoError: the target cannot be written.
+        TokcodecError: source or target cannot be opened.
+        ValueError: options that do not fit together.
+    """
+    started = time.monotonic()
+    end_s = None if duration_s is None else start_s + duration_s
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(reading(Path(source), salvage))
+        header = reader.header
+        if str(target) == "-":
+            place: str | Path = "-"
+        elif "%" in Path(target).name:
+            place = stack.enter_context(output.replacing_pattern(Path(target), overwrite))
+        else:
+            place = stack.enter_context(output.replacing(Path(target), [Path(source)], overwrite))
+        network = load_network(find_weights(weights, header.weights_sha256), device, dtype)
+        frames = in_background(Stream(reader, lambda: network).frames(start_s, end_s), depth=CHUNK_FRAMES)
+        stack.enter_context(contextlib.closing(frames))
+        first = next(frames, None)
+        if first is None:
+            raise TokcodecError(f"{source}: no frames from {start_s:g} s")
+        shift = -first[1] if start_s > 0 else 0
+        streams = reader.streams()
+        if streams is not None and (start_s > 0 or end_s is not None):
+            begin, end = (ticks * header.time_base for ticks in span_ticks(reader, start_s, end_s))
+            part = stack.enter_context(tempfile.TemporaryFile())
+            name = video.cut_streams([(*streams, begin, end, shift * header.time_base)], part)
+            streams = None if name is None else (name, part)
+        writer = stack.enter_context(
+            video.VideoWriter(
+                place,
+                _video_info(header),
+                format=stdout_format if place == "-" else None,
+                lossless=lossless,
+                crf=crf,
+                side=None if streams is None else (streams[1], streams[0]),
+            )
+        )
+        total, count = sum(entry.frames for entry in reader.index), 0
+        for frame, pts, duration in itertools.chain([first], frames):
+            writer.write(frame, pts + shift, duration)
+            count += 1
+            if progress and count % CHUNK_FRAMES == 0:
+                progress(count, reader.bytes, total, header.width * header.height)
+    whole = report(header, reader.index, reader.bytes, started, reader.damaged)
+    return dataclasses.replace(whole, frames=count)

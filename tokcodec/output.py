@@ -1,0 +1,105 @@
+"""Output that appears whole or not at all: written beside its name, renamed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tokcodec.errors import TokcodecError
+
+
+def check_target(target: Path, sources: list[Path], overwrite: bool) -> None:
+    """Refuse a target that would destroy something.
+
+    Raises:
+        TokcodecError: it exists and `overwrite` is not set, is one of the sources, or has no folder.
+    """
+    for source in sources:
+        if source.exists() and target.exists() and os.path.samefile(source, target):
+            raise TokcodecError(f"{target}: output is the same file as input")
+    if target.is_dir():
+        raise TokcodecError(f"{target}: is a folder")
+    if target.exists() and not overwrite:
+        raise TokcodecError(f"{target}: exists already; -f overwrites it")
+    if not target.parent.is_dir():
+        raise TokcodecError(f"{target}: no folder {target.parent}")
+
+
+@contextlib.contextmanager
+def replacing(target: Path, sources: list[Path], overwrite: bool = False) -> Iterator[Path]:
+    """A temporary sibling to write to, with the target's suffix; it takes the target's name on success.
+
+    Args:
+        target: the real name.
+        sources: files the target must not be.
+        overwrite: replace a file that exists.
+
+    Raises:
+        TokcodecError: the target is refused (`check_target`) or its folder cannot be written.
+    """
+    check_target(target, sources, overwrite)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f".partial{target.suffix}", dir=target.parent)
+        os.close(handle)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp's own mode is private
+    except OSError as error:
+        raise TokcodecError(f"{target}: cannot write: {error.strerror}") from error
+    partial = Path(name)
+    try:
+        yield partial
+        os.replace(partial, target)
+    except OSError as error:
+        raise TokcodecError(f"{target}: cannot write: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(target: str | Path, sources: list[Path], overwrite: bool = False) -> Iterator[BinaryIO]:
+    """A binary file to write a whole output to: `replacing`, opened; "-" is stdout.
+
+    Raises:
+        TokcodecError: as `replacing`; also when a write fails, as on a full disk.
+    """
+    if str(target) == "-":
+        with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:
+            yield file
+    else:
+        with replacing(Path(target), sources, overwrite) as partial, partial.open("wb") as file:
+            yield file
+
+
+@contextlib.contextmanager
+def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
+    """As `replacing`, for a numbered set of files such as `frames/%05d.png`.
+
+    The files are written to a temporary folder and moved to the pattern's folder, made if absent.
+
+    Raises:
+        TokcodecError: the folder holds such files already and `overwrite` is not set, or cannot be written.
+    """
+    folder = pattern.parent
+    if folder.is_dir() and not overwrite and any(folder.glob(f"*{pattern.suffix}")):
+        raise TokcodecError(f"{folder}: holds {pattern.suffix} files already; -f overwrites them")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial.", dir=folder.parent))
+    except OSError as error:
+        raise TokcodecError(f"{folder}: cannot write: {error.strerror}") from error
+    try:
+        yield partial / pattern.name
+        folder.mkdir(exist_ok=True)
+        for file in partial.iterdir():
+            os.replace(file, folder / file.name)
+    except OSError as error:
+        raise TokcodecError(f"{folder}: cannot write: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
