@@ -21,7 +21,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
@@ -583,6 +583,40 @@ class VideoWriter:
             self._container.mux_one(packet)
 
 
+def cut_streams(parts: Sequence[tuple[str, BinaryIO, Fraction, Fraction, Fraction]], target: BinaryIO) -> str | None:
+    """Cut and join what VideoReader put aside; the packets stay as they are.
+
+    Args:
+        parts: format and file, begin and end in seconds, and the seconds by which its packets move. Streams are
+            matched to those of the first part by their place; what does not fit is dropped with a warning.
+        target: seekable file.
+
+    Returns:
+        The format of the target: that of the first part. None if nothing is left.
+
+    Raises:
+        VideoError: a part cannot be read.
+    """
+    name, copied = parts[0][0], 0
+    with _errors("other streams"), contextlib.ExitStack() as stack:
+        output = stack.enter_context(av.open(target, "w", format=name, container_options=MUXER_OPTIONS))
+        copy: _Copy | None = None
+        for format, file, begin_s, end_s, shift_s in parts:
+            file.seek(0)
+            source = stack.enter_context(av.open(file, "r", format=_safe_format(format)))
+            if copy is None:
+                copy = _Copy(source.streams, output, "other streams")
+                codecs = [stream.name for stream in source.streams]
+            elif [stream.name for stream in source.streams] != codecs:
+                log.warning("other streams: those of a later part are of other kinds and are dropped")
+                continue
+            for packet in source.demux():
+                if packet.pts is not None and begin_s <= packet.pts * packet.time_base < end_s:
+                    copy.mux(packet, -shift_s)
+                    copied += 1
+    return name if copied else None
+
+
 class _Copy:
     """Packets of some streams into a container, their bytes untouched."""
 
@@ -622,7 +656,7 @@ class _Side:
 
     def __init__(self, file: BinaryIO, format: str, target: OutputContainer, name: str) -> None:
         file.seek(0)
-        self._source = av.open(file, "r", format=format)
+        self._source = av.open(file, "r", format=_safe_format(format))
         self._copy = _Copy(self._source.streams, target, name)
         self._packets = (packet for packet in self._source.demux() if packet.size)
         self._next = next(self._packets, None)
@@ -635,6 +669,13 @@ class _Side:
                 return
             self._copy.mux(self._next)
             self._next = next(self._packets, None)
+
+
+def _safe_format(name: str) -> str:
+    """A container format from a stream, which may lie: FFmpeg has formats that open other files."""
+    if name not in SIDE_FORMATS:
+        raise VideoError(f"other streams in unknown format {name!r}")
+    return name
 
 
 def _takes(muxer: str, stream: Stream) -> bool:
