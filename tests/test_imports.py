@@ -1,0 +1,107 @@
+"""Data flows one way: which module may import which, and which foreign package belongs to which file."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "tokcodec"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A module imports modules of lower levels only.
+LEVELS = {
+    "errors": 0,
+    "pipeline": 0,
+    "entropy": 1,
+    "lfq": 1,
+    "output": 1,
+    "perceptual": 1,
+    "video": 1,
+    "records": 2,
+    "bitstream": 3,
+    "model": 4,
+    "edit": 5,
+    "network": 5,
+    "codec": 6,
+    "": 7,  # __init__ offers the names of all below it
+    "training": 7,
+    "batch": 8,
+    "cli": 9,
+}
+# Within a level's reach, these are still closed: the stream knows no network and no video.
+TORCHLESS = {"bitstream", "cli", "edit", "entropy", "errors", "output", "pipeline", "records", "video"}
+
+
+def name_of(path: Path) -> str:
+    """`tokcodec/codec.py` to codec, `tokcodec/training/data.py` to training, `tokcodec/__init__.py` to nothing."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py").removesuffix("__init__")
+
+
+def imports(tree: ast.AST, top_only: bool = False) -> Iterator[str]:
+    """Dotted names of what a module imports; with `top_only` not what it imports inside of functions."""
+    for node in ast.iter_child_nodes(tree):
+        if top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if top_only and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from imports(node, top_only)
+
+
+def targets(path: Path) -> set[str]:
+    """The modules of the package that a file imports, as keys of LEVELS."""
+    found = set()
+    for name in imports(ast.parse(path.read_text())):
+        parts = name.split(".")
+        if parts[0] == "tokcodec":
+            known = len(parts) > 1 and parts[1] in LEVELS
+            found.add(parts[1] if known else "")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path: Path) -> None:
+    name = name_of(path)
+    assert name in LEVELS, f"give {name} a level"
+    upwards = {target for target in targets(path) if LEVELS[target] >= LEVELS[name]}
+    assert upwards <= ({"training"} if name == "training" else set())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_foreign_packages_have_their_files(path: Path) -> None:
+    names = set(imports(ast.parse(path.read_text())))
+    packages = {name.split(".")[0] for name in names}
+    assert "av" not in packages or path.stem == "video"
+    assert "zstandard" not in packages or path.stem == "entropy"
+    assert "pickle" not in packages
+
+
+@pytest.mark.parametrize("name", sorted(TORCHLESS))
+def test_torch_is_not_imported_where_it_is_not_needed(name: str) -> None:
+    """Holds through all that a file imports when it is imported itself."""
+    waiting, seen = [name], set()
+    while waiting:
+        module = waiting.pop()
+        path = PACKAGE / f"{module or '__init__'}.py"
+        if module in seen or not path.exists():
+            continue
+        seen.add(module)
+        for target in imports(ast.parse(path.read_text()), top_only=True):
+            parts = target.split(".")
+            assert parts[0] != "torch", f"{module} imports torch"
+            if parts[0] == "tokcodec":
+                waiting += ["", *parts[1:2]]
+
+
+def test_importing_the_package_imports_neither_torch_nor_av() -> None:
+    code = "import sys, tokcodec; sys.exit(bool({'torch', 'av'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent).returncode == 0
