@@ -197,15 +197,6 @@ def test_stream_round_trip(data: st.DataObject) -> None:
     assert contents(stream) == (header, chunks, None if streams is None else ("nut", streams))
 
 
-def test_thinning_keeps_the_first_bits() -> None:
-    thin = EXAMPLE[0].thinned(HEADER, 3)
-    assert np.array_equal(thin.bits(HEADER), EXAMPLE_BITS[:3])
-    assert (thin.pts, thin.duration) == (EXAMPLE[0].pts, EXAMPLE[0].duration)
-    assert EXAMPLE[0].thinned(HEADER, 4) is EXAMPLE[0]
-    with pytest.raises(ValueError, match="cannot be thinned to 5"):
-        EXAMPLE[0].thinned(HEADER, 5)
-
-
 def test_writes_to_a_pipe() -> None:
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:

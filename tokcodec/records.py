@@ -275,19 +275,6 @@ class Chunk:
             raise BitstreamError(f"a chunk is malformed: {error}") from error
         return chunk
 
-    def thinned(self, header: Header, token_bits: int, level: int = 19) -> Chunk:
-        """This chunk with only the first `token_bits` (1 to its own) bits of each token.
-
-        Raises:
-            BitstreamError: the payload does not decode.
-            ValueError: it has fewer bits.
-        """
-        if not 1 <= token_bits <= self.token_bits:
-            raise ValueError(f"a chunk of {self.token_bits} bits cannot be thinned to {token_bits}")
-        if token_bits == self.token_bits:
-            return self
-        return self.from_bits(self.bits(header)[:token_bits], self.pts, self.duration, level)
-
     def check(self, header: Header) -> None:
         """Raises ValueError if the chunk cannot belong to a stream of that header."""
         if self.frames > header.chunk_frames or self.token_bits > header.token_bits:
