@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tokcodec.bitstream import SPACE_STRIDE, TIME_STRIDE, latent_size
 from tokcodec.errors import ModelError
 from tokcodec.lfq import LFQ
 
-TIME_STRIDE = 4
-SPACE_STRIDE = 16
 PATCH = 8  # pixels a side of the stem's patch; the second half of the stride is a convolution
 PATCH_CHANNELS = 3 * TIME_STRIDE * PATCH * PATCH
 
@@ -66,17 +66,12 @@ class TokenizerConfig:
         known = {f.name for f in dataclasses.fields(cls)}
         if set(fields) - known:
             raise ValueError(f"unknown fields {sorted(set(fields) - known)}")
-        pairs = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         config = cls(**pairs)
         sizes = [config.dims, config.planes, *config.channels, *config.encoder_blocks, *config.decoder_blocks]
         if not all(isinstance(n, int) and 0 <= n <= 4096 for n in sizes) or config.token_bits > 64:
             raise ValueError("sizes are out of range")
         return config
-
-
-def latent_size(frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """Size in pixels (of a whole clip, unpadded) to size of its token grid (t, h, w)."""
-    return -(-(frames - 1) // TIME_STRIDE) + 1, -(-height // SPACE_STRIDE), -(-width // SPACE_STRIDE)
 
 
 class ChannelNorm(nn.Module):
@@ -230,6 +225,28 @@ def depth_to_space(x: Tensor) -> Tensor:
     return grid.permute(0, 1, 2, 4, 3, 5, 6).reshape(b, t, 2 * h, 2 * w, c // 4).permute(0, 4, 1, 2, 3)
 
 
+def pad_clip(clip: Tensor) -> Tensor:
+    """Repeat the last frame, row and column until the size fits the strides.
+
+    Args:
+        clip: `[B, 3, T, H, W]`, any type and size, a whole clip (from its first frame).
+
+    Returns:
+        `[B, 3, 1 + 4n, H', W']`; H' and W' are multiples of 16. Cropping gives the input back.
+    """
+    frames, height, width = clip.shape[2:]
+    t, h, w = latent_size(frames, height, width)
+    for dim, extra in (
+        (2, (t - 1) * TIME_STRIDE + 1 - frames),
+        (3, h * SPACE_STRIDE - height),
+        (4, w * SPACE_STRIDE - width),
+    ):
+        if extra:
+            last = clip.narrow(dim, clip.shape[dim] - 1, 1)
+            clip = torch.cat([clip, *([last] * extra)], dim=dim)
+    return clip
+
+
 class Tokenizer(nn.Module):
     """Encoder, quantizer and decoder.
 
@@ -260,20 +277,29 @@ class Tokenizer(nn.Module):
             raise ValueError(f"clip of {frames} frames of {width}x{height} does not fit strides 4 and 16")
         return self.quantizer.bits(self.encoder(clip, state))
 
-    def decode(self, bits: Tensor, state: State | None = None) -> Tensor:
+    def decode(self, bits: Tensor, state: State | None = None, kept: Tensor | None = None) -> Tensor:
         """Bits to clip, float, about [-1, 1], not clamped.
 
         Args:
             bits: bool `[B, k, t, h, w]`, any prefix of the K bits.
             state: as for `encode`.
+            kept: int `[B]`: how many of the k bits count, per clip (None: all).
         """
-        out: Tensor = self.decoder(self.quantizer.latent(bits), state)
+        out: Tensor = self.decoder(self.quantizer.latent(bits, kept), state)
         return out
 
     def save(self, path: str | Path, note: dict[str, str] | None = None) -> None:
-        """Write weights as float16 safetensors with the configuration in their metadata."""
+        """Write weights as float16 safetensors.
+
+        One metadata entry holds the configuration and the note as JSON: with several their order, and so
+        the SHA-256 of the file, would change from run to run.
+        """
         tensors = {k: v.detach().half().contiguous().cpu() for k, v in self.state_dict().items()}
-        save_file(tensors, str(path), metadata={"tokcodec": self.config.to_json(), **(note or {})})
+        save_file(
+            tensors,
+            str(path),
+            metadata={"tokcodec": json.dumps({"config": dataclasses.asdict(self.config), **(note or {})})},
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -287,9 +313,9 @@ class Tokenizer(nn.Module):
                 metadata = file.metadata() or {}
                 if "tokcodec" not in metadata:
                     raise ModelError(f"{path}: not tokcodec weights (no configuration in the metadata)")
-                model = cls(TokenizerConfig.from_json(metadata["tokcodec"]))
+                model = cls(TokenizerConfig.from_json(json.dumps(json.loads(metadata["tokcodec"])["config"])))
                 model.load_state_dict({k: file.get_tensor(k).float() for k in file.keys()})  # noqa: SIM118 (no __iter__)
-        except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise ModelError(f"{path}: cannot read weights: {str(error).splitlines()[0]}") from error
         return model.eval()
 
@@ -304,3 +330,35 @@ def weights_sha256(path: str | Path) -> bytes:
         return hashlib.sha256(Path(path).read_bytes()).digest()
     except OSError as error:
         raise ModelError(f"{path}: cannot read weights: {error.strerror}") from error
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device a user means: `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ModelError: CUDA is asked for and absent.
+        ValueError: the name is unknown.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {name!r}: auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ModelError("no CUDA device is available; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic a user means: `auto` is bfloat16 where the device has it in hardware, else float32.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"unknown dtype {name!r}: auto, float32 or bfloat16")
+    if name != "auto":
+        return torch.float32 if name == "float32" else torch.bfloat16
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        features = torch.cpu.get_capabilities()
+        fast = bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
+    return torch.bfloat16 if fast else torch.float32
