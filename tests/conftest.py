@@ -11,6 +11,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
+
+from tokcodec.model import Tokenizer, TokenizerConfig
+from tokcodec.video import VideoReader
 
 MakeClip = Callable[..., Path]
 
@@ -72,3 +76,45 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set TOKCODEC_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a tiny network, untrained: enough for all that is not about pictures."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    Tokenizer(TokenizerConfig(channels=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1))).save(path)
+    return path
+
+
+def with_sound(video: Path, target: Path) -> Path:
+    """A copy of a clip, with a sine of its length as AAC beside it."""
+    with av.open(video) as source, av.open(target, "w") as output:
+        picture = source.streams.video[0]
+        copy = output.add_stream_from_template(picture)
+        tone = output.add_stream("aac", rate=48000)
+        for packet in source.demux(picture):
+            if packet.size:
+                packet.stream = copy
+                output.mux(packet)
+        for start in range(0, 48000 * picture.frames // 30, 1024):
+            wave = np.sin(np.arange(start, start + 1024) / 20).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+            output.mux(tone.encode(frame))
+        output.mux(tone.encode(None))
+    return target
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    """The frames of a video file, uint8 `[H, W, 3]`."""
+    with VideoReader(path) as reader:
+        return [frame for frame, _ in reader]
+
+
+def times_of(path: Path, kind: str = "video") -> list[Fraction]:
+    """Timestamps in seconds of a file's first stream of a kind, in order."""
+    with av.open(path) as container:
+        stream = getattr(container.streams, kind)[0]
+        packets = [p for p in container.demux(stream) if p.size]
+        return sorted(p.pts * p.time_base for p in packets if p.pts is not None and p.time_base is not None)

@@ -325,6 +325,12 @@ def main() -> None:
     except TokcodecError as error:
         click.echo(f"tokcodec: {error}", err=True)
         code = 1
+    except ValueError as error:  # values that only the network or the file could judge
+        click.echo(f"tokcodec: {error}", err=True)
+        code = 2
+    except MemoryError:
+        click.echo("tokcodec: out of memory", err=True)
+        code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code

@@ -68,11 +68,13 @@ def _groups(reader: video.VideoReader, group: int) -> Generator[_Group, None, No
         yield take(1, len(frames), after)
 
 
-def _coded(network: Network, groups: Generator[_Group, None, None], token_bits: int) -> Generator[Chunk, None, None]:
+_Coded = tuple[Bits, tuple[int, ...], int]  # of a chunk: bits [K, t, h, w], timestamps, duration of the last frame
+
+
+def _coded(network: Network, groups: Generator[_Group, None, None]) -> Generator[_Coded, None, None]:
     with contextlib.closing(groups):
         for group in groups:
-            for bits, pts, duration in zip(network.encode(group.frames), group.pts, group.durations, strict=True):
-                yield Chunk.from_bits(bits[:token_bits], pts, duration)
+            yield from zip(network.encode(group.frames), group.pts, group.durations, strict=True)
 
 
 def encode_video(
@@ -85,6 +87,7 @@ def encode_video(
     dtype: str = "auto",
     start_s: float = 0.0,
     duration_s: float | None = None,
+    span: tuple[int, int | None] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -102,6 +105,8 @@ def encode_video(
         dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
         start_s: where to begin, in seconds from the first frame.
         duration_s: how much to take; None for all.
+        span: instead, code the frames with a timestamp in [begin, end) ticks, as they stand in the stream of the
+            whole, and no other streams: a piece for batch/pieces.py to join. End None is the end.
         overwrite: replace a target that exists.
         progress: called after each chunk with frames done, bytes so far, frames in all if known, pixels a frame.
 
@@ -115,21 +120,26 @@ def encode_video(
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
         side = stack.enter_context(tempfile.TemporaryFile())
-        reader = stack.enter_context(video.VideoReader(source, start_s, duration_s, side=side))
+        wanted = side if span is None else None
+        reader = stack.enter_context(video.VideoReader(source, start_s, duration_s, side=wanted, span=span))
         network = load_network(find_weights(weights), device, dtype)
         token_bits = rate.token_bits or network.token_bits
         if not 1 <= token_bits <= network.token_bits:
             raise ValueError(f"token_bits must be 1 to {network.token_bits}, not {token_bits}")
         full = stack.enter_context(tempfile.TemporaryFile()) if rate.is_target else file
         info = reader.info
-        writer = bitstream.Writer(full, _header(info, network))
+        try:
+            header = _header(info, network)
+        except ValueError as error:
+            raise TokcodecError(f"{source}: {error}") from error
+        writer = bitstream.Writer(full, header)
         groups = _groups(reader, network.group(CHUNK_FRAMES, info.height, info.width))
-        chunks = in_background(_coded(network, in_background(groups), token_bits))
+        coded = in_background(_coded(network, in_background(groups)))
         frames = 0
-        with contextlib.closing(chunks):
-            for chunk in chunks:
-                writer.write_chunk(chunk)
-                frames += chunk.frames
+        with contextlib.closing(coded):
+            for bits, pts, duration in coded:
+                writer.write_chunk(Chunk.from_bits(bits[:token_bits], pts, duration))
+                frames += len(pts)
                 if progress:
                     progress(frames, writer.bytes, info.frames, info.width * info.height)
         if reader.side_format:
@@ -139,7 +149,7 @@ def encode_video(
         index, size = writer.index, writer.bytes
         if rate.is_target:
             index, size = thin_stream(bitstream.Reader(full), file, rate)
-    return report(writer.header, index, size, started)
+    return report(header, index, size, started)
 
 
 def _header(info: video.VideoInfo, network: Network) -> Header:

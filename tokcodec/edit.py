@@ -472,7 +472,7 @@ def _load_arrays(source: Path) -> dict[str, NDArray[Any]]:
             return dict(load_file(source))
         with np.load(source, allow_pickle=False) as file:
             return {name: file[name] for name in ("bits", "chunks", "pts", "durations", "header")}
-    except (OSError, SafetensorError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
         raise TokcodecError(f"{source}: cannot read arrays: {error}") from error
 
 

@@ -1,8 +1,8 @@
 """Token bits to payload bytes and back, lossless.
 
-The bits of a chunk are packed eight to a byte in one of a few layouts and compressed with zstd; the smallest
-result wins, and its layout is the coder id that the stream stores. Bits that zstd cannot shrink are stored
-packed. Another kind of coder would be another id.
+The bits of a chunk are packed eight to a byte in one of a few layouts and compressed with zstd. The layout that
+a quick trial makes smallest wins; it is the coder id that the stream stores. Bits that zstd cannot shrink are
+stored packed. Another kind of coder would be another id.
 
 This file knows nothing of chunks or files, and needs no torch.
 """
@@ -21,6 +21,8 @@ STORED = 0  # packed bit-plane-major, uncompressed
 # Coder id to layout under zstd: whether the K bits of a token stand together (token-major) rather than the
 # positions of one bit (bit-plane-major), and whether each latent frame is XORed with the one before.
 ZSTD_LAYOUTS = {1: (False, False), 2: (True, False), 3: (False, True), 4: (True, True)}
+
+PROBE_LEVEL = 9  # of zstd, to choose the layout by: it ranks them as level 19 does, in a tenth of the time
 
 _TOKEN_MAJOR = (1, 2, 3, 0)  # [K, t, h, w] to [t, h, w, K]
 _PLANE_MAJOR = (3, 0, 1, 2)  # and back
@@ -67,15 +69,13 @@ def encode_bits(bits: NDArray[np.bool_], level: int = 19) -> tuple[int, bytes]:
     """
     if bits.dtype != np.bool_ or bits.ndim != 4 or bits.size == 0:
         raise ValueError(f"bits must be a non-empty bool [K, t, h, w], not {bits.dtype} {bits.shape}")
-    compressor = zstandard.ZstdCompressor(
-        level=level
-    )  # declares the content size, adds neither checksum nor dictionary
-    best = (STORED, _pack(bits, token_major=False, xor=False))
-    for coder, layout in ZSTD_LAYOUTS.items():
-        payload = compressor.compress(_pack(bits, *layout))[len(zstandard.FRAME_HEADER) :]
-        if len(payload) < len(best[1]):
-            best = coder, payload
-    return best
+    packed = {coder: _pack(bits, *layout) for coder, layout in ZSTD_LAYOUTS.items()}
+    quick = zstandard.ZstdCompressor(level=PROBE_LEVEL)
+    coder = min(packed, key=lambda coder: len(quick.compress(packed[coder])))
+    # The compressor declares the content size and adds neither checksum nor dictionary.
+    payload = zstandard.ZstdCompressor(level=level).compress(packed[coder])[len(zstandard.FRAME_HEADER) :]
+    stored = _pack(bits, token_major=False, xor=False)
+    return (coder, payload) if len(payload) < len(stored) else (STORED, stored)
 
 
 def decode_bits(coder: int, payload: bytes, shape: tuple[int, int, int, int]) -> NDArray[np.bool_]:

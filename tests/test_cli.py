@@ -1,0 +1,220 @@
+"""The command line as a user meets it: one line, the right exit code, nothing half done."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+import pytest
+from conftest import MakeClip, frames_of, moving_frames
+
+import tokcodec
+from tokcodec.cli import Amount, Seconds, cli, main
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(weights: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run a command line in this process, in the test's folder."""
+    monkeypatch.setenv("TOKCODEC_WEIGHTS", str(weights))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["tokcodec", *arguments])
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as exit:
+            main()
+        signal.signal(signal.SIGTERM, before)
+        captured = capfd.readouterr()
+        return Result(int(exit.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_there_and_back(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("in.mp4", moving_frames(40))
+    result = run("encode", "in.mp4", "a.tokc")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("a.tokc: 40 frames, ")
+    assert result.out.count("\n") == 1
+    assert run("verify", "a.tokc").code == 0
+    assert run("decode", "a.tokc", "out.mp4").code == 0
+    assert len(frames_of(tmp_path / "out.mp4")) == 40
+    assert names(tmp_path) == ["a.tokc", "in.mp4", "out.mp4"]
+
+
+def test_json_says_what_the_file_says(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("in.mp4", moving_frames(40))
+    report = json.loads(run("encode", "in.mp4", "a.tokc", "--bits", "24", "--json").out)
+    facts = json.loads(run("info", "a.tokc", "--json").out)
+    assert report["output"] == "a.tokc"
+    assert facts["token_bits"] == report["token_bits"] == [24, 24]
+    assert facts["bytes"] == report["bytes"] == (tmp_path / "a.tokc").stat().st_size
+    assert facts["bpp"] == report["bpp"]
+    assert "chunks" in run("info", "a.tokc").out
+
+
+def test_rates(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("in.mp4", moving_frames(40))
+    for options, k in ((["--quality", "2"], 16), (["--bits", "5"], 5), ([], 64)):
+        assert run("encode", "in.mp4", "a.tokc", "-f", *options).code == 0
+        assert json.loads(run("info", "a.tokc", "--json").out)["token_bits"] == [k, k]
+    full = (tmp_path / "a.tokc").stat().st_size
+    assert run("thin", "a.tokc", "b.tokc", "--target-size", str(full - 1)).code == 0
+    assert (tmp_path / "b.tokc").stat().st_size < full
+    assert run("thin", "a.tokc", "c.tokc", "--bitrate", "1").code == 1
+    for options in (["--bits", "3", "--quality", "4"], ["--bits", "0"], ["--bitrate", "fast"]):
+        assert run("encode", "in.mp4", "d.tokc", *options).code == 2
+    assert run("thin", "a.tokc", "d.tokc").code == 2
+    assert names(tmp_path) == ["a.tokc", "b.tokc", "in.mp4"]
+
+
+def test_trim_concat_and_tokens(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("in.mp4", moving_frames(70))
+    run("encode", "in.mp4", "a.tokc")
+    assert run("trim", "a.tokc", "b.tokc", "--duration", "1").code == 0
+    assert run("trim", "a.tokc", "c.tokc", "--start", "00:00:01.2").code == 0
+    assert run("concat", "b.tokc", "c.tokc", "d.tokc").code == 0
+    assert (tmp_path / "d.tokc").read_bytes() == (tmp_path / "a.tokc").read_bytes()
+    assert run("tokens", "a.tokc", "a.npz").code == 0
+    assert run("tokens", "a.npz", "e.tokc").code == 0
+    assert (tmp_path / "e.tokc").read_bytes() == (tmp_path / "a.tokc").read_bytes()
+
+
+@pytest.mark.parametrize("text", ["not a video", ""])
+def test_errors_are_one_line(run: Run, make_clip: MakeClip, tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad").write_text(text)
+    make_clip("in.mp4", moving_frames(3))
+    run("encode", "in.mp4", "good.tokc")
+    before = names(tmp_path)
+    for arguments in (
+        ["encode", "bad", "a.tokc"],
+        ["encode", "absent.mp4", "a.tokc"],
+        ["encode", "in.mp4", "good.tokc"],
+        ["encode", "in.mp4", "in.mp4", "-f"],
+        ["encode", "in.mp4", "no/a.tokc"],
+        ["encode", "in.mp4", "a.tokc", "--weights", "bad"],
+        ["encode", "in.mp4", "a.tokc", "--weights", "absent"],
+        ["encode", "in.mp4", "a.tokc", "--start", "99"],
+        ["decode", "bad", "a.mp4"],
+        ["decode", "absent", "a.mp4"],
+        ["decode", "in.mp4", "a.mp4"],
+        ["decode", "good.tokc", "a.xyz"],
+        ["decode", "good.tokc", "a.mp4", "--start", "99"],
+        ["info", "bad"],
+        ["info", "."],
+        ["verify", "in.mp4"],
+        ["thin", "bad", "a.tokc", "--bits", "3"],
+        ["trim", "bad", "a.tokc"],
+        ["concat", "good.tokc", "bad", "a.tokc"],
+        ["tokens", "bad", "a.npz"],
+        ["tokens", "bad", "a.tokc"],
+        ["tokens", "good.tokc", "a.csv"],
+    ):
+        result = run(*arguments)
+        assert result.code == 1, arguments
+        assert result.out == ""
+        assert result.err.startswith("tokcodec: ")
+        assert result.err.count("\n") == 1, result.err
+    assert names(tmp_path) == before
+
+
+def test_read_only_folder(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("in.mp4", moving_frames(3))
+    if Path("/proc/version").exists():  # no one creates files there, root included
+        result = run("encode", "in.mp4", "/proc/a.tokc")
+        assert result.code == 1
+        assert result.err.count("\n") == 1
+    else:
+        pytest.skip("no folder that even root cannot write")
+
+
+def test_options_that_cannot_be(run: Run, make_clip: MakeClip) -> None:
+    make_clip("in.mp4", moving_frames(2))
+    run("encode", "in.mp4", "a.tokc")
+    for arguments in (["decode", "a.tokc", "b.mp4", "--lossless"], ["encode", "in.mp4"], ["play"], ["decode", "--crf"]):
+        result = run(*arguments)
+        assert result.code == 2
+        assert "Traceback" not in result.err
+
+
+def test_amounts_and_times() -> None:
+    amount, seconds = Amount(), Seconds()
+    assert [amount.convert(x, None, None) for x in ("800", "300k", "2M", "1.5G", "2Ki")] == [800, 3e5, 2e6, 1.5e9, 2048]
+    assert [seconds.convert(x, None, None) for x in ("12.5", "01:30", "00:01:30.25")] == [12.5, 90, 90.25]
+    for kind, text in ((amount, "0"), (amount, "-3"), (amount, "3x"), (seconds, "1:2:3:4"), (seconds, "soon")):
+        with pytest.raises(click.BadParameter, match=text):
+            kind.convert(text, None, None)
+
+
+def test_every_command_has_help(run: Run) -> None:
+    for name in cli.commands:
+        result = run(name, "--help")
+        assert result.code == 0
+        assert "Usage: " in result.out
+    assert run("--version").out == f"tokcodec, version {tokcodec.__version__}\n"
+
+
+def process(weights: Path, *arguments: str, **options: object) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tokcodec.cli", *arguments],
+        env=os.environ | {"TOKCODEC_WEIGHTS": str(weights), "OMP_NUM_THREADS": "1"},
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_light_commands_do_not_import_torch() -> None:
+    code = "import sys, tokcodec, tokcodec.cli, tokcodec.edit; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_through_pipes(weights: Path, make_clip: MakeClip, tmp_path: Path) -> None:
+    """y4m in on stdin, stream out on stdout, raw frames out on stdout: nothing but data there."""
+    source = make_clip("in.mp4", moving_frames(5))
+    stream, back = tmp_path / "a.tokc", tmp_path / "a.rgb"
+    y4m = tmp_path / "in.y4m"
+    with tokcodec.video.VideoWriter(y4m, tokcodec.video.VideoReader(source).info) as writer:
+        for i, frame in enumerate(frames_of(source)):
+            writer.write(frame, 512 * i)
+    with y4m.open("rb") as stdin, stream.open("wb") as stdout:
+        assert process(weights, "encode", "-", "-", stdin=stdin, stdout=stdout).wait() == 0
+    with stream.open("rb") as stdin, back.open("wb") as stdout:
+        assert process(weights, "decode", "-", "-", "--format", "rgb24", stdin=stdin, stdout=stdout).wait() == 0
+    assert np.fromfile(back, np.uint8).size == 5 * 48 * 64 * 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_leaves_nothing(
+    weights: Path, make_clip: MakeClip, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    make_clip("in.mp4", moving_frames(1500, 96, 128))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    child = process(weights, "encode", str(tmp_path / "in.mp4"), str(folder / "a.tokc"), stderr=subprocess.PIPE)
+    while not list(folder.iterdir()):
+        assert child.poll() is None
+        time.sleep(0.02)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == code
+    assert b"Traceback" not in err
+    assert names(folder) == []
