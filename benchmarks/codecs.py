@@ -1,0 +1,179 @@
+"""The codecs in the ring: one table of named modes, and the command lines that run them.
+
+Every codec gets the same lossless 8-bit RGB file. The reference encoders code BT.709 limited-range
+4:2:0, converted here with stated matrix and range on both sides; what counts against them is the bare
+elementary stream, without container and without the encoder's own SEI banner. tokcodec is charged its
+whole file.
+
+Threads inside a frame only (`frame-threads=1`): it compresses best, and the result does not depend on
+the machine.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.tools import Tools
+
+CHUNK_FRAMES = 33  # tokcodec's default: the "ra" modes may be entered as often
+SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+YUV_FROM_RGB = f"scale=out_color_matrix=bt709:out_range=limited:{SCALE_FLAGS}"
+RGB_FROM_YUV = f"scale=in_color_matrix=bt709:in_range=limited:out_range=full:{SCALE_FLAGS}"
+YUV8_FROM_YUV10 = f"scale=sws_dither=none:{SCALE_FLAGS}"
+TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A program's coder: its name, what turns its rate and the usual steps of it, and its bare stream's format."""
+
+    name: str
+    rate_name: str
+    rates: tuple[int, ...]
+    format: str
+
+
+TOKENIZER = Encoder("tokcodec", "bits", (8, 16, 24, 32, 48, 64), "tokc")
+X264 = Encoder("libx264", "crf", (20, 26, 32, 38, 44), "h264")
+X265 = Encoder("libx265", "crf", (20, 26, 32, 38, 44), "hevc")
+VVENC = Encoder("libvvenc", "qp", (24, 30, 36, 42, 48), "vvc")
+SVT_AV1 = Encoder("libsvtav1", "crf", (22, 32, 42, 52, 62), "obu")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to run one encoder; `{rate}` and `{threads}` in the options stand for the numbers of the run."""
+
+    name: str
+    what: str
+    encoder: Encoder
+    pixels: str
+    options: str
+
+
+_CLOSED = f"keyint={CHUNK_FRAMES}:min-keyint={CHUNK_FRAMES}:scenecut=0:open-gop=0"
+_LOW_DELAY = "bframes=0:rc-lookahead=0:cutree=0:scenecut=0:keyint=-1"
+_X265 = "info=0:pools={threads}:frame-threads=1"
+
+_TABLE = (
+    Mode(
+        "tokcodec", "this codec, through its own command line", TOKENIZER, "rgb24", "--bits {rate} --threads {threads}"
+    ),
+    Mode(
+        "avc",
+        "x264 slow, 8-bit, its own defaults",
+        X264,
+        "yuv420p",
+        "-preset slow -crf {rate} -threads {threads} -bsf:v filter_units=remove_types=6",
+    ),
+    Mode(
+        "hevc-medium",
+        "x265 medium, 8-bit, its own defaults: the anchor of the MAGVIT-v2 paper",
+        X265,
+        "yuv420p",
+        f"-preset medium -crf {{rate}} -x265-params {_X265}",
+    ),
+    Mode(
+        "hevc-ra",
+        f"x265 slow, 10-bit, tuned for PSNR, closed GOP of {CHUNK_FRAMES}",
+        X265,
+        "yuv420p10le",
+        f"-preset slow -tune psnr -crf {{rate}} -x265-params {_CLOSED}:{_X265}",
+    ),
+    Mode(
+        "hevc-visual",
+        "x265 slow, 10-bit, default psychovisual tuning and GOP of 250",
+        X265,
+        "yuv420p10le",
+        f"-preset slow -crf {{rate}} -x265-params {_X265}",
+    ),
+    Mode(
+        "hevc-ld",
+        "x265 slow, 10-bit, tuned for PSNR, low delay: no B-frames, no lookahead, one key frame",
+        X265,
+        "yuv420p10le",
+        f"-preset slow -tune psnr -crf {{rate}} -x265-params {_LOW_DELAY}:{_X265}",
+    ),
+    Mode(
+        "vvc-ra",
+        f"VVenC medium, 10-bit, qpa 0 (PSNR), closed GOP of 32, the nearest it has to {CHUNK_FRAMES}",
+        VVENC,
+        "yuv420p10le",
+        "-preset medium -qpa 0 -qp {rate} -threads {threads} -vvenc-params intraperiod=32:decodingrefreshtype=idr",
+    ),
+    Mode(
+        "vvc-visual",
+        "VVenC medium, 10-bit, qpa 1 (visual), a key frame every 10 s",
+        VVENC,
+        "yuv420p10le",
+        "-preset medium -qpa 1 -qp {rate} -period 10 -threads {threads}",
+    ),
+    Mode(
+        "av1",
+        "SVT-AV1 preset 4, 10-bit, its own defaults",
+        SVT_AV1,
+        "yuv420p10le",
+        "-preset 4 -crf {rate} -svtav1-params lp={threads}",
+    ),
+)
+MODES = {mode.name: mode for mode in _TABLE}
+
+
+@dataclass(frozen=True)
+class Video:
+    """A file to look at: lossless RGB, or a bare stream of BT.709 limited-range 4:2:0."""
+
+    path: Path
+    rgb: bool
+
+    @property
+    def to_rgb(self) -> str:
+        """Filter that makes it 8-bit RGB."""
+        return "null" if self.rgb else RGB_FROM_YUV
+
+    @property
+    def to_yuv(self) -> str:
+        """Filter that makes it 8-bit BT.709 limited-range 4:2:0, undithered."""
+        return f"{YUV_FROM_RGB if self.rgb else YUV8_FROM_YUV10},format=yuv420p"
+
+
+def encode_argv(tools: Tools, mode: Mode, rate: int, source: Path, stream: Path, threads: int) -> list[str]:
+    """The command that codes the lossless RGB file `source` to `stream`."""
+    options = mode.options.format(rate=rate, threads=threads).split()
+    if mode.encoder is TOKENIZER:
+        return [tools.tokcodec, "encode", str(source), str(stream), "-f", *options, "--json"]
+    convert = ["-vf", f"{YUV_FROM_RGB},format={mode.pixels}", "-fps_mode", "passthrough", *TAGS]
+    head = [tools.ffmpeg, "-hide_banner", "-nostats", "-y", "-i", str(source)]
+    return [*head, *convert, "-c:v", mode.encoder.name, *options, "-f", mode.encoder.format, str(stream)]
+
+
+def decode_argv(tools: Tools, mode: Mode, stream: Path, decoded: Path, threads: int) -> list[str]:
+    """The command that decodes: tokcodec to the lossless RGB file `decoded`, the others to nothing, for the clock."""
+    if mode.encoder is TOKENIZER:
+        return [
+            tools.tokcodec,
+            "decode",
+            str(stream),
+            str(decoded),
+            "--lossless",
+            "-f",
+            "--threads",
+            str(threads),
+            "--json",
+        ]
+    return [tools.ffmpeg, "-v", "error", "-threads", str(threads), "-i", str(stream), "-f", "null", "-"]
+
+
+def rgb_argv(tools: Tools, video: Video, only: int | None = None) -> list[str]:
+    """The command that writes a video's frames (or frame `only`) to stdout as raw rgb24."""
+    chosen = "" if only is None else rf",select=eq(n\,{only})"
+    head = [tools.ffmpeg, "-v", "error", "-i", str(video.path), "-vf", video.to_rgb + chosen]
+    return [*head, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+
+
+def encoder_version(stderr: str) -> str:
+    """What the encoder said of itself; empty if nothing (x264 inside FFmpeg is silent)."""
+    found = re.search(r"HEVC encoder version (\S+)|libvvenc version: (\S+)|SVT-AV1 Encoder Lib (\S+)", stderr)
+    return next(filter(None, found.groups())) if found else ""

@@ -1,0 +1,94 @@
+"""Scores against numbers worked out by hand, and the sync check."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from conftest import MakeClip, moving_frames
+
+from benchmarks.codecs import Video
+from benchmarks.metrics import SyncError, psnr_db, rgb_scores, summary, yuv_scores
+from benchmarks.tools import ToolError, Tools, ffmpeg_has
+from tokcodec.perceptual import load_lpips
+
+SIZE = (192, 208)
+
+
+@pytest.fixture
+def tools() -> Tools:
+    return Tools(os.environ.get("TOKCODEC_FFMPEG") or shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe(), "")
+
+
+@pytest.fixture
+def lossless(make_clip: MakeClip):  # type: ignore[no-untyped-def]
+    return lambda name, frames: Video(make_clip(name, frames, codec="ffv1", pix_fmt="bgr0"), rgb=True)
+
+
+def test_identical_clips_are_perfect(tools: Tools, lossless, shared: Path) -> None:  # type: ignore[no-untyped-def]
+    clip = lossless("clip.mkv", moving_frames(10, *SIZE))
+    scores = rgb_scores(tools, clip, clip, SIZE, {"lpips_alex": load_lpips("alex", shared / "lpips")})
+    filters = ffmpeg_has(tools, "filters")
+    scores |= yuv_scores(tools, clip, clip, SIZE, "30", filters, threads=1)
+    assert scores["lpips_alex"] == [0] * 10
+    assert scores["psnr_rgb_db"] == scores["psnr_y_db"] == [100] * 10
+    assert scores["temporal_psnr_db"] == [100] * 9
+    if "libvmaf" in filters:
+        assert scores["ms_ssim"] == pytest.approx([1] * 10)
+        assert min(scores["vmaf"]) > 90
+    if "xpsnr" in filters:
+        assert scores["xpsnr_y_db"] == [100] * 10
+
+
+def test_a_constant_error_lowers_psnr_and_not_temporal_psnr(tools: Tools, lossless) -> None:  # type: ignore[no-untyped-def]
+    true = [np.full((*SIZE, 3), level, np.uint8) for level in (100, 150, 110)]
+    grey = lossless("true.mkv", true)
+    brighter = lossless("brighter.mkv", [frame + 10 for frame in true])
+    scores = rgb_scores(tools, grey, brighter, SIZE, {})
+    assert scores["psnr_rgb_db"] == pytest.approx([28.1308] * 3, abs=1e-4)  # 20 log10(255 / 10)
+    assert scores["temporal_psnr_db"] == [100] * 2
+    luma = yuv_scores(tools, grey, brighter, SIZE, "30", set(), threads=1)
+    assert list(luma) == ["psnr_y_db"]
+    assert luma["psnr_y_db"] == pytest.approx([29.4542] * 3, abs=0.7)  # 10 * 219 / 255, to whole steps
+
+
+def test_flicker_lowers_temporal_psnr(tools: Tools, lossless) -> None:  # type: ignore[no-untyped-def]
+    true = [np.full((*SIZE, 3), 100, np.uint8)] * 4
+    seen = [frame + 4 * (i % 2) for i, frame in enumerate(true)]
+    scores = rgb_scores(tools, lossless("true.mkv", true), lossless("seen.mkv", seen), SIZE, {})
+    assert scores["temporal_psnr_db"] == pytest.approx([20 * np.log10(255 / 4)] * 3)
+
+
+@pytest.mark.parametrize(("first", "word"), [(0, "late"), (2, "early")])
+def test_a_shift_by_one_frame_is_an_error(tools: Tools, lossless, first: int, word: str) -> None:  # type: ignore[no-untyped-def]
+    frames = moving_frames(12, *SIZE)
+    true, seen = lossless("true.mkv", frames[1:11]), lossless("seen.mkv", frames[first : first + 10])
+    with pytest.raises(SyncError, match=word):
+        rgb_scores(tools, true, seen, SIZE, {})
+
+
+def test_a_lost_frame_is_an_error(tools: Tools, lossless) -> None:  # type: ignore[no-untyped-def]
+    frames = moving_frames(10, *SIZE)
+    with pytest.raises(SyncError, match="number of frames"):
+        rgb_scores(tools, lossless("true.mkv", frames), lossless("seen.mkv", frames[:9]), SIZE, {})
+
+
+def test_what_is_no_video_is_told(tools: Tools, lossless, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "not.mkv").write_text("no video")
+    with pytest.raises(ToolError, match=r"from ffmpeg\S* .*not\.mkv"):
+        rgb_scores(tools, Video(tmp_path / "not.mkv", rgb=True), Video(tmp_path / "not.mkv", rgb=True), SIZE, {})
+
+
+def test_psnr_and_summary_by_hand() -> None:
+    assert psnr_db(0) == 100
+    assert psnr_db(255**2) == 0
+    assert summary([float(x) for x in range(101)]) | {"frames": None} == {
+        "mean": 50,
+        "p5": 5,
+        "p95": 95,
+        "frames": None,
+    }
