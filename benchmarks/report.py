@@ -1,0 +1,239 @@
+"""The measured points as a page to look at.
+
+`python -m benchmarks.report bench-out/results` reads `points/*.json` and writes `report.html` (self-contained:
+every curve and picture is inside) and the tables as `tables.md`, `points.csv` and `bdrate.csv`.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from benchmarks.codecs import MODES
+from benchmarks.metrics import METRICS
+from benchmarks.tables import (
+    OURS,
+    Point,
+    Points,
+    bd_clip_table,
+    bd_table,
+    clips_of,
+    codecs_of,
+    curve,
+    load_points,
+    matched_table,
+    metrics_of,
+    mode_table,
+    paper_table,
+    point_table,
+    speed_table,
+)
+from tokcodec.errors import TokcodecError
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
+from matplotlib import pyplot as plt  # noqa: E402 (after the backend is chosen)
+
+CROP = (240, 160)
+CROP_RATES = (0.02, 0.04)  # bits per pixel the crops are shown at
+COLOURS = {name: matplotlib.colormaps["tab10"](i) for i, name in enumerate(MODES)}
+
+
+def chart(points: Points, metric: str) -> str:
+    """Rate-distortion curves of one metric, a panel a clip, as inline SVG."""
+    clips = clips_of(points)
+    columns = min(3, len(clips))
+    rows = -(-len(clips) // columns)
+    size = (4.4 * columns, 3.2 * rows + 0.6) if len(clips) > 1 else (9, 5)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis, clip in zip(axes.flat, clips, strict=False):
+        for codec in codecs_of(points):
+            if found := curve(points.get((clip, codec), []), metric):
+                style = {"linewidth": 2.4, "marker": "o"} if codec == OURS else {"linewidth": 1.1, "marker": "."}
+                axis.plot(*zip(*found, strict=True), label=codec, color=COLOURS[codec], **style)
+        axis.set(title=clip.rsplit("_", 2)[0], xscale="log", xlabel="bits per pixel", ylabel=METRICS[metric].label)
+        axis.grid(alpha=0.3, which="both")
+        if METRICS[metric].lower_is_better:
+            axis.invert_yaxis()  # up is better on every chart
+    for axis in axes.flat[len(clips) :]:
+        axis.axis("off")
+    handles = {
+        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5 if size[0] > 8.8 else 4)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def detailed_window(frame: np.ndarray) -> tuple[int, int]:
+    """(x, y) of the crop with the strongest gradients of the original: no codec has a say in it."""
+    luma = frame.mean(2)
+    detail = np.abs(np.diff(luma, axis=0, append=luma[-1:])) + np.abs(np.diff(luma, axis=1, append=luma[:, -1:]))
+    w, h = min(CROP[0], frame.shape[1]), min(CROP[1], frame.shape[0])
+    sums = np.pad(detail, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    window = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
+    y, x = np.unravel_index(window.argmax(), window.shape)
+    return int(x), int(y)
+
+
+def image_tag(pixels: np.ndarray, caption: str, quality: int = 92) -> str:
+    """A picture inside the page."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=quality, subsampling=0)
+    source = base64.b64encode(data.getvalue()).decode()
+    return (
+        f'<figure><img src="data:image/jpeg;base64,{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    )
+
+
+def caption(point: Point, frame: int) -> str:
+    metric = "lpips_alex" if "lpips_alex" in point["metrics"] else "psnr_rgb_db"
+    value = point["metrics"][metric]["frames"][frame]
+    return f"{point['codec']} {point['rate']}: {point['bpp']:.4f} bpp, {METRICS[metric].label} {value:.3g}"
+
+
+def _nearest(group: Sequence[Point], bpp: float) -> Point:
+    return min(group, key=lambda point: abs(math.log(point["bpp"] / bpp)))
+
+
+def crops(points: Points, frames: Path, clips: Sequence[str]) -> str:
+    """Every codec beside the original, at its measured rate that is nearest tokcodec's."""
+    parts = []
+    for clip in clips:
+        own = points.get((clip, OURS), [])
+        chosen = [_nearest(own, bpp) for bpp in CROP_RATES if own]
+        for ours in {point["rate"]: point for point in chosen}.values():
+            frame = ours["middle_frame"]
+            original = frames / f"{clip}__{frame}.png"
+            if not original.exists():
+                continue
+            pixels = np.asarray(Image.open(original))
+            x, y = detailed_window(pixels)
+            cut = np.s_[y : y + CROP[1], x : x + CROP[0]]
+            tags = [image_tag(pixels[cut], "original")]
+            for codec in codecs_of(points):
+                group = points.get((clip, codec), [])
+                if not group:
+                    continue
+                point = _nearest(group, ours["bpp"])
+                path = frames / f"{clip}__{codec}__{point['rate']}__{frame}.png"
+                if path.exists():
+                    tags.append(image_tag(np.asarray(Image.open(path))[cut], caption(point, frame)))
+            parts.append(
+                f"<h3>{html.escape(clip)}, tokcodec at {ours['bpp']:.4f} bpp</h3><div class=row>{''.join(tags)}</div>"
+            )
+    if not parts:
+        return ""
+    note = (
+        "The middle frame, where the original has most detail. Every codec is shown at its measured rate nearest "
+        "tokcodec's; the rate it really spent on the clip is under its picture."
+    )
+    return f"<h2>Side by side</h2><p>{note}</p>{''.join(parts)}"
+
+
+def worst_frames(points: Points, frames: Path, clips: Sequence[str]) -> str:
+    """tokcodec's worst frame of each clip, at its middle setting."""
+    tags = []
+    for clip in clips:
+        group = points.get((clip, OURS), [])
+        if not group:
+            continue
+        point = group[len(group) // 2]
+        frame = point["worst_frame"]
+        pair = [frames / f"{clip}__{frame}.png", frames / f"{clip}__{OURS}__{point['rate']}__{frame}.png"]
+        if all(path.exists() for path in pair):
+            true, seen = (np.asarray(Image.open(path)) for path in pair)
+            tags.append(image_tag(true, f"{clip}, frame {frame}, original") + image_tag(seen, caption(point, frame)))
+    if not tags:
+        return ""
+    return (
+        f"<h2>tokcodec's worst frames</h2><p>By LPIPS, at its middle setting.</p><div class=row>{''.join(tags)}</div>"
+    )
+
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1400px; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; font-size: 13px }
+th, td { border: 1px solid #ddd; padding: 4px 8px; text-align: left }
+th { background: #f4f4f4 }
+svg { max-width: 100%; height: auto }
+.wide { overflow-x: auto }
+.row { display: flex; flex-wrap: wrap; gap: 10px }
+figure { margin: 0 }
+img { display: block; width: 440px; max-width: 100% }
+figcaption { font-size: 12px; color: #555 }
+"""
+HEAD = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>tokcodec: rate and distortion</title><style>{STYLE}</style>
+"""
+
+
+def write_report(results: Path, frames: Path, anchor: str = "hevc-ra", pictures: Sequence[str] | None = None) -> None:
+    """Write `report.html`, `tables.md`, `points.csv` and `bdrate.csv` into the folder of the results.
+
+    Args:
+        frames: folder with the PNG frames of the run; pictures that are not there are left out.
+        anchor: codec the BD-rates refer to; the first there is if it was not measured.
+        pictures: names of the clips whose pictures may be shown; None for all.
+
+    Raises:
+        TokcodecError: there is no point to report.
+    """
+    points = load_points(results)
+    anchor = anchor if anchor in codecs_of(points) else codecs_of(points)[0]
+    shown = [clip for clip in clips_of(points) if pictures is None or clip.rsplit("_", 2)[0] in pictures]
+    tables = [bd_table(points, anchor)]
+    tables += [matched_table(points, metric) for metric in metrics_of(points)] if OURS in codecs_of(points) else []
+    paper = paper_table(points)
+    tables += [paper] if paper else []
+    tables += [speed_table(points), mode_table(points)]
+    charts = "".join(f"<h3>{METRICS[metric].label}</h3>{chart(points, metric)}" for metric in metrics_of(points))
+    body = [
+        "<h1>tokcodec: rate and distortion</h1>",
+        f"<p>{len(clips_of(points))} clips, {sum(map(len, points.values()))} points.</p>",
+        crops(points, frames, shown),
+        f"<h2>Curves</h2><p>Up and to the left is better.</p>{charts}",
+        *(table.html() for table in tables),
+        worst_frames(points, frames, shown),
+    ]
+    (results / "report.html").write_text(HEAD + "\n".join(body) + "\n</html>\n")
+    (results / "tables.md").write_text("\n".join(table.markdown() for table in tables))
+    point_table(points).csv(results / "points.csv")
+    bd_clip_table(points, anchor).csv(results / "bdrate.csv")
+
+
+@click.command()
+@click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--frames",
+    default=Path("bench-out/work/frames"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The run's PNG frames.",
+)
+@click.option(
+    "--anchor", default="hevc-ra", show_default=True, type=click.Choice(list(MODES)), help="What BD-rates refer to."
+)
+@click.option("--pictures", help="Show pictures of these clips only, as flower,cups; an empty text for none.")
+def main(results: Path, frames: Path, anchor: str, pictures: str | None) -> None:
+    """Write the report of measured RESULTS."""
+    try:
+        write_report(results, frames, anchor, None if pictures is None else pictures.split(","))
+    except TokcodecError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(results / "report.html")
+
+
+if __name__ == "__main__":
+    main()
