@@ -1,0 +1,313 @@
+"""Measure: every clip x codec x setting becomes one JSON file, and a file that is there is not measured again.
+
+`python -m benchmarks.run my.mp4` (or `bin/bench my.mp4`) measures tokcodec and every reference encoder this
+machine's FFmpeg has, and writes a report with `benchmarks.report`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+import tokcodec
+from benchmarks.clips import DATASETS, Clip, dataset_sources, file_source, prepare
+from benchmarks.codecs import MODES, TOKENIZER, Mode, Video, decode_argv, encode_argv, encoder_version, rgb_argv
+from benchmarks.metrics import METRICS, rgb_scores, summary, yuv_scores
+from benchmarks.report import write_report
+from benchmarks.tools import Finished, ToolError, Tools, ffmpeg_has, ffmpeg_version, find_tools, read_frames, run, shown
+from tokcodec.errors import ModelError, TokcodecError
+from tokcodec.model import weights_sha256
+from tokcodec.network import find_weights
+from tokcodec.perceptual import load_lpips
+
+ROOT = Path(__file__).parent.parent
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all points of a run share."""
+
+    tools: Tools
+    filters: set[str]
+    judges: Mapping[str, nn.Module]
+    threads: int
+    results: Path
+    work: Path
+    versions: Mapping[str, str]
+    machine: Mapping[str, Any]
+
+
+def identity(bench: Bench, clip: Clip, mode: Mode, rate: int) -> Point:
+    """What a stored point must agree in to stand for a new measurement."""
+    stream, decoded = Path(f"/stream.{mode.encoder.format}"), Path("/decoded.mkv")
+    program = "tokcodec" if mode.encoder is TOKENIZER else "ffmpeg"
+    return {
+        "clip": asdict(clip),
+        "codec": mode.name,
+        "rate": rate,
+        "argv": {
+            "encode": shown(encode_argv(bench.tools, mode, rate, Path("/reference.mkv"), stream, bench.threads)),
+            "decode": shown(decode_argv(bench.tools, mode, stream, decoded, bench.threads)),
+        },
+        "program": bench.versions[program],
+        "judges": sorted(bench.judges),
+        "threads": bench.threads,
+    }
+
+
+def measure(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int) -> Point:
+    """Encode, decode, time and score one point.
+
+    Raises:
+        TokcodecError: a program fails, or what comes back is not the same frames.
+    """
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(dir=bench.work) as name:
+        stream, decoded = Path(name) / f"stream.{mode.encoder.format}", Path(name) / "decoded.mkv"
+        encode = run(encode_argv(bench.tools, mode, rate, reference, stream, bench.threads))
+        decode = run(decode_argv(bench.tools, mode, stream, decoded, bench.threads))
+        ours = mode.encoder is TOKENIZER
+        original, result = Video(reference, rgb=True), Video(decoded if ours else stream, rgb=ours)
+        size = clip.height, clip.width
+        scores = rgb_scores(bench.tools, original, result, size, bench.judges)
+        scores |= yuv_scores(bench.tools, original, result, size, clip.fps, bench.filters, bench.threads)
+        worst = int(np.argmax(scores["lpips_alex"]) if "lpips_alex" in scores else np.argmin(scores["psnr_rgb_db"]))
+        for frame in {clip.frames // 2, worst}:
+            save_frame(bench, clip, original, frame, f"{clip.key}__{frame}.png")
+            save_frame(bench, clip, result, frame, f"{clip.key}__{mode.name}__{rate}__{frame}.png")
+        size_bytes = stream.stat().st_size
+    return {
+        **identity(bench, clip, mode, rate),
+        "bytes": size_bytes,
+        "bpp": 8 * size_bytes / (clip.width * clip.height * clip.frames),
+        "metrics": {metric: summary(frames) for metric, frames in scores.items()},
+        "middle_frame": clip.frames // 2,
+        "worst_frame": worst,
+        "encode": speed(clip, encode, ours),
+        "decode": speed(clip, decode, ours),
+        "encoder_version": encoder_version(encode.stderr),
+        "versions": bench.versions,
+        "machine": {**bench.machine, "load_before": round(load, 2)},
+    }
+
+
+def speed(clip: Clip, finished: Finished, ours: bool) -> dict[str, float]:
+    """Frames/s from the command to its end and peak memory; for tokcodec also frames/s once it has started."""
+    measured = {"fps": clip.frames / finished.seconds, "peak_rss_bytes": finished.peak_rss_bytes}
+    return measured | ({"started_fps": clip.frames / json.loads(finished.stdout)["seconds"]} if ours else {})
+
+
+def save_frame(bench: Bench, clip: Clip, video: Video, frame: int, name: str) -> None:
+    """Keep a frame as PNG for the report's pictures."""
+    path = bench.work / "frames" / name
+    path.parent.mkdir(exist_ok=True)
+    (pixels,) = read_frames(rgb_argv(bench.tools, video, only=frame), clip.height, clip.width)
+    Image.fromarray(pixels).save(path)
+
+
+def measured(path: Path, wanted: Point) -> bool:
+    """Whether the file holds this very point."""
+    if not path.exists():
+        return False
+    stored = json.loads(path.read_text())
+    return all(stored.get(key) == value for key, value in wanted.items())
+
+
+def versions(tools: Tools, modes: list[Mode]) -> dict[str, str]:
+    """The versions that decide a result; tokcodec's names its weights too."""
+    found = {"ffmpeg": ffmpeg_version(tools)}
+    if any(mode.encoder is TOKENIZER for mode in modes):
+        found["tokcodec"] = f"{tokcodec.__version__} weights {weights_sha256(find_weights()).hex()[:16]}"
+    with contextlib.suppress(ToolError):  # no checkout, or no git
+        git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
+        found["git_commit"] = run(git).stdout.strip()
+    return found | {name: importlib.metadata.version(name) for name in ("torch", "lpips", "numpy")}
+
+
+def machine(jobs: int) -> dict[str, Any]:
+    """Names of the processors, and what shares them."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((line.partition(": ")[2] for line in info.read_text().splitlines() if "model name" in line), cpu)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "jobs": jobs}
+
+
+def load_judges(nets: tuple[str, ...], directory: Path | None) -> dict[str, nn.Module]:
+    """LPIPS networks by metric name; one that cannot be had is named on stderr and left out."""
+    judges: dict[str, nn.Module] = {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for net in nets:
+        try:
+            judges[f"lpips_{net}"] = load_lpips(net, directory).to(device)
+        except ModelError as error:
+            click.echo(f"going on without it: {error}", err=True)
+    return judges
+
+
+def parse_size(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        width, height = map(int, text.split("x"))
+    except ValueError:
+        raise click.BadParameter("write it as 640x360") from None
+    return width, height
+
+
+def parse_rates(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, tuple[int, ...]]:
+    rates = {}
+    for text in texts:
+        mode, _, numbers = text.partition("=")
+        if mode not in MODES or not all(number.isdecimal() for number in numbers.split(",")):
+            raise click.BadParameter(f"{text!r}: write it as hevc-ra=26,32,38,44; codecs: {', '.join(MODES)}")
+        rates[mode] = tuple(map(int, numbers.split(",")))
+    return rates
+
+
+def parse_codecs(context: click.Context, parameter: click.Parameter, text: str) -> list[Mode]:
+    names = text.split(",") if text else list(MODES)
+    if unknown := [name for name in names if name not in MODES]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(MODES)}")
+    return [MODES[name] for name in names]
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--dataset",
+    type=(click.Choice(DATASETS), click.Path(exists=True, path_type=Path)),
+    multiple=True,
+    help="A data set and its folder.",
+)
+@click.option("--size", callback=parse_size, help="Scale to WxH first, as 640x360.")
+@click.option("--frames", default=64, show_default=True, type=click.IntRange(2), help="Frames of each clip, at most.")
+@click.option(
+    "--codecs", "modes", default="", callback=parse_codecs, help="Some of the codecs, as tokcodec,hevc-ra,av1."
+)
+@click.option("--rates", multiple=True, callback=parse_rates, help="Other settings, as hevc-ra=26,32,38,44.")
+@click.option(
+    "--lpips",
+    "nets",
+    multiple=True,
+    default=("alex",),
+    show_default=True,
+    type=click.Choice(["alex", "vgg", "squeeze"]),
+    help="Backbones of LPIPS.",
+)
+@click.option("--lpips-dir", type=click.Path(exists=True, path_type=Path), help="Folder with their weights.")
+@click.option(
+    "--jobs", default=1, show_default=True, type=click.IntRange(1), help="Points measured at once; 1 for true speeds."
+)
+@click.option(
+    "--threads", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1), help="Threads of each program."
+)
+@click.option("--out", default=Path("bench-out/results"), show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--work",
+    default=Path("bench-out/work"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="References and frames; may be deleted, the report's pictures go with it.",
+)
+@click.option("-f", "--force", is_flag=True, help="Measure also what is measured.")
+def main(
+    files: tuple[Path, ...],
+    dataset: tuple[tuple[str, Path], ...],
+    size: tuple[int, int] | None,
+    frames: int,
+    modes: list[Mode],
+    rates: dict[str, tuple[int, ...]],
+    nets: tuple[str, ...],
+    lpips_dir: Path | None,
+    jobs: int,
+    threads: int,
+    out: Path,
+    work: Path,
+    force: bool,
+) -> None:
+    """Measure tokcodec and other codecs on FILES and data sets, and write a report to --out."""
+    if not files and not dataset:
+        raise click.UsageError("name a file or a --dataset")
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False  # the judge is exact
+    try:
+        tools = find_tools()
+        available = ffmpeg_has(tools, "encoders") | {TOKENIZER.name}
+        for mode in modes:
+            if mode.encoder.name not in available:
+                click.echo(f"skipped: {mode.name} (this FFmpeg has no {mode.encoder.name})", err=True)
+        modes = [mode for mode in modes if mode.encoder.name in available]
+        bench = Bench(
+            tools,
+            ffmpeg_has(tools, "filters"),
+            load_judges(nets, lpips_dir),
+            threads,
+            out,
+            work,
+            versions(tools, modes),
+            machine(jobs),
+        )
+        sources = [file_source(path) for path in files]
+        for name, folder in dataset:
+            sources += dataset_sources(name, folder)
+        if len({source.name for source in sources}) < len(sources):
+            raise click.UsageError("two clips have the same name")
+        (out / "points").mkdir(parents=True, exist_ok=True)
+        clips = [prepare(tools, source, size, frames, work / "references") for source in sources]
+        jobs_to_do = [
+            (bench, clip, reference, mode, rate, force)
+            for clip, reference in clips
+            for mode in modes
+            for rate in rates.get(mode.name, mode.encoder.rates)
+        ]
+        with ThreadPoolExecutor(jobs) as pool:
+            good = list(pool.map(lambda job: one_point(*job), jobs_to_do))
+        write_report(out, work / "frames")
+    except TokcodecError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(out / "report.html")
+    if not all(good):
+        raise click.ClickException(f"{good.count(False)} of {len(good)} points failed, see above")
+
+
+def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, force: bool) -> bool:
+    """Measure one point and write its file, unless it is there; False if it failed, which stderr tells."""
+    path = bench.results / "points" / f"{clip.key}__{mode.name}__{rate}.json"
+    if not force and measured(path, identity(bench, clip, mode, rate)):
+        return True
+    title = f"{clip.key} {mode.name} {mode.encoder.rate_name} {rate}"
+    try:
+        point = measure(bench, clip, reference, mode, rate)
+    except TokcodecError as error:
+        click.echo(f"failed: {title}: {error}", err=True)
+        return False
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(point, indent=1) + "\n")
+    part.rename(path)
+    means = (f"{name} {point['metrics'][name]['mean']:.4g}" for name in METRICS if name in point["metrics"])
+    click.echo(f"{title}: {point['bpp']:.4f} bpp, {', '.join(means)}", err=True)
+    return True
+
+
+if __name__ == "__main__":
+    main()

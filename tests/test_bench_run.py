@@ -1,0 +1,187 @@
+"""A run from the command line to the page, with a stand-in for tokcodec and real reference encoders."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import pytest
+from click.testing import CliRunner, Result
+from conftest import MakeClip, moving_frames
+
+from benchmarks import run
+from benchmarks.clips import dataset_sources, file_source, prepare
+from benchmarks.report import write_report
+from benchmarks.tools import ToolError, Tools, find_tools
+from tokcodec.errors import TokcodecError
+
+FFMPEG = os.environ.get("TOKCODEC_FFMPEG") or shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+COPIES = """#!/bin/sh
+echo "$@" >> "$0.log"
+cp "$2" "$3" && echo '{"seconds": 0.5}'
+"""
+FAILS = """#!/bin/sh
+echo "Error: the weights are gone" >&2
+exit 1
+"""
+
+
+class Runner:
+    """Runs the benchmark in a folder, with a script in tokcodec's place."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.program = folder, folder / "tokcodec"
+        monkeypatch.setattr(run, "find_tools", lambda: Tools(FFMPEG, str(self.program)))
+        (folder / "weights.safetensors").write_bytes(b"some")
+        monkeypatch.setenv("TOKCODEC_WEIGHTS", str(folder / "weights.safetensors"))
+        monkeypatch.delenv("TOKCODEC_LPIPS_DIR", raising=False)
+
+    def __call__(self, script: str, *arguments: str | Path) -> Result:
+        self.program.write_text(script)
+        self.program.chmod(0o755)
+        places = ["--out", self.folder / "out", "--work", self.folder / "work", "--threads", "1"]
+        without_network = ["--lpips-dir", self.folder]
+        return CliRunner().invoke(run.main, list(map(str, [*arguments, *places, *without_network])))
+
+    def points(self) -> dict[str, Any]:
+        return {path.stem: json.loads(path.read_text()) for path in (self.folder / "out/points").glob("*.json")}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    return Runner(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def clip(make_clip: MakeClip) -> Path:
+    return make_clip("clip.mp4", moving_frames(6, 96, 128))
+
+
+def test_a_point_says_what_was_measured(bench: Runner, clip: Path) -> None:
+    result = bench(COPIES, clip, "--frames", "4", "--codecs", "tokcodec,hevc-ra", "--rates", "tokcodec=8")
+    assert result.exit_code == 0, result.output
+    points = bench.points()
+    assert len(points) == 1 + 5
+    ours = points["clip_128x96_4f__tokcodec__8"]
+    reference = bench.folder / "work/references/clip_4.mkv"
+    assert ours["bytes"] == reference.stat().st_size
+    assert ours["bpp"] == 8 * reference.stat().st_size / (128 * 96 * 4)
+    assert ours["metrics"]["psnr_rgb_db"]["mean"] == 100
+    assert ours["decode"]["started_fps"] == 8
+    assert len(ours["clip"]["sha256"]) == 64
+    assert "going on without it: LPIPS: no alexnet_features.safetensors" in result.stderr
+    assert str(bench.folder) not in json.dumps(points)  # no path of this machine is published
+
+
+def test_a_finished_point_is_not_measured_again(bench: Runner, clip: Path) -> None:
+    arguments = (clip, "--codecs", "tokcodec", "--rates", "tokcodec=8")
+    log = bench.folder / "tokcodec.log"
+    bench(COPIES, *arguments)
+    bench(COPIES, *arguments)
+    assert len(log.read_text().splitlines()) == 2  # encode and decode, once
+    (bench.folder / "weights.safetensors").write_bytes(b"other")
+    bench(COPIES, *arguments)
+    assert len(log.read_text().splitlines()) == 4
+    bench(COPIES, *arguments, "--force")
+    assert len(log.read_text().splitlines()) == 6
+
+
+def test_a_failure_is_told_and_the_run_goes_on(bench: Runner, clip: Path) -> None:
+    rates = ("--rates", "tokcodec=8,16", "--rates", "avc=30")
+    result = bench(FAILS, clip, "--codecs", "tokcodec,avc", *rates, "--jobs", "2")
+    assert result.exit_code == 1
+    assert "failed: clip_128x96_6f tokcodec bits 8: exit code 1 from tokcodec encode" in result.stderr
+    assert "Error: the weights are gone" in result.stderr
+    assert "2 of 3 points failed" in result.stderr
+    assert list(bench.points()) == ["clip_128x96_6f__avc__30"]
+
+
+def test_the_report_is_one_file_with_its_pictures(bench: Runner, clip: Path, make_clip: MakeClip) -> None:
+    other = make_clip("other.mp4", moving_frames(4, 96, 128))
+    rates = [f"--rates={rates}" for rates in ("tokcodec=8", "hevc-ra=20,28,36,44", "hevc-medium=20,28,36,44")]
+    result = bench(COPIES, clip, other, "--frames", "3", "--codecs", "tokcodec,hevc-ra,hevc-medium", *rates)
+    assert result.stdout == f"{bench.folder / 'out/report.html'}\n"
+    page = (bench.folder / "out/report.html").read_text()
+    assert page.count("<svg") == len(next(iter(bench.points().values()))["metrics"])
+    assert page.count("<img") == page.count('src="data:image/jpeg;base64,') == page.count("src=")
+    tables = (bench.folder / "out/tables.md").read_text()
+    assert "## BD-rate against hevc-ra" in tables
+    assert "| hevc-medium | " in tables
+    with (bench.folder / "out/points.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * (1 + 4 + 4)
+    with (bench.folder / "out/bdrate.csv").open() as file:
+        rows = {(row["clip"], row["codec"], row["metric"]): row for row in csv.DictReader(file)}
+    assert rows["clip_128x96_3f", "tokcodec", "psnr_y_db"]["refused"] == "fewer than 4 points"
+
+    assert "<img" in page
+    write_report(bench.folder / "out", bench.folder / "work/frames", pictures=[])
+    assert "<img" not in (bench.folder / "out/report.html").read_text()
+
+
+def test_the_paper_row_stands_beside_ours_on_its_data_set(bench: Runner, make_clip: MakeClip, tmp_path: Path) -> None:
+    folder = tmp_path / "mcl"
+    folder.mkdir()
+    make_clip("videoSRC01_640x360_30.mp4", moving_frames(2, 96, 128)).rename(folder / "videoSRC01.mp4")
+    rates = ("--rates", "hevc-ra=20,44", "--rates", "tokcodec=8")
+    bench(COPIES, "--dataset", "mcl-jcv", folder, "--size", "640x360", "--codecs", "tokcodec,hevc-ra", *rates)
+    tables = (tmp_path / "out/tables.md").read_text()
+    assert "## MCL-JCV at 640x360, 0.0384 bpp" in tables
+    assert "| MAGVIT-v2 | 0.104 | 26.18 | 0.894 |" in tables
+
+
+def test_results_that_are_none_are_told(tmp_path: Path) -> None:
+    with pytest.raises(TokcodecError, match="no measured points"):
+        write_report(tmp_path, tmp_path)
+    (tmp_path / "points").mkdir()
+    (tmp_path / "points" / "x.json").write_text("{}")
+    with pytest.raises(TokcodecError, match="not a measured point"):
+        write_report(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--codecs", "h263"], ["--rates", "avc=x"], ["--size", "big"]])
+def test_a_wrong_command_line_is_a_usage_error(bench: Runner, clip: Path, arguments: list[str]) -> None:
+    files = [clip] if arguments else []
+    assert bench(COPIES, *files, *arguments).exit_code == 2
+
+
+def test_data_sets_are_found_in_their_layouts(tmp_path: Path) -> None:
+    for name in ("480p/bear/00000.jpg", "480p/bear/00001.jpg", "Full-Resolution/bear/00000.jpg"):
+        path = tmp_path / "JPEGImages" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (bear,) = dataset_sources("davis", tmp_path)
+    assert (bear.name, len(bear.files)) == ("bear", 2)
+    assert bear.open == ("-framerate", "24", "-i", str(tmp_path / "JPEGImages/480p/bear/%05d.jpg"))
+    raw = file_source(Path("Beauty_1920x1080_120fps_420_8bit_YUV.yuv"), "uvg")
+    assert " ".join(raw.open).startswith("-f rawvideo -pix_fmt yuv420p -video_size 1920x1080 -framerate 120 -i ")
+    with pytest.raises(ToolError, match="no clip of uvg"):
+        dataset_sources("uvg", tmp_path)
+
+
+def test_a_reference_is_made_anew_when_its_source_changes(make_clip: MakeClip, tmp_path: Path) -> None:
+    tools = Tools(FFMPEG, "")
+    make_clip("clip.mp4", moving_frames(6, 96, 128))
+    first, path = prepare(tools, file_source(tmp_path / "clip.mp4"), (64, 48), 4, tmp_path / "references")
+    assert (first.width, first.height, first.frames, first.fps) == (64, 48, 4, "30")
+    made = path.stat().st_mtime_ns
+    assert prepare(tools, file_source(tmp_path / "clip.mp4"), (64, 48), 4, tmp_path / "references")[0] == first
+    assert path.stat().st_mtime_ns == made
+    make_clip("clip.mp4", moving_frames(5, 96, 128))
+    again, _ = prepare(tools, file_source(tmp_path / "clip.mp4"), (64, 48), 8, tmp_path / "references")
+    assert again.frames == 5
+    assert again.sha256 != first.sha256
+
+
+def test_ffmpeg_is_the_one_that_was_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tokcodec").write_text(COPIES)
+    (tmp_path / "tokcodec").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TOKCODEC_FFMPEG", "/opt/ffmpeg")
+    assert find_tools().ffmpeg == "/opt/ffmpeg"
+    monkeypatch.delenv("TOKCODEC_FFMPEG")
+    assert find_tools().ffmpeg == imageio_ffmpeg.get_ffmpeg_exe()
