@@ -56,6 +56,23 @@ class Seconds(click.ParamType[float]):
         return total
 
 
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Whole numbers between commas, such as 9,17,33."""
+
+    name = "n,n,..."
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count  # how many there must be (None: any)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if not re.fullmatch(r"\d+(,\d+)*", str(value)):
+            self.fail(f"{value!r} is not a list of numbers such as 9,17,33", param, ctx)
+        numbers = tuple(int(n) for n in str(value).split(","))
+        if self.count not in (None, len(numbers)):
+            self.fail(f"{value!r} is not {self.count} numbers", param, ctx)
+        return numbers
+
+
 def shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Several options as one decorator."""
 
@@ -71,8 +88,7 @@ output_options = shared(
     click.option("-f", "--force", is_flag=True, help="Overwrite the output."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
 )
-network_options = shared(
-    click.option("--weights", type=click.Path(path_type=Path), help="Weights, if not the released ones."),
+device_options = shared(
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
     click.option(
         "--dtype",
@@ -82,6 +98,10 @@ network_options = shared(
         help="Arithmetic of the network; auto is bfloat16 where the device has it.",
     ),
     click.option("--threads", type=click.IntRange(1), help="CPU threads of the network [default: all cores]."),
+)
+network_options = shared(
+    click.option("--weights", type=click.Path(path_type=Path), help="Weights, if not the released ones."),
+    device_options,
 )
 span_options = shared(
     click.option("--start", "start_s", type=Seconds(), default=0.0, help="Begin here: seconds or HH:MM:SS."),
@@ -314,6 +334,96 @@ def tokens(source: Path, target: Path, force: bool, as_json: bool) -> None:
     """Export the tokens of a stream to .npz or .safetensors, or import them back to .tokc."""
     move = edit.import_tokens if target.suffix.lower() == ".tokc" else edit.export_tokens
     show(move(source, target, overwrite=force), str(target), as_json)
+
+
+folder = click.Path(path_type=Path, file_okay=False)
+settings_options = shared(  # None leaves a value to the stage; what is shown is the base stage's
+    click.option("--steps", type=click.IntRange(1), show_default="20000", help="Length of the schedule."),
+    click.option("--batch", type=click.IntRange(1), show_default="8", help="Clips a step, over all processes."),
+    click.option("--frames", type=Numbers(), show_default="9", help="Lengths of clips: 1 + 4n, at most 33."),
+    click.option("--crop", "crop_px", type=click.IntRange(16), show_default="128", help="Pixels a side."),
+    click.option("--seed", type=click.IntRange(0), show_default="0", help="Of every random draw."),
+    click.option("--muon-lr", type=click.FloatRange(0), show_default="0.01", help="Learning rate of kernels."),
+    click.option("--adam-lr", type=click.FloatRange(0), show_default="0.001", help="Learning rate of the rest."),
+    click.option("--lpips-weight", type=click.FloatRange(0), show_default="1.0", help="Of LPIPS in the loss."),
+)
+shape_options = shared(  # pairs are at 1/8 and at 1/16 of the resolution
+    click.option("--dims", type=click.IntRange(1), show_default="32", help="Dimensions of the latent."),
+    click.option("--planes", type=click.IntRange(1), show_default="2", help="Bits of a dimension."),
+    click.option("--channels", type=Numbers(2), show_default="128,256", help="At 1/8 and 1/16 of the resolution."),
+    click.option("--encoder-blocks", type=Numbers(2), show_default="2,2", help="At 1/8 and 1/16."),
+    click.option("--decoder-blocks", type=Numbers(2), show_default="4,2", help="At 1/8 and 1/16."),
+    click.option("--adaptive/--no-adaptive", default=None, show_default="adaptive", help="Norms follow the latent."),
+)
+
+
+@cli.command()
+@click.argument("data", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--out", type=folder, required=True, help="Folder of the run; a run that is there goes on.")
+@click.option("--stage", type=click.Choice(["base", "adversarial"]), default="base", show_default=True)
+@click.option("--init", type=click.Path(path_type=Path), help="Start from these weights, or this checkpoint.pt.")
+@click.option("--holdout", metavar="PATTERN", multiple=True, help="Names of files to evaluate on, not to train on.")
+@click.option("--eval", "eval_folder", type=folder, help="Videos to evaluate on.")
+@click.option("--eval-every", type=click.IntRange(1), default=1000, show_default=True, help="In steps.")
+@click.option("--cache", type=folder, help="Folder for decoded data [default: OUT/cache].")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after this time.")
+@click.option("--finish", is_flag=True, help="Bring the schedule to its end within --minutes.")
+@click.option("--lpips-dir", type=folder, help="LPIPS backbones, if not torchvision's.")
+@settings_options
+@shape_options
+@device_options
+def train(
+    data: Path,
+    out: Path,
+    stage: str,
+    init: Path | None,
+    holdout: tuple[str, ...],
+    eval_folder: Path | None,
+    eval_every: int,
+    cache: Path | None,
+    minutes: float | None,
+    finish: bool,
+    lpips_dir: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Train a tokenizer on a folder of videos and images.
+
+    OUT receives checkpoint.pt, weights.safetensors, train.jsonl, eval.jsonl and pictures. The adversarial
+    stage trains the decoder alone: give it a folder of its own and --init from a base run. Several
+    processes share a run under torchrun -m tokcodec.cli train ...
+    """
+    try:
+        from tokcodec.training import train as training
+    except ModuleNotFoundError as error:
+        raise TokcodecError(f"training needs the package {error.name}: pip install 'tokcodec[train]'") from error
+
+    if finish and minutes is None:
+        raise click.UsageError("--finish needs --minutes")
+    try:
+        settings, config = training.settings_of(stage, {k: v for k, v in options.items() if v is not None})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    use_threads(threads)
+    trainer = training.train(
+        data,
+        out,
+        config,
+        settings,
+        cache=cache,
+        holdout=holdout,
+        eval_folder=eval_folder,
+        init=init,
+        minutes=minutes,
+        finish=finish,
+        eval_every=eval_every,
+        device=device,
+        dtype=dtype,
+        lpips_dir=lpips_dir,
+    )
+    click.echo(f"{out}: {trainer.step} steps, {trainer.pixels} pixels, {trainer.position:.1%} of the schedule")
 
 
 def main() -> None:

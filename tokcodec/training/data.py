@@ -7,10 +7,10 @@ processes that share a run draw the clips one process would have drawn.
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import zlib
+import logging
+import re
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -18,12 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokcodec.errors import TokcodecError, VideoError
+from tokcodec.output import replacing
 from tokcodec.video import VideoReader
+
+log = logging.getLogger("tokcodec")
 
 SEGMENT_FRAMES = 33
 CACHE_PX = 256
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".y4m", ".m4v"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+IMAGE_SHARD = re.compile(r"image-\d+\.mkv")
 
 
 def square(frame: np.ndarray, side: int) -> np.ndarray:
@@ -44,58 +48,76 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return scaled.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
-def decode_source(path: Path, side: int = CACHE_PX) -> np.ndarray:
-    """Decode one source file into segments, uint8 `[N, frames, side, side, 3]`.
+def decode_source(path: Path, target: Path, side: int = CACHE_PX) -> None:
+    """Decode one source file into an array of segments, uint8 `[N, frames, side, side, 3]`, frame by frame.
 
-    A video is cut every 33 frames, its tail dropped; an image, or a file whose name begins with
-    "image" (a shard of images), gives segments of one frame.
+    A video is cut every 33 frames, its tail dropped; an image, or a shard of images (`image-00.mkv`),
+    gives segments of one frame.
 
     Raises:
         VideoError: the file cannot be decoded or is shorter than one segment.
+        TokcodecError: the target cannot be written.
     """
-    still = path.suffix.lower() in IMAGE_SUFFIXES or path.name.startswith("image")
+    still = path.suffix.lower() in IMAGE_SUFFIXES or IMAGE_SHARD.fullmatch(path.name)
     length = 1 if still else SEGMENT_FRAMES
-    with VideoReader(path) as reader:
-        frames = [square(frame, side) for frame, _ in reader]
-    count = len(frames) // length
-    if not count:
-        raise VideoError(f"{path}: shorter than one segment of {length} frames")
-    whole = np.stack(frames[: count * length])
-    return whole.reshape(count, length, *whole.shape[1:])
+    with VideoReader(path) as reader, replacing(target, [path]) as partial, partial.open("wb") as file:
+        count, shape = 0, (0, 0, 0)
+        for frame, _ in reader:
+            cut = square(frame, side)
+            if not count:
+                shape = cut.shape
+                start = _write_header(file, (0, length, *shape))
+            file.write(cut.tobytes())
+            count += 1
+        segments = count // length
+        if not segments:
+            raise VideoError(f"{path}: shorter than one segment of {length} frames")
+        file.truncate(start + segments * length * cut.nbytes)
+        _write_header(file, (segments, length, *shape))
 
 
-def build_cache(source: Path, cache: Path) -> list[Path]:
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    """Write the header of an .npy file; NumPy makes it as long for any number of segments. Returns its end."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.tell()
+
+
+def build_cache(source: Path, cache: Path) -> dict[str, Path]:
     """Decode every video and image below `source` that `cache` does not hold yet.
 
-    A file that cannot be decoded is left out, with a line on stderr.
+    The cache knows a source by its name: delete the array of one that changed. A file that cannot be
+    decoded is left out, with a warning.
 
     Returns:
-        The arrays of all sources, sorted by name.
+        The array of each source, by the source's path below `source`, sorted.
 
     Raises:
-        TokcodecError: there is nothing to train on.
+        TokcodecError: there is nothing to train on, or the cache cannot be written.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    arrays = []
+    arrays: dict[str, Path] = {}
+    taken: set[Path] = set()
     for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES):
         place = path.relative_to(source)
-        tag = f"-{zlib.crc32(str(place.parent).encode()):08x}" if place.parent.name else ""
-        target = cache / f"{path.stem}{tag}.npy"
+        target = cache / place.with_suffix(".npy")
+        if target in taken:  # two sources that differ in their suffix only
+            target = cache / f"{place}.npy"
+        taken.add(target)
         if not target.exists():
-            partial = target.with_suffix(".partial.npy")
             try:
-                np.save(partial, decode_source(path))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                decode_source(path, target)
             except VideoError as error:
-                print(f"left out: {error}", flush=True)
+                log.warning("left out: %s", error)
                 continue
-            os.replace(partial, target)
-        arrays.append(target)
+            except OSError as error:
+                raise TokcodecError(f"{target.parent}: cannot write: {error.strerror}") from error
+        arrays[place.as_posix()] = target
     if not arrays:
         raise TokcodecError(f"{source}: no video or image to train on")
     return arrays
 
 
-@dataclasses.dataclass(frozen=True)
 class ClipSampler:
     """Draws random clips from cached segments.
 
@@ -105,22 +127,30 @@ class ClipSampler:
         seed: of every draw.
     """
 
-    arrays: list[np.ndarray]
-    crop_px: int
-    seed: int
+    def __init__(self, arrays: list[np.ndarray], crop_px: int, seed: int) -> None:
+        self.arrays, self.crop_px, self.seed = arrays, crop_px, seed
+        self._kinds: dict[tuple[int, bool], tuple[list[np.ndarray], np.ndarray]] = {}
+
+    def _fitting(self, frames: int, photographs: bool) -> tuple[list[np.ndarray], np.ndarray]:
+        """The arrays that are long and large enough (of photographs only), and how many segments end with each."""
+        if (frames, photographs) not in self._kinds:
+            fitting = [a for a in self.arrays if a.shape[1] >= frames and min(a.shape[2:4]) >= self.crop_px]
+            fitting = [a for a in fitting if a.shape[1] == 1 or not photographs]
+            self._kinds[frames, photographs] = fitting, np.cumsum([len(a) for a in fitting])
+        return self._kinds[frames, photographs]
 
     def _pick(self, rng: np.random.Generator, frames: int) -> np.ndarray:
         """A random segment that is long enough: all segments are equally likely."""
-        fitting = [a for a in self.arrays if a.shape[1] >= frames and min(a.shape[2:4]) >= self.crop_px]
+        fitting, ends = self._fitting(frames, photographs=False)
         if not fitting:
             raise TokcodecError(f"no segment has {frames} frames of {self.crop_px} pixels")
-        if frames == 1:  # single images: half from photographs, half from video, where there are both
-            photographs = [a for a in fitting if a.shape[1] == 1]
-            fitting = photographs if photographs and rng.random() < 0.5 else fitting
-        counts = np.cumsum([len(a) for a in fitting])
-        index = int(rng.integers(counts[-1]))
-        which = int(np.searchsorted(counts, index, side="right"))
-        segment: np.ndarray = fitting[which][index - int(counts[which])]
+        if frames == 1:  # single images: half from photographs, half from all, where there are both
+            photographs = self._fitting(frames, photographs=True)
+            if photographs[0] and rng.random() < 0.5:
+                fitting, ends = photographs
+        index = int(rng.integers(ends[-1]))
+        which = int(np.searchsorted(ends, index, side="right"))
+        segment: np.ndarray = fitting[which][index - int(ends[which])]
         return segment
 
     def clip(self, step: int, place: int, frames: int) -> np.ndarray:
@@ -140,7 +170,11 @@ class ClipSampler:
         return clip
 
     def batch(self, step: int, places: range, frames: int) -> Tensor:
-        """Clips as uint8 `[B, 3, frames, crop, crop]` (channels last in memory)."""
+        """Clips as uint8 `[B, 3, frames, crop, crop]` (channels last in memory).
+
+        Raises:
+            TokcodecError: no segment is as long and as large.
+        """
         clips = np.stack([self.clip(step, place, frames) for place in places])
         return torch.from_numpy(clips).permute(0, 4, 1, 2, 3)
 

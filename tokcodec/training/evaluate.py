@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,16 +15,29 @@ from tokcodec.model import Tokenizer, pad_clip
 from tokcodec.training.data import VIDEO_SUFFIXES, resize, to_pixels
 from tokcodec.video import VideoReader
 
-RATES = (8, 16, 32, 64)
 CLIP_FRAMES = 17
 LPIPS_EVERY = 3  # every third frame: coprime to the time stride, so that all its phases are judged
+PICTURE_PX = 320  # width of one frame in the picture
 
 
-def load_clips(folder: Path, frames: int = CLIP_FRAMES, short_px: int = 360) -> dict[str, np.ndarray]:
-    """The first frames of each video below a folder, uint8 `[T, H, W, 3]`, scaled to `short_px` high.
+class Evaluation(NamedTuple):
+    """Of one set of clips."""
+
+    clips: dict[str, dict[str, list[float]]]  # by clip: "lpips" and "psnr_db" at each rate
+    picture: np.ndarray  # uint8 [H, W, 3]: a row a clip, its middle frame as input, from 16 bits, from all
+
+
+def rates(token_bits: int) -> list[int]:
+    """The bits a token at which a tokenizer of K bits is judged: 8, 16, 32, and K."""
+    return [k for k in (8, 16, 32) if k < token_bits] + [token_bits]
+
+
+def load_clips(folder: Path, frames: int = CLIP_FRAMES, height_px: int = 360) -> dict[str, np.ndarray]:
+    """The first frames of each video below a folder, uint8 `[T, H, W, 3]`, scaled down to `height_px`.
 
     Raises:
         TokcodecError: there is none.
+        VideoError: one cannot be decoded.
     """
     clips = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES):
@@ -34,16 +47,18 @@ def load_clips(folder: Path, frames: int = CLIP_FRAMES, short_px: int = 360) -> 
                 taken.append(frame)
                 if len(taken) == frames:
                     break
-        height, width = taken[0].shape[:2]
-        scaled_width = round(width * short_px / height / 2) * 2
-        clips[path.stem] = resize(np.stack(taken), short_px, scaled_width)
+        clip = np.stack(taken)
+        height, width = clip.shape[1:3]
+        if height > height_px:
+            clip = resize(clip, height_px, round(width * height_px / height / 2) * 2)
+        clips[path.relative_to(folder).as_posix()] = clip
     if not clips:
         raise TokcodecError(f"{folder}: no video to evaluate on")
     return clips
 
 
-def reconstruct(model: Tokenizer, clip: np.ndarray, rates: Iterable[int]) -> list[np.ndarray]:
-    """Code a clip and decode it from the first k bits, for each k; uint8 like the input."""
+def reconstruct(model: Tokenizer, clip: np.ndarray, rates: list[int]) -> list[np.ndarray]:
+    """Code a clip and decode it from the first k bits, for each k; uint8 `[T, H, W, 3]` like the input."""
     device = next(model.parameters()).device
     pixels = pad_clip(to_pixels(torch.from_numpy(clip).to(device).permute(3, 0, 1, 2)[None]))
     bits = model.encode(pixels)
@@ -63,35 +78,31 @@ def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean(np.minimum(100, 10 * np.log10(255**2 / np.maximum(error, 1e-9)))))
 
 
+def lpips_distance(lpips: nn.Module, a: np.ndarray, b: np.ndarray) -> float:
+    """Mean LPIPS of every third frame of uint8 `[T, H, W, 3]`, frame by frame (memory), in float32."""
+    device = next((p.device for p in lpips.parameters()), torch.device("cpu"))
+    distances = []
+    with torch.autocast(device.type, enabled=False):
+        for pair in zip(a[::LPIPS_EVERY], b[::LPIPS_EVERY], strict=True):
+            images = [to_pixels(torch.from_numpy(x[None]).to(device)).permute(0, 3, 1, 2) for x in pair]
+            distances.append(lpips(*images).mean().item())
+    return float(np.mean(distances))
+
+
 @torch.no_grad()
-def evaluate(model: Tokenizer, lpips: nn.Module, clips: dict[str, np.ndarray]) -> dict[str, dict[str, list[float]]]:
-    """LPIPS and PSNR of each clip at each of `RATES`, from 8 bits a token upwards."""
-    device = next(model.parameters()).device
+def evaluate(model: Tokenizer, lpips: nn.Module, clips: dict[str, np.ndarray]) -> Evaluation:
+    """LPIPS and PSNR of each clip at each of `rates`, from 8 bits a token upwards, and the picture."""
+    judged = rates(model.config.token_bits)
+    shown = max(k for k in judged if k <= max(16, judged[0]))
     report: dict[str, dict[str, list[float]]] = {}
-    for name, clip in clips.items():
-        report[name] = {"lpips": [], "psnr_db": []}
-        for output in reconstruct(model, clip, RATES):
-            pair = [
-                to_pixels(torch.from_numpy(x[::LPIPS_EVERY]).to(device).permute(0, 3, 1, 2)).contiguous(
-                    memory_format=torch.channels_last
-                )
-                for x in (output, clip)
-            ]
-            with torch.autocast(device.type, enabled=False):
-                distances = [lpips(a[None], b[None]).item() for a, b in zip(*pair, strict=True)]
-            report[name]["lpips"].append(round(float(np.mean(distances)), 4))
-            report[name]["psnr_db"].append(round(psnr_db(output, clip), 3))
-    return report
-
-
-@torch.no_grad()
-def picture(model: Tokenizer, clips: dict[str, np.ndarray], path: Path, width_px: int = 320) -> None:
-    """Write a PNG: a row a clip, its middle frame as input and from 16 and 64 bits."""
     rows = []
-    for clip in clips.values():
-        middle = len(clip) // 2
-        low, full = reconstruct(model, clip, (16, 64))
-        row = np.concatenate([clip[middle], low[middle], full[middle]], axis=1)
-        image = Image.fromarray(row)
-        rows.append(np.asarray(image.resize((3 * width_px, round(row.shape[0] * 3 * width_px / row.shape[1])))))
-    Image.fromarray(np.concatenate(rows)).save(path)
+    for name, clip in clips.items():
+        outputs = reconstruct(model, clip, judged)
+        report[name] = {
+            "lpips": [round(lpips_distance(lpips, output, clip), 4) for output in outputs],
+            "psnr_db": [round(psnr_db(output, clip), 3) for output in outputs],
+        }
+        row = np.concatenate([x[len(clip) // 2] for x in (clip, outputs[judged.index(shown)], outputs[-1])], axis=1)
+        width = 3 * PICTURE_PX
+        rows.append(np.asarray(Image.fromarray(row).resize((width, round(row.shape[0] * width / row.shape[1])))))
+    return Evaluation(report, np.concatenate(rows))
