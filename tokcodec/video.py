@@ -129,6 +129,7 @@ class VideoReader:
         duration_s: float | None = None,
         threads: int = 0,
         side: BinaryIO | None = None,
+        span: tuple[int, int | None] | None = None,
     ) -> None:
         """Open a file and decode its first frame.
 
@@ -138,6 +139,8 @@ class VideoReader:
             duration_s: end before `start_s + duration_s`; None for all.
             threads: to decode with; 0 lets FFmpeg choose.
             side: seekable file that receives audio, subtitle and data streams, remuxed and cut likewise.
+            span: only frames from this timestamp on and before that one (None: to the end), in `info.time_base`;
+                timestamps stay those of the whole. In place of `start_s` and `duration_s`.
 
         Raises:
             VideoError: not a video, or nothing in it decodes. Iterating raises it too, if the frame size changes.
@@ -156,7 +159,11 @@ class VideoReader:
         self._jump_s = Fraction(0)  # added to what the clock says, see _close_jump
         self._expected_s: dict[int, Fraction] = {}  # stream to the end of its newest packet
         self._shift_s: Fraction | None = None  # taken from all timestamps; None until the first frame is known
-        if start_s <= 0:
+        if span is not None:
+            self._shift_s = Fraction(0)
+            self._begin, self._end = span
+            self._seek(span[0])
+        elif start_s <= 0:
             self._shift_s = self._clock_origin_s()
         else:
             self._begin = origin + self._ticks(start_s)
@@ -210,6 +217,28 @@ class VideoReader:
     def close(self) -> None:
         """Release the file; what `side` received so far is not finished."""
         self._container.close()
+
+    def skip(self) -> None:
+        """Read to the end without decoding: only `side` is filled, with what iterating would put there."""
+        self._past_end = True
+        for _ in self._frames:
+            pass
+
+    def times(self) -> list[int]:
+        """The timestamps that iterating will give, told from the packets alone; the reader is used up.
+
+        Returns:
+            In `info.time_base`, increasing; empty where packets do not tell (no or equal timestamps, damage, a
+            clock without origin). What does not decode, and the second field of a frame, are counted too.
+        """
+        self._open()
+        try:
+            packets = self._container.demux(self._stream)
+            times = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+        except (FFmpegError, OSError):
+            return []
+        known = sorted({pts for pts in times if pts is not None})
+        return [] if self._clock_jumps or len(known) < len(times) else known
 
     def _open(self) -> None:
         with _errors(self.name, "not a video"):
