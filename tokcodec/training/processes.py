@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 from tokcodec.errors import TokcodecError
@@ -55,12 +54,26 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+class _Mean(torch.autograd.Function):
+    """The average; backward too, for the loss is the mean of the processes' losses (see average_gradients)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total / count()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Mean.forward(ctx, grad)
+
+
 def mean(x: Tensor) -> Tensor:
-    """The average of a tensor over the processes, with gradient."""
+    """The average of a tensor over the processes, with gradient; every process must ask for it."""
     if count() == 1:
         return x
-    total: Tensor = dist_nn.all_reduce(x)  # type: ignore[no-untyped-call]
-    return total / count()
+    averaged: Tensor = _Mean.apply(x)  # type: ignore[no-untyped-call]
+    return averaged
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
