@@ -236,7 +236,7 @@ def test_the_discriminator_learns_to_tell_and_the_decoder_does_not_teach_it() ->
     terms = [second.train_step(second.sampler.batch(0, range(2), 9)) for _ in range(12)]
     assert terms[-1]["discriminator"] < terms[0]["discriminator"]
     assert terms[-1]["logit_real"] > terms[-1]["logit_decoded"]
-    assert terms[0]["discriminator"] == pytest.approx(1.0, abs=0.1), "undecided at first"
+    assert terms[0]["discriminator"] == pytest.approx(1.0, abs=0.3), "undecided at first"
 
 
 def test_the_discriminator_s_patches_for_clips_and_images() -> None:

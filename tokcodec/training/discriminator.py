@@ -35,6 +35,8 @@ class Discriminator(nn.Module):
         self.eighth = nn.Conv3d(2 * channels, 4 * channels, 3, padding=1)
         self.mix = nn.Conv3d(4 * channels, 4 * channels, 3, padding=1)
         self.head = nn.Conv3d(4 * channels, 1, 1)
+        for conv in (self.stem, self.quarter, self.eighth, self.mix):  # the default would shrink each layer's output
+            nn.init.kaiming_normal_(conv.weight, a=0.2)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, clip: Tensor) -> Tensor:

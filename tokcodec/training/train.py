@@ -252,7 +252,7 @@ def train(
     device: str = "auto",
     dtype: str = "auto",
     lpips_dir: Path | None = None,
-) -> Trainer:
+) -> Trainer | None:
     """Train on a folder of videos and images, in one process or in those torchrun started.
 
     Args:
@@ -269,7 +269,7 @@ def train(
         lpips_dir: folder of LPIPS backbones, as for `load_lpips`.
 
     Returns:
-        The trainer at the end of the run.
+        The trainer at the end of the run; None in the processes that are not the first.
 
     Raises:
         TokcodecError: data, weights, checkpoint, folder or another process failed.
@@ -301,4 +301,4 @@ def train(
                 sets["eval"] = load_clips(eval_folder)
             judge = Judge(sets, load_lpips("alex", lpips_dir), out)
         run(trainer, out, judge, minutes, finish, eval_every)
-    return trainer
+        return trainer if processes.rank() == 0 else None
