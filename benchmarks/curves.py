@@ -41,6 +41,7 @@ def training_curves(run: Path) -> list[Curve]:
     evaluated = read_lines(run / "eval.jsonl")  # the first versions of the trainer logged pixels only there
     pixels_at = {0: 0} | {line["step"]: line["pixels"] for line in evaluated + lines if "pixels" in line}
     steps = sorted(pixels_at)
+    lines = [line for line in lines if line["step"] <= steps[-1]]
     pixels = np.interp([line["step"] for line in lines], steps, [pixels_at[step] for step in steps])
     return [Curve(label, pixels, np.array([line[term] for line in lines])) for term, label in TERMS.items()]
 
