@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tokcodec.bitstream import SPACE_STRIDE, TIME_STRIDE, latent_size
@@ -295,11 +295,8 @@ class Tokenizer(nn.Module):
         the SHA-256 of the file, would change from run to run.
         """
         tensors = {k: v.detach().half().contiguous().cpu() for k, v in self.state_dict().items()}
-        save_file(
-            tensors,
-            str(path),
-            metadata={"tokcodec": json.dumps({"config": dataclasses.asdict(self.config), **(note or {})})},
-        )
+        metadata = {"tokcodec": json.dumps({"config": dataclasses.asdict(self.config), **(note or {})})}
+        Path(path).write_bytes(save(tensors, metadata))  # save_file would make it private
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
