@@ -1,0 +1,230 @@
+"""Where the files are: folders on a disk or behind an fsspec URL, whole files in and out, and the books.
+
+Local files are read in place and appear by rename. Others (s3://, gs://, memory://) are fetched to a temporary
+file and stored when they are whole. The books are a folder `.tokcodec` in the target: for each output a JSON
+record of how it was made, which is also the lock of whoever works on it, and a folder for unfinished work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from tokcodec.errors import TokcodecError
+
+BOOKS = ".tokcodec"
+CHANGED = ("mtime", "LastModified", "updated", "last_modified", "created")  # what file systems call it
+
+Record = dict[str, Any]
+
+
+class BusyError(TokcodecError):
+    """Another batch works on this output."""
+
+
+@contextlib.contextmanager
+def _errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ImportError, ValueError) as error:  # the last two: a protocol without its package, or unknown
+        raise TokcodecError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """The file system of a local path or URL, and the path in it."""
+    if "://" not in url:
+        return LocalFileSystem(auto_mkdir=True), os.path.abspath(url)
+    with _errors(url):
+        system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    return system, path
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A file of a tree.
+
+    Attributes:
+        name: relative to the tree, with slashes.
+        bytes: its size; below 0 if there is no such file.
+        modified: when, in the words of its file system; only good to be compared.
+    """
+
+    name: str
+    bytes: int
+    modified: str
+
+
+class Tree:
+    """A folder and all that is in it.
+
+    Args:
+        url: a local path, or a URL that fsspec knows.
+
+    Raises:
+        TokcodecError: no package for this kind of URL is installed. Every method raises it, too.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._system, root = _open(url)
+        self._root = root.rstrip("/")
+        self.is_local = isinstance(self._system, LocalFileSystem)
+
+    def items(self) -> dict[str, Item]:
+        """All files by name, in order, without hidden files and folders."""
+        with _errors(self.url("")):
+            found: dict[str, Record] = self._system.find(self._root, detail=True)
+        items = {}
+        for path, facts in sorted(found.items()):
+            name = path[len(self._root) + 1 :]
+            if name and not any(part.startswith(".") for part in name.split("/")):
+                modified = next((facts[key] for key in CHANGED if facts.get(key)), "")
+                items[name] = Item(name, int(facts["size"]), str(modified))
+        return items
+
+    def url(self, name: str) -> str:
+        """What `fetched` and `placed` take for a file of this tree; a plain path if it is local."""
+        path = f"{self._root}/{name}".rstrip("/")
+        return path if self.is_local else str(self._system.unstrip_protocol(path))
+
+    def size(self, name: str) -> int | None:
+        """Of a file, in bytes; None if there is none."""
+        with _errors(self.url(name)):
+            try:
+                return int(self._system.info(f"{self._root}/{name}")["size"])
+            except FileNotFoundError:
+                return None
+
+    def delete(self, name: str) -> None:
+        """Remove a file."""
+        with _errors(self.url(name)):
+            self._system.rm_file(f"{self._root}/{name}")
+
+    def work(self, name: str) -> str:
+        """URL of the folder for unfinished work on an output."""
+        return self.url(f"{BOOKS}/{name}.work")
+
+    def tidy(self, name: str, keep: str | None = None) -> None:
+        """Remove unfinished work on an output, left by runs that were killed; files that begin with `keep` stay."""
+        folder = f"{self._root}/{BOOKS}/{name}.work"
+        with _errors(self.url(name)), contextlib.suppress(FileNotFoundError):
+            for path in self._system.ls(folder, detail=False):
+                if keep is None or not PurePosixPath(path).name.startswith(keep):
+                    self._system.rm(path, recursive=True)
+            if keep is None and self.is_local:
+                os.rmdir(folder)
+
+    def claim(self, name: str) -> Claim:
+        """The sole right to make an output, and its record. A dead process holds no claim.
+
+        Where files are not local there are no locks, and two runs may do the same work: outputs are whole and
+        the same either way.
+
+        Raises:
+            BusyError: another process holds it.
+        """
+        path = f"{self._root}/{BOOKS}/{name}.json"
+        if not self.is_local:
+            return Claim(self._system, path, None)
+        with _errors(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                raise BusyError(f"{name}: another batch works on it") from None
+        return Claim(self._system, path, handle)
+
+
+class Claim:
+    """The record of an output, in the hands of who may write it.
+
+    Attributes:
+        record: how the output was made; empty if it was only begun, None if never.
+    """
+
+    def __init__(self, system: Any, path: str, handle: int | None) -> None:
+        self._system, self._path, self._handle = system, path, handle
+        self.record: Record | None = None
+        with _errors(path):
+            text = system.cat_file(path) if system.exists(path) else b""
+        if text:
+            try:
+                self.record = dict(json.loads(text))
+            except ValueError:  # killed while it was written
+                self.record = {}
+
+    def write(self, record: Record) -> None:
+        """Replace the record."""
+        with _errors(self._path):
+            self._system.pipe_file(self._path, json.dumps(record).encode())
+        self.record = record
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file."""
+    system, path = _open(url)
+    with _errors(url):
+        return bool(system.exists(path))
+
+
+@contextlib.contextmanager
+def fetched(url: str) -> Iterator[Path]:
+    """A file to read: itself if it is local, else a temporary copy.
+
+    Raises:
+        TokcodecError: it cannot be fetched.
+    """
+    system, path = _open(url)
+    if isinstance(system, LocalFileSystem):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="tokcodec.") as folder:
+        copy = Path(folder, PurePosixPath(path).name)
+        with _errors(url):
+            system.get_file(path, str(copy))
+        yield copy
+
+
+@contextlib.contextmanager
+def placed(url: str, work: str) -> Iterator[Path]:
+    """A path to write a file to, which then appears under its URL, whole or not at all.
+
+    Args:
+        url: of the file; what is there is replaced.
+        work: URL of a folder for unfinished work, beside it.
+
+    Raises:
+        TokcodecError: it cannot be stored.
+    """
+    system, path = _open(url)
+    local = isinstance(system, LocalFileSystem)
+    with contextlib.ExitStack() as stack:
+        with _errors(url):
+            if local:
+                os.makedirs(work, exist_ok=True)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tmp.", dir=work if local else None))
+        partial = Path(folder, PurePosixPath(path).name)
+        yield partial
+        with _errors(url):
+            if local:
+                os.replace(partial, path)
+            else:
+                system.put_file(str(partial), path)

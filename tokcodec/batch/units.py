@@ -1,0 +1,185 @@
+"""The units of work of a batch: a whole file, a piece of a long one, the joining of pieces.
+
+Units, settings and outcomes are plain values that travel to a worker process or another machine and back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokcodec import edit
+from tokcodec.batch import pieces
+from tokcodec.batch.pieces import Piece
+from tokcodec.batch.storage import exists, fetched, placed
+from tokcodec.codec import decode_video, encode_video
+from tokcodec.edit import Rate, Report
+from tokcodec.errors import TokcodecError
+from tokcodec.network import find_weights, load_network
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How every file is coded.
+
+    Attributes:
+        decode: streams to videos; else videos to streams.
+        suffix: of the outputs.
+        rate: of the streams.
+        crf: of the decoded videos.
+        weights: path, the same on every machine; None finds them there.
+        weights_sha256: that encoding must use; None to decode, where the stream says.
+        device: "auto", "cpu" or "cuda"; also dtype: "auto", "float32" or "bfloat16".
+        verify: read every stream back before it counts.
+        piece_chunks: chunks a long file is cut into at a time; 0 leaves files whole.
+    """
+
+    decode: bool = False
+    suffix: str = ".tokc"
+    rate: Rate = dataclasses.field(default_factory=Rate)
+    crf: float = 12.0
+    weights: Path | None = None
+    weights_sha256: bytes | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    verify: bool = False
+    piece_chunks: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """What the bytes of an output depend on, for the record."""
+        network = {"device": self.device, "dtype": self.dtype}
+        if self.decode:
+            return {**network, "crf": self.crf}
+        assert self.weights_sha256 is not None
+        return {**network, **dataclasses.asdict(self.rate), "weights_sha256": self.weights_sha256.hex()}
+
+    def network(self) -> dict[str, Any]:
+        """The arguments that name the network, on this machine."""
+        weights = _find_weights(self.weights, self.weights_sha256) if self.weights_sha256 else self.weights
+        return {"weights": weights, "device": self.device, "dtype": self.dtype}
+
+
+_find_weights = functools.lru_cache(maxsize=1)(find_weights)  # it hashes tens of megabytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What a unit made: a file and what it says of itself; or the pieces it wants to be cut into."""
+
+    report: Report | None = None
+    bytes: int = 0
+    pieces: tuple[Piece, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a unit: done, or an error in words; and who took how long, with what warnings."""
+
+    done: Done | None
+    error: str | None
+    worker: str
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """Code a file. URLs of source, target and the folder for unfinished work; `split` if it may ask for pieces."""
+
+    source: str
+    target: str
+    work: str
+    split: bool
+
+    def run(self, settings: Settings) -> Done:
+        with fetched(self.source) as source:
+            if self.split:
+                network = load_network(**settings.network())
+                parts = pieces.plan(source, network, settings.piece_chunks)
+                if parts:
+                    return Done(pieces=tuple(parts))
+            with placed(self.target, self.work) as target:
+                if settings.decode:
+                    report = decode_video(source, target, crf=settings.crf, **settings.network())
+                else:
+                    report = encode_video(source, target, rate=settings.rate, **settings.network())
+                return _finished(target, report, settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Encode a piece of a file to a stream of its own, unless a run before has done so."""
+
+    source: str
+    target: str
+    work: str
+    piece: Piece
+
+    def run(self, settings: Settings) -> Done:
+        if not exists(self.target):
+            with fetched(self.source) as source, placed(self.target, self.work) as target:
+                pieces.encode_piece(source, target, self.piece, rate=settings.rate, **settings.network())
+        return Done()
+
+
+@dataclasses.dataclass(frozen=True)
+class Join:
+    """Join the pieces of a file."""
+
+    source: str
+    target: str
+    work: str
+    parts: tuple[str, ...]
+
+    def run(self, settings: Settings) -> Done:
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(fetched(self.source))
+            parts = [stack.enter_context(fetched(part)) for part in self.parts]
+            target = stack.enter_context(placed(self.target, self.work))
+            return _finished(target, pieces.join(source, parts, target, rate=settings.rate), settings)
+
+
+Unit = Whole | Part | Join
+
+
+def _finished(target: Path, report: Report, settings: Settings) -> Done:
+    if settings.verify:
+        edit.verify(target)
+    return Done(report, target.stat().st_size)
+
+
+def work(unit: Unit, settings: Settings) -> Outcome:
+    """Do a unit of work. What is wrong with its file is in the outcome, never raised."""
+    started, done, error = time.monotonic(), None, None
+    with _warnings() as warnings:
+        try:
+            done = unit.run(settings)
+        except TokcodecError as fault:
+            error = str(fault)
+        except Exception as fault:  # a file that finds a bug must not stop the others
+            error = f"{type(fault).__name__}: {fault}"
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    return Outcome(done, error, worker, time.monotonic() - started, tuple(warnings))
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Collect what is logged, in place of showing it."""
+    messages: list[str] = []
+    logger, handler = logging.getLogger("tokcodec"), logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated

@@ -1,0 +1,155 @@
+"""Workers of one machine: processes, each with its own network, threads and GPU; or just this process.
+
+Not concurrent.futures' pool: one dead process breaks it, and its processes outlive a parent that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+from concurrent.futures import Future
+from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import torch
+
+from tokcodec.batch.units import Outcome, Settings, Unit, work
+
+_spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and CUDA in an unknown state
+
+
+class WorkerLostError(Exception):
+    """A worker ended before its unit did."""
+
+
+def local_workers(jobs: int | None, threads: int | None, device: str) -> ThisProcess | Processes:
+    """The workers of this machine.
+
+    Args:
+        jobs: how many; None for one a GPU, else one for two cores.
+        threads: of the network in each; None divides the cores among them.
+        device: "auto", "cpu" or "cuda".
+    """
+    cores = len(os.sched_getaffinity(0))
+    gpus = 0 if device == "cpu" else torch.cuda.device_count()
+    jobs = jobs or gpus or max(1, cores // 2)
+    threads = threads or max(1, cores // jobs)
+    if jobs > 1:
+        return Processes(jobs, threads, gpus)
+    torch.set_num_threads(threads)
+    return ThisProcess()
+
+
+class ThisProcess:
+    """One worker without a process of its own: `submit` returns when the unit is done.
+
+    Attributes:
+        limit: units that are worth having under way.
+    """
+
+    limit = 1
+
+    def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
+        """Do a unit; the result is its outcome."""
+        future: Future[Outcome] = Future()
+        future.set_result(work(unit, settings))
+        return future
+
+    def close(self) -> None:
+        """Nothing is left to stop."""
+
+
+class Processes:
+    """Worker processes. One that dies is replaced when there is work for it.
+
+    Args:
+        jobs: how many.
+        threads: CPU threads of the network in each.
+        gpus: to share among them, one each in turn; 0 leaves the choice to the device that is set.
+
+    Attributes:
+        limit: units that are worth having under way: one in work and one waiting for each worker.
+    """
+
+    def __init__(self, jobs: int, threads: int, gpus: int = 0) -> None:
+        self.limit = 2 * jobs
+        self._threads, self._gpus = threads, gpus
+        self._units: queue.SimpleQueue[tuple[Future[Outcome], Unit, Settings] | None] = queue.SimpleQueue()
+        self._processes: list[SpawnProcess | None] = [None] * jobs
+        self._closing = False
+        self._servants = [threading.Thread(target=self._serve, args=(i,), daemon=True) for i in range(jobs)]
+        for servant in self._servants:
+            servant.start()
+
+    def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
+        """Queue a unit; the result is its outcome, or WorkerLostError."""
+        future: Future[Outcome] = Future()
+        self._units.put((future, unit, settings))
+        return future
+
+    def close(self) -> None:
+        """Stop the workers, also in the midst of their units; these remove what they began to write."""
+        self._closing = True
+        for process in self._processes:
+            if process is not None:
+                process.terminate()
+        for _ in self._servants:
+            self._units.put(None)
+        for servant in self._servants:
+            servant.join()
+
+    def _serve(self, i: int) -> None:
+        """Hand units to worker `i`, one at a time."""
+        process, pipe = None, None
+        while (task := self._units.get()) is not None and not self._closing:
+            future, unit, settings = task
+            if process is None or pipe is None:
+                process, pipe = self._start(i)
+            try:
+                pipe.send((unit, settings))
+                future.set_result(pipe.recv())
+            except (EOFError, OSError):
+                process.join()
+                future.set_exception(WorkerLostError(f"worker {process.pid} ended with code {process.exitcode}"))
+                process = None
+        if process is not None:
+            process.terminate()
+            process.join()
+
+    def _start(self, i: int) -> tuple[SpawnProcess, connection.Connection[Any, Any]]:
+        pipe, theirs = _spawn.Pipe()
+        gpu = i % self._gpus if self._gpus else None
+        process = _spawn.Process(target=_worker, args=(theirs, self._threads, gpu), daemon=True)
+        process.start()
+        theirs.close()  # else the end of the process would not end the pipe
+        self._processes[i] = process
+        if self._closing:  # `close` has not seen this one
+            process.terminate()
+        return process, pipe
+
+
+def _worker(pipe: connection.Connection[Any, Any], threads: int, gpu: int | None) -> None:
+    """The life of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    torch.set_num_threads(threads)
+    with contextlib.suppress(EOFError, OSError):  # the parent has gone
+        while True:
+            unit, settings = pipe.recv()
+            pipe.send(work(unit, settings))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
