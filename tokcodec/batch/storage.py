@@ -156,13 +156,10 @@ class Claim:
     def __init__(self, system: Any, path: str, handle: int | None) -> None:
         self._system, self._path, self._handle = system, path, handle
         self.record: Record | None = None
-        with _errors(path):
-            text = system.cat_file(path) if system.exists(path) else b""
-        if text:
-            try:
-                self.record = dict(json.loads(text))
-            except ValueError:  # killed while it was written
-                self.record = {}
+        with _errors(path), contextlib.suppress(FileNotFoundError):
+            text = system.cat_file(path)
+            if text:
+                self.record = _parsed(text)
 
     def write(self, record: Record) -> None:
         """Replace the record."""
@@ -175,6 +172,13 @@ class Claim:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _parsed(text: bytes) -> Record:
+    try:
+        return dict(json.loads(text))
+    except ValueError:  # whoever wrote it was killed
+        return {}
 
 
 def exists(url: str) -> bool:

@@ -137,7 +137,7 @@ class Processes:
 def _worker(pipe: connection.Connection[Any, Any], threads: int, gpu: int | None) -> None:
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
+    signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
@@ -146,6 +146,12 @@ def _worker(pipe: connection.Connection[Any, Any], threads: int, gpu: int | None
         while True:
             unit, settings = pipe.recv()
             pipe.send(work(unit, settings))
+
+
+def _stop(*_: object) -> None:
+    """End so that unfinished files are removed; a second signal must not disturb that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,95 @@
+"""The batch on a real Ray cluster of two nodes, one of which is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import MakeClip, moving_frames
+from tokcodec.batch.cluster import RayTasks
+from tokcodec.batch.driver import Batch
+from tokcodec.batch.storage import Tree
+from tokcodec.batch.units import Settings
+from tokcodec.batch.workers import ThisProcess
+from tokcodec.model import Tokenizer, TokenizerConfig, weights_sha256
+
+ray_cluster = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install 'tokcodec[ray]'")
+
+pytestmark = [
+    # Ray leaves sockets and processes for the collector, and announces changes of its own.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without CPUs, so that it lives through the test, and two nodes of one CPU each."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    store = 80 * 2**20
+    cluster = ray_cluster.Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": store, "include_dashboard": False},
+    )
+    try:
+        yield [cluster, *(cluster.add_node(num_cpus=1, object_store_memory=store) for _ in range(2))]
+    finally:
+        cluster.shutdown()
+
+
+def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "tiny.safetensors"
+    Tokenizer(TokenizerConfig(8, 2, (16, 32), (1, 1), (1, 1))).save(weights)
+    source = tmp_path / "src"
+    source.mkdir()
+    for i in range(12):
+        make_clip(f"{i:02}.mp4", moving_frames(70 + i, 144, 176)).rename(source / f"{i:02}.mp4")
+    settings = Settings(
+        weights=weights, weights_sha256=weights_sha256(weights), device="cpu", dtype="float32", piece_chunks=1
+    )
+    src, log = Tree(str(source)), tmp_path / "run.ndjson"
+    items = list(src.items().values())
+
+    network, first, _ = cluster
+    crew = RayTasks(network.address, 1, "cpu")
+    try:
+        assert crew.limit == 4
+
+        done_before: list[int] = []
+
+        def unplug() -> None:
+            while not done_before or done_before[-1] < 2:
+                time.sleep(0.05)
+                done_before.append(len(list((tmp_path / "ray").glob("*.tokc"))))
+            network.remove_node(first, allow_graceful=False)
+
+        killer = threading.Thread(target=unplug, daemon=True)
+        killer.start()
+        with log.open("w") as notes:
+            summary = Batch(src, Tree(str(tmp_path / "ray")), settings, crew, retries=0, notes=notes).run(items)
+        killer.join(30)
+        assert done_before[-1] < 12
+        assert crew.limit == 2  # the node is gone
+    finally:
+        crew.close()
+    assert (summary.done, summary.failed) == (12, {})
+    workers = {json.loads(line)["worker"] for line in log.read_text().splitlines()}
+    assert not any(worker.endswith(f":{os.getpid()}") for worker in workers)
+
+    Batch(src, Tree(str(tmp_path / "alone")), settings, ThisProcess()).run(items)
+    for item in items:
+        name = Path(item.name).with_suffix(".tokc")
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
