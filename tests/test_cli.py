@@ -75,7 +75,7 @@ def test_json_says_what_the_file_says(run: Run, make_clip: MakeClip, tmp_path: P
 
 def test_rates(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     make_clip("in.mp4", moving_frames(40))
-    for options, k in ((["--quality", "2"], 16), (["--bits", "5"], 5), ([], 64)):
+    for options, k in ((["--quality", "2"], 16), (["--bits", "5"], 5), ([], 32), (["--quality", "8"], 64)):
         assert run("encode", "in.mp4", "a.tokc", "-f", *options).code == 0
         assert json.loads(run("info", "a.tokc", "--json").out)["token_bits"] == [k, k]
     full = (tmp_path / "a.tokc").stat().st_size

@@ -19,6 +19,7 @@ from tokcodec.pipeline import in_background
 from tokcodec.video import VideoInfo, VideoWriter
 
 FAST = {"device": "cpu", "dtype": "float32"}
+FULL = {"rate": Rate(), **FAST}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def lossless(path: Path, frames: list[np.ndarray], pts: list[int] | None = None,
 def test_stream_holds_exactly_what_the_network_says(tmp_path: Path, weights: Path, count: int) -> None:
     frames = moving_frames(count, 33, 50)
     stream, back = tmp_path / "a.tokc", tmp_path / "b.mkv"
-    report = tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), stream, **FAST)
+    report = tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), stream, **FULL)
     assert (report.frames, report.chunks, report.bytes) == (count, -(-count // 33), stream.stat().st_size)
     assert report.bpp == pytest.approx(8 * stream.stat().st_size / (50 * 33 * count), abs=1e-6)
 
@@ -82,7 +83,7 @@ def test_variable_frame_rate_sound_rotation_and_aspect_survive(make_clip: MakeCl
     silent = make_clip("v.mp4", moving_frames(45), pts=pts)
     source = with_sound(silent, tmp_path / "s.mp4")
     stream, back = tmp_path / "s.tokc", tmp_path / "back.mp4"
-    tokcodec.encode_video(source, stream, **FAST)
+    tokcodec.encode_video(source, stream, **FULL)
     tokcodec.decode_video(stream, back, **FAST)
     assert times_of(back) == times_of(source) == [Fraction(t, 30) for t in pts]
     assert times_of(back, "audio") == times_of(source, "audio")
@@ -91,7 +92,7 @@ def test_variable_frame_rate_sound_rotation_and_aspect_survive(make_clip: MakeCl
     with VideoWriter(tmp_path / "t.mp4", turned) as writer:
         for i, frame in enumerate(moving_frames(5, 34, 50)):
             writer.write(frame, i)
-    tokcodec.encode_video(tmp_path / "t.mp4", tmp_path / "t.tokc", **FAST)
+    tokcodec.encode_video(tmp_path / "t.mp4", tmp_path / "t.tokc", **FULL)
     facts = edit.describe(tmp_path / "t.tokc")
     assert (facts["rotation"], facts["sample_aspect"], facts["frame_rate"]) == (90, "4/3", 25)
 
@@ -100,8 +101,8 @@ def test_span_of_the_source_and_of_the_stream_agree(make_clip: MakeClip, tmp_pat
     """--start and --duration pick the same frames in encode and decode, and both begin at 0."""
     source = with_sound(make_clip("v.mp4", moving_frames(80)), tmp_path / "s.mp4")
     cut, whole = tmp_path / "cut.tokc", tmp_path / "whole.tokc"
-    tokcodec.encode_video(source, cut, start_s=1.0, duration_s=0.5, **FAST)
-    tokcodec.encode_video(source, whole, **FAST)
+    tokcodec.encode_video(source, cut, start_s=1.0, duration_s=0.5, **FULL)
+    tokcodec.encode_video(source, whole, **FULL)
     assert edit.describe(cut)["frames"] == 15
     a, b = tmp_path / "a.mp4", tmp_path / "b.mp4"
     tokcodec.decode_video(cut, a, **FAST)
@@ -117,7 +118,7 @@ def test_span_of_the_source_and_of_the_stream_agree(make_clip: MakeClip, tmp_pat
 
 def test_open_stream_gives_the_frames_of_a_span(tmp_path: Path) -> None:
     source = lossless(tmp_path / "a.mkv", moving_frames(70))
-    tokcodec.encode_video(source, tmp_path / "a.tokc", **FAST)
+    tokcodec.encode_video(source, tmp_path / "a.tokc", **FULL)
     with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
         assert [entry.frames for entry in stream.chunks] == [33, 33, 4]
         everything = list(stream.frames())
@@ -132,7 +133,7 @@ def test_fewer_bits_at_once_equal_thinning_later(tmp_path: Path, k: int) -> None
     source = lossless(tmp_path / "a.mkv", moving_frames(40))
     at_once, full, later = (tmp_path / name for name in ("k.tokc", "full.tokc", "later.tokc"))
     tokcodec.encode_video(source, at_once, rate=Rate(token_bits=k), **FAST)
-    tokcodec.encode_video(source, full, **FAST)
+    tokcodec.encode_video(source, full, **FULL)
     tokcodec.thin(full, later, Rate(token_bits=k))
     assert at_once.read_bytes() == later.read_bytes()
     assert edit.describe(later)["token_bits"] == (k, k)
@@ -144,7 +145,7 @@ def test_targets_are_met_from_below(tmp_path: Path, share: float) -> None:
     noise = [rng.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(330)]
     source = lossless(tmp_path / "a.mkv", noise)
     full, sized, timed = (tmp_path / name for name in ("full.tokc", "sized.tokc", "timed.tokc"))
-    whole = tokcodec.encode_video(source, full, **FAST)
+    whole = tokcodec.encode_video(source, full, **FULL)
     target = int(share * whole.bytes)
     report = tokcodec.encode_video(source, sized, rate=Rate(size_bytes=target), **FAST)
     assert 0.97 * target <= report.bytes == sized.stat().st_size <= target
@@ -169,7 +170,7 @@ def test_targets_out_of_reach(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.y4m", "png/%04d.png"])
 def test_every_output_has_every_frame(tmp_path: Path, name: str) -> None:
-    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(36)), tmp_path / "a.tokc", **FAST)
+    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(36)), tmp_path / "a.tokc", **FULL)
     tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / name, **FAST)
     assert len(frames_of(tmp_path / name)) == 36
     with pytest.raises(TokcodecError, match="already"):
@@ -178,7 +179,7 @@ def test_every_output_has_every_frame(tmp_path: Path, name: str) -> None:
 
 
 def test_other_weights_are_named(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(2)), tmp_path / "a.tokc", **FAST)
+    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(2)), tmp_path / "a.tokc", **FULL)
     other = tmp_path / "other.safetensors"
     network = load_network(weights, "cpu", "float32")
     network.model.save(other, {"note": "other"})
@@ -193,7 +194,7 @@ def test_other_weights_are_named(tmp_path: Path, weights: Path, monkeypatch: pyt
 
 def test_salvage_plays_what_is_intact(tmp_path: Path) -> None:
     stream = tmp_path / "a.tokc"
-    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(99)), stream, **FAST)
+    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(99)), stream, **FULL)
     with tokcodec.open_stream(stream) as opened:
         middle = opened.chunks[1]
     data = bytearray(stream.read_bytes())
@@ -218,14 +219,14 @@ def test_bad_sources_leave_nothing(tmp_path: Path, make_clip: MakeClip) -> None:
     before = set(tmp_path.iterdir())
     for source in ("text.mp4", "empty.mp4", "headless.mp4", "absent.mp4"):
         with pytest.raises(VideoError, match=source) as caught:
-            tokcodec.encode_video(tmp_path / source, tmp_path / "out.tokc", **FAST)
+            tokcodec.encode_video(tmp_path / source, tmp_path / "out.tokc", **FULL)
         assert "\n" not in str(caught.value)
     with pytest.raises(TokcodecError, match="same file"):
-        tokcodec.encode_video(good, good, overwrite=True, **FAST)
+        tokcodec.encode_video(good, good, overwrite=True, **FULL)
     with pytest.raises(TokcodecError, match="no folder"):
-        tokcodec.encode_video(good, tmp_path / "no" / "out.tokc", **FAST)
+        tokcodec.encode_video(good, tmp_path / "no" / "out.tokc", **FULL)
     with pytest.raises(TokcodecError, match="is a folder"):
-        tokcodec.encode_video(good, tmp_path, overwrite=True, **FAST)
+        tokcodec.encode_video(good, tmp_path, overwrite=True, **FULL)
     with pytest.raises(BitstreamError, match=r"good\.mp4.*not a \.tokc"):
         tokcodec.decode_video(good, tmp_path / "out.mkv", **FAST)
     assert set(tmp_path.iterdir()) == before
@@ -236,7 +237,7 @@ def test_frames_too_large_for_the_format(tmp_path: Path, monkeypatch: pytest.Mon
     real = tokcodec.codec._header
     monkeypatch.setattr("tokcodec.codec._header", lambda info, net: real(dataclasses.replace(info, width=20000), net))
     with pytest.raises(TokcodecError, match="20000"):
-        tokcodec.encode_video(clip, tmp_path / "a.tokc", **FAST)
+        tokcodec.encode_video(clip, tmp_path / "a.tokc", **FULL)
 
 
 def test_full_disk_is_one_line_and_no_file(
@@ -268,7 +269,7 @@ def test_full_disk_is_one_line_and_no_file(
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(TokcodecError, match=r"a\.tokc: cannot write: No space left"):
-        tokcodec.encode_video(clip, tmp_path / "a.tokc", **FAST)
+        tokcodec.encode_video(clip, tmp_path / "a.tokc", **FULL)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4"]
 
 

@@ -109,16 +109,23 @@ span_options = shared(
     click.option("--duration", "duration_s", type=Seconds(), help="Take this much: seconds or HH:MM:SS."),
 )
 rate_options = shared(
-    click.option("--quality", type=click.IntRange(1, 8), help="1 (small) to 8 (best): eight bits of a token each."),
+    click.option(
+        "--quality", type=click.IntRange(1, 8), help="1 (small) to 8 (best): eight bits of a token each [default: 4]."
+    ),
     click.option("--bits", "token_bits", type=click.IntRange(1, 64), help="Bits kept of each token."),
     click.option("--bitrate", type=Amount(), help="Bits per second of the video, at most: 300k."),
     click.option("--target-size", type=Amount(), help="Bytes of the whole file, at most: 2M."),
 )
 
 
-def rate_of(quality: int | None, token_bits: int | None, bitrate: float | None, target_size: float | None) -> edit.Rate:
+def rate_of(
+    quality: int | None, token_bits: int | None, bitrate: float | None, target_size: float | None
+) -> edit.Rate | None:
+    """The rate the options name, None if they name none."""
     if sum(x is not None for x in (quality, token_bits, bitrate, target_size)) > 1:
         raise click.UsageError("give one of --quality, --bits, --bitrate and --target-size")
+    if quality is token_bits is bitrate is target_size is None:
+        return None
     return edit.Rate(
         token_bits=8 * quality if quality else token_bits,
         bits_per_s=bitrate,
@@ -192,7 +199,7 @@ def encode(
     """Encode a video (any file FFmpeg reads; - is stdin) to a .tokc stream (- is stdout)."""
     from tokcodec.codec import encode_video
 
-    rate = rate_of(quality, token_bits, bitrate, target_size)
+    rate = rate_of(quality, token_bits, bitrate, target_size) or edit.DEFAULT_RATE
     use_threads(threads)
     with progress_bar("encode") as progress:
         report = encode_video(
@@ -303,7 +310,7 @@ def thin(
 ) -> None:
     """Lower the rate of a stream by dropping bits of its tokens. Needs no network."""
     rate = rate_of(quality, token_bits, bitrate, target_size)
-    if rate == edit.Rate():
+    if rate is None:
         raise click.UsageError("give one of --quality, --bits, --bitrate and --target-size")
     show(edit.thin(source, target, rate, overwrite=force), target, as_json)
 
@@ -498,7 +505,7 @@ def batch(
     interrupted run goes on where it was; what fails is tried again, then listed at the end, with exit code 1.
     """
     rate = rate_of(quality, token_bits, bitrate, target_size)
-    if decode and (verify or delete_source or rate != edit.Rate()):
+    if decode and (verify or delete_source or rate is not None):
         raise click.UsageError("a rate, --verify and --delete-source are for streams, not for --decode")
     if ray is not None and jobs:
         raise click.UsageError("give one of --jobs and --ray")
@@ -509,7 +516,7 @@ def batch(
     settings = units.Settings(
         decode=decode,
         suffix=f".{to}" if decode else ".tokc",
-        rate=rate,
+        rate=rate or edit.DEFAULT_RATE,
         crf=crf,
         weights=None if weights is None else weights.absolute(),
         weights_sha256=None if decode else weights_sha256(find_weights(weights)),

@@ -22,7 +22,7 @@ import numpy as np
 
 from tokcodec import bitstream, output, video
 from tokcodec.bitstream import Chunk, Header
-from tokcodec.edit import Rate, Report, overlapping, reading, report, thin_stream
+from tokcodec.edit import DEFAULT_RATE, Rate, Report, overlapping, reading, report, thin_stream
 from tokcodec.errors import TokcodecError
 from tokcodec.network import Bits, Frames, Network, find_weights, load_network
 from tokcodec.pipeline import in_background
@@ -81,7 +81,7 @@ def encode_video(
     source: str | Path,
     target: str | Path,
     *,
-    rate: Rate | None = None,
+    rate: Rate = DEFAULT_RATE,
     weights: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -99,7 +99,7 @@ def encode_video(
     Args:
         source: any file FFmpeg reads; "-" reads stdin.
         target: the stream; "-" writes stdout. A file appears when it is whole.
-        rate: bits to spend; all K bits of each token if None.
+        rate: bits to spend; half of the 64 bits of each token by default, all of them with `Rate()`.
         weights: safetensors file; the released ones if None.
         device: "auto", "cpu" or "cuda".
         dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
@@ -114,18 +114,15 @@ def encode_video(
         VideoError: the source cannot be read.
         ModelError: the weights cannot be used.
         TokcodecError: the target cannot be written, or the rate cannot be met.
-        ValueError: the rate is out of range.
     """
-    started, rate = time.monotonic(), rate or Rate()
+    started = time.monotonic()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
         side = stack.enter_context(tempfile.TemporaryFile())
         wanted = side if span is None else None
         reader = stack.enter_context(video.VideoReader(source, start_s, duration_s, side=wanted, span=span))
         network = load_network(find_weights(weights), device, dtype)
-        token_bits = rate.token_bits or network.token_bits
-        if not 1 <= token_bits <= network.token_bits:
-            raise ValueError(f"token_bits must be 1 to {network.token_bits}, not {token_bits}")
+        token_bits = min(rate.token_bits or network.token_bits, network.token_bits)
         full = stack.enter_context(tempfile.TemporaryFile()) if rate.is_target else file
         info = reader.info
         try:

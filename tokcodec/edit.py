@@ -28,6 +28,7 @@ from safetensors.numpy import load_file, save_file
 from tokcodec import output
 from tokcodec.bitstream import Chunk, Entry, Header, Reader, Writer
 from tokcodec.errors import BitstreamError, TokcodecError
+from tokcodec.records import MAX_TOKEN_BITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Rate:
     """How much to spend; at most one attribute is set, none means all bits of every token.
 
     Attributes:
-        token_bits: bits kept of each token, 1 to 64.
+        token_bits: bits kept of each token, 1 to 64; all of them if there are fewer.
         bits_per_s: of the stream without its copied audio and so on; met from below.
         size_bytes: of the whole file; met from below.
     """
@@ -48,11 +49,16 @@ class Rate:
         given = [x for x in (self.token_bits, self.bits_per_s, self.size_bytes) if x is not None]
         if len(given) > 1 or any(x <= 0 for x in given):
             raise ValueError(f"a rate is one positive number, not {self}")
+        if self.token_bits is not None and self.token_bits > MAX_TOKEN_BITS:
+            raise ValueError(f"token_bits must be 1 to {MAX_TOKEN_BITS}, not {self.token_bits}")
 
     @property
     def is_target(self) -> bool:
         """Whether the sizes of the chunks decide the bits."""
         return self.token_bits is None and self != Rate()
+
+
+DEFAULT_RATE = Rate(token_bits=32)  # the middle of the quality scale
 
 
 @dataclasses.dataclass(frozen=True)
