@@ -5,7 +5,8 @@ setup_stamp="$setup_root/.venv/installed-${1:-plain}"
 setup_want=$(cat "$setup_root/pyproject.toml" "$setup_root/constraints.txt" | cksum)
 if [ "$(cat "$setup_stamp" 2>/dev/null)" != "$setup_want" ]; then
     echo "Setting up $setup_root/.venv (once) ..." >&2
-    [ -x "$setup_root/.venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$setup_root/.venv"
+    "$setup_root/.venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+        "${PYTHON:-python3}" -m venv --clear "$setup_root/.venv"
     "$setup_root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
         -c "$setup_root/constraints.txt" -e "$setup_root${1:+[$1]}" >&2
     echo "$setup_want" >"$setup_stamp"

@@ -218,3 +218,57 @@ def test_interrupt_leaves_nothing(
     assert child.returncode == code
     assert b"Traceback" not in err
     assert names(folder) == []
+
+
+def test_devices_and_links_are_not_replaced(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("in.mp4", moving_frames(2))
+    os.mkfifo(tmp_path / "pipe")
+    assert run("encode", "in.mp4", "pipe", "-f").code == 1
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "real.tokc").write_text("old")
+    (tmp_path / "link.tokc").symlink_to("real.tokc")
+    assert run("encode", "in.mp4", "link.tokc", "-f").code == 0
+    assert (tmp_path / "link.tokc").is_symlink()
+    assert run("verify", "real.tokc").code == 0
+
+
+def test_errors_name_the_file_the_user_named(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("in.mp4", moving_frames(2))
+    run("encode", "in.mp4", "good.tokc")
+    data = bytearray((tmp_path / "good.tokc").read_bytes())
+    with tokcodec.open_stream(tmp_path / "good.tokc") as stream:
+        data[stream.chunks[0].offset + 20] ^= 1
+    (tmp_path / "bad.tokc").write_bytes(data)
+    for sources in (["bad.tokc", "good.tokc"], ["good.tokc", "good.tokc", "bad.tokc"]):
+        assert run("concat", *sources, "all.tokc").err.startswith("tokcodec: bad.tokc: the CHNK record")
+    assert run("decode", "good.tokc", "out.avi").err.startswith("tokcodec: out.avi: cannot write avi")
+
+
+def test_full_stdout_is_one_line(weights: Path, make_clip: MakeClip) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    source = str(make_clip("in.mp4", moving_frames(2)))
+    with Path("/dev/full").open("wb") as full:
+        child = process(weights, "encode", source, "-", stdout=full, stderr=subprocess.PIPE)
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert err.decode() == "tokcodec: stdout: cannot write: No space left on device\n"
+
+
+def test_interrupt_ends_a_read_that_stalls(weights: Path, tmp_path: Path) -> None:
+    """Input from a pipe that gives a few frames and then nothing."""
+    header = b"YUV4MPEG2 W32 H32 F30:1 Ip A1:1 C420jpeg\n"
+    child = process(weights, "encode", "-", str(tmp_path / "a.tokc"), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdin is not None
+    child.stdin.write(header + (b"FRAME\n" + bytes(1536)) * 2000)
+    child.stdin.flush()
+    while not list(tmp_path.iterdir()):
+        assert child.poll() is None
+        time.sleep(0.02)
+    time.sleep(1)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=30) == 130
+    assert list(tmp_path.iterdir()) == []
+    child.stdin.close()
+    assert child.stderr is not None
+    child.stderr.close()

@@ -168,3 +168,38 @@ def test_damage_is_found_by_verify(tmp_path: Path) -> None:
         with pytest.raises(BitstreamError, match=r"a\.tokc: "):
             edit.verify(path)
         data[place] ^= 0x10
+
+
+def test_spans_are_exact_in_decimal_seconds(tmp_path: Path) -> None:
+    """0.1 s is no whole float: a chunk that ends there must not count as beyond it."""
+    path = make_stream(tmp_path / "a.tokc", [5, 5, 5], first_pts=0)  # 10 ticks a chunk, 0.2 s
+    with edit.reading(path) as reader:
+        assert edit.span_ticks(reader, 0.1, 0.2) == (5, 15)
+        assert edit.overlapping(reader, 0.0, 0.2) == [0]
+        assert edit.overlapping(reader, 0.2, 0.2) == [1]
+        assert edit.overlapping(reader, 0.1, 0.1 + 0.2) == [0, 1]
+
+
+def test_damaged_sound_is_one_error(
+    make_clip: MakeClip,
+    tmp_path: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TOKCODEC_WEIGHTS", str(weights))
+    stream = tmp_path / "a.tokc"
+    tokcodec.encode_video(with_sound(make_clip("v.mp4", moving_frames(34)), tmp_path / "s.mp4"), stream, device="cpu")
+    data = bytearray(stream.read_bytes())
+    data[data.index(b"PART") + 100] ^= 1
+    stream.write_bytes(data)
+    for work in (
+        lambda: tokcodec.decode_video(stream, tmp_path / "b.mp4", device="cpu"),
+        lambda: edit.trim(stream, tmp_path / "b.tokc", duration_s=1.0),
+        lambda: edit.verify(stream),
+    ):
+        with pytest.raises(BitstreamError, match=r"a\.tokc: the PART record"):
+            work()
+    assert capfd.readouterr().err == ""
+    report = tokcodec.decode_video(stream, tmp_path / "b.mp4", salvage=True, device="cpu")
+    assert (report.frames, report.damaged) == (34, 1)

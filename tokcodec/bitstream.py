@@ -9,8 +9,8 @@ This file needs neither torch nor av: a tool that wants the tokens of a stream n
 
 from __future__ import annotations
 
-import contextlib
 import io
+import logging
 import re
 import struct
 import threading
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 __all__ = ["SPACE_STRIDE", "TIME_STRIDE", "VERSION", "Chunk", "Entry", "Header", "Reader", "Writer", "latent_size"]
+
+log = logging.getLogger("tokcodec")
 
 VERSION = 1
 MAX_STREAMS_BYTES = 2**40
@@ -267,6 +269,7 @@ class Reader:
                 continue
             if kind in (HEAD, CHUNK, PART, INDEX, TRAILER):
                 raise BitstreamError(f"the index leaves out a {kind.decode()} record at byte {position}")
+            self._record(position)  # skipped, but not if it is damaged
             position += _FRAMING_BYTES + length
         if position != end:
             raise BitstreamError("the index is not aligned with the records")
@@ -359,14 +362,17 @@ class Reader:
                     continue
                 entries.append(Entry.of(chunk, offset, _FRAMING_BYTES + len(payload)))
             elif kind == STREAMS:
-                with contextlib.suppress(BitstreamError):
+                try:
                     self._open_streams(offset)
+                except BitstreamError:
+                    log.warning("the other streams (sound, subtitles) are cut off and left out")
         streams = self.streams()
         if streams is not None:
             try:
                 while streams[1].read(PART_BYTES):
                     pass
             except BitstreamError:  # the walk has counted the damage
+                log.warning("the other streams (sound, subtitles) are damaged and left out")
                 self._streams = None
         return entries
 

@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,15 +141,24 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def show(report: edit.Report, target: str, as_json: bool) -> None:
-    """The one line of a command that made a file. It goes to stderr where stdout carries the file itself."""
+def show(report: edit.Report, target: str, as_json: bool, source: str = "") -> None:
+    """The one line of a command that made or read a stream. It goes to stderr where stdout carries the file itself.
+
+    Args:
+        report: of the stream.
+        target: what was made; of `verify` nothing.
+        as_json: print JSON.
+        source: the stream, where it is not the target.
+    """
     if as_json:
-        line = json.dumps({"output": target} | dataclasses.asdict(report))
+        names = {key: name for key, name in (("input", source), ("output", target)) if name}
+        line = json.dumps(names | dataclasses.asdict(report))
     else:
         rate = f"{report.frames / report.seconds:.1f} frames/s" if report.seconds else ""
         damage = f", {report.damaged} damaged places" if report.damaged else ""
         line = (
-            f"{target}: {report.frames} frames, {report.bytes} bytes, {report.bpp:.4f} bpp, "
+            f"{target or source}: {report.frames} frames{f' from {source}' if source and target else ''}, "
+            f"{report.bytes} bytes, {report.bpp:.4f} bpp, "
             f"{report.kbps:.1f} kbit/s, {report.seconds:.1f} s, {rate}{damage}"
         )
     click.echo(line, err=target == "-")
@@ -269,7 +279,7 @@ def decode(
             overwrite=force,
             progress=progress,
         )
-    show(report, target, as_json)
+    show(report, target, as_json, source)
 
 
 @cli.command()
@@ -290,7 +300,7 @@ def info(source: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(source: Path, as_json: bool) -> None:
     """Check every byte of a stream: checksums, and that all tokens decode."""
-    show(edit.verify(source), str(source), as_json)
+    show(edit.verify(source), "", as_json, str(source))
 
 
 @cli.command()
@@ -572,7 +582,8 @@ def batch(
 def main() -> None:
     """Entry point: the one place that turns errors into a line and an exit code."""
     logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that partial files are removed
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that partial files are removed
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         code = cli.main(standalone_mode=False) or 0
     except TokcodecError as error:
@@ -590,9 +601,16 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("tokcodec: interrupted", err=True)
         code = 130
-    except BrokenPipeError:  # whoever read our stdout has gone
+    except SystemExit as stop:  # by a signal
+        code = int(stop.code or 0)
+    except OSError as error:  # of stdout: every other file has a name in its own error
+        if not isinstance(error, BrokenPipeError):  # then whoever read it had enough
+            click.echo(f"tokcodec: {error.filename or 'stdout'}: {error.strerror or error}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    if any(thread.name.startswith("tokcodec") for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(code)  # all files are in order, but a thread sits in a read that may never return
     sys.exit(code)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -22,7 +21,17 @@ import numpy as np
 
 from tokcodec import bitstream, output, video
 from tokcodec.bitstream import Chunk, Header
-from tokcodec.edit import DEFAULT_RATE, Rate, Report, overlapping, reading, report, thin_stream
+from tokcodec.edit import (
+    DEFAULT_RATE,
+    Rate,
+    Report,
+    checked_streams,
+    overlapping,
+    reading,
+    report,
+    span_ticks,
+    thin_stream,
+)
 from tokcodec.errors import TokcodecError
 from tokcodec.network import Bits, Frames, Network, find_weights, load_network
 from tokcodec.pipeline import in_background
@@ -41,7 +50,7 @@ class _Group(NamedTuple):
 
 
 def _groups(reader: video.VideoReader, group: int) -> Generator[_Group, None, None]:
-    """Cut a video into groups of chunks: whole groups, then the whole chunks left, then the rest."""
+    """Cut a video into groups of chunks: whole groups, then the whole chunks left, then the rest. Closes it."""
     frames: list[Frames] = []
     times: list[int] = []
 
@@ -56,16 +65,17 @@ def _groups(reader: video.VideoReader, group: int) -> Generator[_Group, None, No
         del frames[: count * length], times[: count * length]
         return taken
 
-    for frame, pts in reader:
-        if len(frames) == group * CHUNK_FRAMES:
-            yield take(group, CHUNK_FRAMES, pts)
-        frames.append(frame)
-        times.append(pts)
-    after = times[-1] + max(1, reader.last_duration)
-    if len(frames) >= CHUNK_FRAMES:
-        yield take(len(frames) // CHUNK_FRAMES, CHUNK_FRAMES, after)
-    if frames:
-        yield take(1, len(frames), after)
+    with reader:
+        for frame, pts in reader:
+            if len(frames) == group * CHUNK_FRAMES:
+                yield take(group, CHUNK_FRAMES, pts)
+            frames.append(frame)
+            times.append(pts)
+        after = times[-1] + max(1, reader.last_duration)
+        if len(frames) >= CHUNK_FRAMES:
+            yield take(len(frames) // CHUNK_FRAMES, CHUNK_FRAMES, after)
+        if frames:
+            yield take(1, len(frames), after)
 
 
 _Coded = tuple[Bits, tuple[int, ...], int]  # of a chunk: bits [K, t, h, w], timestamps, duration of the last frame
@@ -120,7 +130,7 @@ def encode_video(
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
         side = stack.enter_context(tempfile.TemporaryFile())
         wanted = side if span is None else None
-        reader = stack.enter_context(video.VideoReader(source, start_s, duration_s, side=wanted, span=span))
+        reader = video.VideoReader(source, start_s, duration_s, side=wanted, span=span)
         network = load_network(find_weights(weights), device, dtype)
         token_bits = min(rate.token_bits or network.token_bits, network.token_bits)
         full = stack.enter_context(tempfile.TemporaryFile()) if rate.is_target else file
@@ -217,8 +227,9 @@ class Stream:
             BitstreamError: a chunk is damaged.
             ModelError: the weights are not the stream's.
         """
-        begin, end = span_ticks(self._reader, start_s, end_s)
-        wanted = overlapping(self._reader, start_s, None if end_s is None else end_s - start_s)
+        duration_s = None if end_s is None else end_s - start_s
+        begin, end = span_ticks(self._reader, start_s, duration_s)
+        wanted = overlapping(self._reader, start_s, duration_s)
         network, header = self._network(), self.header
         for group in self._groups(wanted, network):
             clips = network.decode(
@@ -271,14 +282,6 @@ def open_stream(
         yield Stream(reader, lambda: load_network(find_weights(weights, sha256), device, dtype))
 
 
-def span_ticks(reader: bitstream.Reader, start_s: float, end_s: float | None) -> tuple[int, int]:
-    """A span in seconds from the first frame to [begin, end) in ticks of the stream's own clock."""
-    time_base, origin = reader.header.time_base, reader.index[0].first_pts
-    begin = origin + math.ceil(Fraction(start_s) / time_base)
-    end = reader.index[-1].end_pts if end_s is None else origin + math.ceil(Fraction(end_s) / time_base)
-    return begin, end
-
-
 def decode_video(
     source: str | Path,
     target: str | Path,
@@ -311,10 +314,10 @@ def decode_video(
         start_s: where to begin, in seconds from the first frame; the first frame then becomes time 0.
         duration_s: how much to decode; None for all.
         overwrite: replace a target that exists.
-        progress: called once a chunk with frames done, bytes of the stream, frames in all, pixels a frame.
+        progress: called once a chunk with frames done, their share of the bytes, frames in all, pixels a frame.
 
     Returns:
-        The stream's report; `frames` counts those that were decoded.
+        A report of the chunks that were read; `frames` counts those that were written.
 
     Raises:
         BitstreamError: the source is no stream, or damaged (without `salvage`).
@@ -328,12 +331,15 @@ def decode_video(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(reading(Path(source), salvage))
         header = reader.header
-        if str(target) == "-":
-            place: str | Path = "-"
-        elif "%" in Path(target).name:
-            place = stack.enter_context(output.replacing_pattern(Path(target), overwrite))
-        else:
-            place = stack.enter_context(output.replacing(Path(target), [Path(source)], overwrite))
+        wanted = overlapping(reader, start_s, duration_s)
+        format: str | None = stdout_format
+        place: str | Path = "-"
+        if str(target) != "-":
+            format = video.kind_of(Path(target))
+            if video.is_pattern(Path(target)):
+                place = stack.enter_context(output.replacing_pattern(Path(target), overwrite))
+            else:
+                place = stack.enter_context(output.replacing(Path(target), [Path(source)], overwrite))
         network = load_network(find_weights(weights, header.weights_sha256), device, dtype)
         frames = in_background(Stream(reader, lambda: network).frames(start_s, end_s), depth=CHUNK_FRAMES)
         stack.enter_context(contextlib.closing(frames))
@@ -341,9 +347,9 @@ def decode_video(
         if first is None:
             raise TokcodecError(f"{source}: no frames from {start_s:g} s")
         shift = -first[1] if start_s > 0 else 0
-        streams = reader.streams()
+        streams = checked_streams(reader)
         if streams is not None and (start_s > 0 or end_s is not None):
-            begin, end = (ticks * header.time_base for ticks in span_ticks(reader, start_s, end_s))
+            begin, end = (ticks * header.time_base for ticks in span_ticks(reader, start_s, duration_s))
             part = stack.enter_context(tempfile.TemporaryFile())
             name = video.cut_streams([(*streams, begin, end, shift * header.time_base)], part)
             streams = None if name is None else (name, part)
@@ -351,17 +357,19 @@ def decode_video(
             video.VideoWriter(
                 place,
                 _video_info(header),
-                format=stdout_format if place == "-" else None,
+                format=format,
                 lossless=lossless,
                 crf=crf,
                 side=None if streams is None else (streams[1], streams[0]),
+                name="stdout" if place == "-" else str(target),
             )
         )
-        total, count = sum(entry.frames for entry in reader.index), 0
+        index = [reader.index[i] for i in wanted]
+        size = reader.bytes if len(index) == len(reader.index) else sum(entry.bytes for entry in index)
+        total, count = sum(entry.frames for entry in index), 0
         for frame, pts, duration in itertools.chain([first], frames):
             writer.write(frame, pts + shift, duration)
             count += 1
             if progress and count % CHUNK_FRAMES == 0:
-                progress(count, reader.bytes, total, header.width * header.height)
-    whole = report(header, reader.index, reader.bytes, started, reader.damaged)
-    return dataclasses.replace(whole, frames=count)
+                progress(count, size * count // total, total, header.width * header.height)
+    return dataclasses.replace(report(header, index, size, started, reader.damaged), frames=count)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import logging
 import math
 import shutil
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -22,13 +22,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from tokcodec import output
 from tokcodec.bitstream import Chunk, Entry, Header, Reader, Writer
 from tokcodec.errors import BitstreamError, TokcodecError
-from tokcodec.records import MAX_TOKEN_BITS
+from tokcodec.records import MAX_TOKEN_BITS, ticks_of
+
+log = logging.getLogger("tokcodec")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +118,23 @@ def report(header: Header, index: Sequence[Entry], size_bytes: int, started: flo
 
 @contextlib.contextmanager
 def _opened(source: Path) -> Iterator[BinaryIO]:
-    """A seekable file; stdin is copied to a temporary one."""
-    if str(source) != "-":
-        with source.open("rb") as file:
-            yield file
-    else:
-        with tempfile.TemporaryFile() as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-            yield file
+    """A seekable file; stdin and pipes are copied to a temporary one."""
+    with contextlib.ExitStack() as stack:
+        file: BinaryIO = sys.stdin.buffer if str(source) == "-" else stack.enter_context(source.open("rb"))
+        if str(source) == "-" or not file.seekable():
+            spool = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(file, spool)
+            file = spool
+        yield file
+
+
+def _named(source: Path, error: BitstreamError) -> BitstreamError:
+    """The error with the name of its stream before it, unless it bears one already."""
+    if getattr(error, "has_name", False):
+        return error
+    named = type(error)(f"{source}: {error}")
+    named.has_name = True  # type: ignore[attr-defined]
+    return named
 
 
 @contextlib.contextmanager
@@ -146,7 +156,7 @@ def reading(source: Path, salvage: bool = False) -> Iterator[Reader]:
                 raise BitstreamError("no intact chunk" if salvage else "no frames")
             yield reader
     except BitstreamError as error:
-        raise type(error)(f"{source}: {error}") from error
+        raise _named(source, error) from error
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise TokcodecError(f"{source}: {error.strerror}") from error
 
@@ -191,10 +201,22 @@ def verify(source: Path) -> Report:
     with reading(source) as reader:
         for chunk in chunks_of(reader):
             chunk.bits(reader.header)
-        streams = reader.streams()
-        while streams is not None and streams[1].read(1 << 20):
-            pass
+        checked_streams(reader)
         return report(reader.header, reader.index, reader.bytes, started)
+
+
+def checked_streams(reader: Reader) -> tuple[str, BinaryIO] | None:
+    """The other streams, read through once: FFmpeg is no place for their damage to come to light.
+
+    Raises:
+        BitstreamError: a part of them is damaged.
+    """
+    streams = reader.streams()
+    if streams is not None:
+        while streams[1].read(1 << 20):
+            pass
+        streams[1].seek(0)
+    return streams
 
 
 def _length(streams: tuple[str, BinaryIO] | None) -> int:
@@ -320,30 +342,40 @@ def trim(
         wanted = overlapping(reader, start_s, duration_s)
         if not wanted:
             raise TokcodecError(f"{source}: no frames in the span")
-        part = _Part(reader, wanted, -reader.index[wanted[0]].first_pts)
+        part = _Part(source, reader, wanted, -reader.index[wanted[0]].first_pts)
         index, size = _join(file, reader.header, [part])
         return report(reader.header, index, size, started)
 
 
 def overlapping(reader: Reader, start_s: float, duration_s: float | None) -> list[int]:
-    """Which chunks have a frame in [start_s, start_s + duration_s), in seconds after the first frame."""
-    time_base, origin = reader.header.time_base, reader.index[0].first_pts
-    begin = origin + Fraction(start_s) / time_base
-    end = math.inf if duration_s is None else begin + Fraction(duration_s) / time_base
+    """Which chunks have a part in [start_s, start_s + duration_s), in seconds after the first frame."""
+    begin, end = span_ticks(reader, start_s, duration_s)
     return [i for i, entry in enumerate(reader.index) if entry.end_pts > begin and entry.first_pts < end]
+
+
+def span_ticks(reader: Reader, start_s: float, duration_s: float | None) -> tuple[int, int]:
+    """[start_s, start_s + duration_s) in seconds after the first frame to [begin, end) ticks of the stream's clock."""
+    time_base, origin = reader.header.time_base, reader.index[0].first_pts
+    begin = origin + ticks_of(start_s, time_base)
+    end = reader.index[-1].end_pts if duration_s is None else origin + ticks_of(start_s + duration_s, time_base)
+    return begin, end
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
     """Consecutive chunks of a stream and the ticks by which they move."""
 
+    source: Path
     reader: Reader
     chunks: list[int]
     shift: int
 
     def moved(self) -> Iterator[Chunk]:
         for i in self.chunks:
-            chunk = self.reader.read_chunk(i)
+            try:
+                chunk = self.reader.read_chunk(i)
+            except BitstreamError as error:
+                raise _named(self.source, error) from error
             yield dataclasses.replace(chunk, pts=tuple(pts + self.shift for pts in chunk.pts))
 
     def span(self) -> tuple[Fraction, Fraction, Fraction]:
@@ -358,7 +390,14 @@ class _Part:
 def _join(file: BinaryIO, header: Header, parts: list[_Part]) -> tuple[list[Entry], int]:
     """Write the parts one after another, their other streams with them."""
     chunks = (chunk for part in parts for chunk in part.moved())
-    cuts = [(*streams, *part.span()) for part in parts if (streams := part.reader.streams()) is not None]
+    cuts = []
+    for part in parts:
+        try:
+            streams = checked_streams(part.reader)
+        except BitstreamError as error:
+            raise _named(part.source, error) from error
+        if streams is not None:
+            cuts.append((*streams, *part.span()))
     if not cuts:
         return _write(file, header, chunks, None)
     from tokcodec.video import cut_streams  # FFmpeg is needed only where there are other streams
@@ -391,7 +430,7 @@ def concat(sources: Sequence[Path], target: str | Path, *, overwrite: bool = Fal
                 if field.name not in ("chunk_frames", "frame_rate") and ours != first:
                     raise TokcodecError(f"{source}: its {field.name} is not that of {sources[0]}")
             shift = end - reader.index[0].first_pts
-            parts.append(_Part(reader, list(range(len(reader.index))), shift))
+            parts.append(_Part(source, reader, list(range(len(reader.index))), shift))
             end = reader.index[-1].end_pts + shift
         file = stack.enter_context(output.writing(target, list(sources), overwrite))
         index, size = _join(file, widest, parts)
@@ -420,6 +459,8 @@ def export_tokens(source: Path, target: Path, *, overwrite: bool = False) -> Rep
         raise TokcodecError(f"{target}: tokens are exported to .npz or .safetensors")
     with reading(source) as reader, output.replacing(target, [source], overwrite) as partial:
         header = reader.header
+        if reader.streams() is not None:
+            log.warning("%s: the other streams (sound, subtitles) are not exported", source)
         grids = [header.bits_shape(e.frames, e.token_bits) for e in reader.index]
         length, most = sum(t for _, t, _, _ in grids), max(k for k, _, _, _ in grids)
         bits = np.zeros((length, *grids[0][2:], most), np.bool_)
@@ -443,7 +484,7 @@ def export_tokens(source: Path, target: Path, *, overwrite: bool = False) -> Rep
         if target.suffix.lower() == ".npz":
             np.savez_compressed(partial, allow_pickle=False, **arrays)
         else:
-            save_file(arrays, partial)
+            partial.write_bytes(save(arrays))
         return report(header, reader.index, reader.bytes, started)
 
 
@@ -478,8 +519,10 @@ def _load_arrays(source: Path) -> dict[str, NDArray[Any]]:
             return dict(load_file(source))
         with np.load(source, allow_pickle=False) as file:
             return {name: file[name] for name in ("bits", "chunks", "pts", "durations", "header")}
-    except (OSError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
-        raise TokcodecError(f"{source}: cannot read arrays: {error}") from error
+    except KeyError:
+        raise
+    except Exception as error:  # a damaged archive fails in a dozen ways inside zipfile, zlib and NumPy
+        raise TokcodecError(f"{source}: cannot read arrays: {str(error) or type(error).__name__}") from error
 
 
 def _chunks_from(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +24,8 @@ def check_target(target: Path, sources: list[Path], overwrite: bool) -> None:
             raise TokcodecError(f"{target}: output is the same file as input")
     if target.is_dir():
         raise TokcodecError(f"{target}: is a folder")
+    if target.exists() and not target.is_file():
+        raise TokcodecError(f"{target}: is a device or a pipe; write to - instead")
     if target.exists() and not overwrite:
         raise TokcodecError(f"{target}: exists already; -f overwrites it")
     if not target.parent.is_dir():
@@ -44,8 +45,9 @@ def replacing(target: Path, sources: list[Path], overwrite: bool = False) -> Ite
         TokcodecError: the target is refused (`check_target`) or its folder cannot be written.
     """
     check_target(target, sources, overwrite)
+    real = target.resolve()  # a link stays one, and what it names is replaced
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f".partial{target.suffix}", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{real.stem}.", suffix=f".partial{target.suffix}", dir=real.parent)
         os.close(handle)
         umask = os.umask(0)
         os.umask(umask)
@@ -55,7 +57,7 @@ def replacing(target: Path, sources: list[Path], overwrite: bool = False) -> Ite
     partial = Path(name)
     try:
         yield partial
-        os.replace(partial, target)
+        os.replace(partial, real)
     except OSError as error:
         raise TokcodecError(f"{target}: cannot write: {error.strerror or error}") from error
     finally:
@@ -70,8 +72,13 @@ def writing(target: str | Path, sources: list[Path], overwrite: bool = False) ->
         TokcodecError: as `replacing`; also when a write fails, as on a full disk.
     """
     if str(target) == "-":
-        with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:
-            yield file
+        try:
+            with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:
+                yield file
+        except BrokenPipeError:  # whoever read has enough: not an error to tell
+            raise
+        except OSError as error:
+            raise TokcodecError(f"stdout: cannot write: {error.strerror or error}") from error
     else:
         with replacing(Path(target), sources, overwrite) as partial, partial.open("wb") as file:
             yield file
@@ -81,7 +88,7 @@ def writing(target: str | Path, sources: list[Path], overwrite: bool = False) ->
 def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
     """As `replacing`, for a numbered set of files such as `frames/%05d.png`.
 
-    The files are written to a temporary folder and moved to the pattern's folder, made if absent.
+    The files are written to a temporary folder inside the pattern's folder, which is made if absent, and moved up.
 
     Raises:
         TokcodecError: the folder holds such files already and `overwrite` is not set, or cannot be written.
@@ -89,17 +96,17 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
     folder = pattern.parent
     if folder.is_dir() and not overwrite and any(folder.glob(f"*{pattern.suffix}")):
         raise TokcodecError(f"{folder}: holds {pattern.suffix} files already; -f overwrites them")
+    made = not folder.exists()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial.", dir=folder.parent))
-    except OSError as error:
-        raise TokcodecError(f"{folder}: cannot write: {error.strerror}") from error
-    try:
-        yield partial / pattern.name
-        folder.mkdir(exist_ok=True)
-        for file in partial.iterdir():
-            os.replace(file, folder / file.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as partial:
+            yield Path(partial) / pattern.name
+            for file in Path(partial).iterdir():
+                os.replace(file, folder / file.name)
+        made = False
     except OSError as error:
         raise TokcodecError(f"{folder}: cannot write: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()

@@ -9,13 +9,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _END = object()
+_PATIENCE_S = 2.0  # with a thread that is stuck in a read, when the work is given up
 
 
 def in_background(items: Generator[T, None, None], depth: int = 1) -> Generator[T, None, None]:
     """Yield the items in order while a thread prepares the next ones.
 
     Args:
-        items: runs wholly in the thread, its cleanup included. An error it raises is raised here.
+        items: runs wholly in the thread, its cleanup included; so it should own what it reads. An error it raises
+            is raised here.
         depth: how many finished items may wait. Memory holds depth + 2: one here, one in the making.
     """
     ready: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(depth)
@@ -54,4 +56,4 @@ def in_background(items: Generator[T, None, None], depth: int = 1) -> Generator[
             yield item  # type: ignore[misc]
     finally:
         stopped.set()
-        thread.join()
+        thread.join(_PATIENCE_S)

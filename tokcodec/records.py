@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -31,6 +32,12 @@ MAX_TICKS = 2**62  # size of a timestamp
 _HEAD = struct.Struct("<HHHBB6I4B32s")
 _CHUNK = struct.Struct("<HBB")
 HEAD_BYTES = _HEAD.size
+
+
+def ticks_of(time_s: float, time_base: Fraction) -> int:
+    """Seconds to the first tick not before them, give or take the rounding of timestamps to 1 ms; .1 is 1/10."""
+    ticks = Fraction(time_s).limit_denominator(1_000_000) / time_base
+    return math.ceil(ticks - min(Fraction(1, 2), Fraction(1, 2000) / time_base))
 
 
 def latent_size(frames: int, height: int, width: int) -> tuple[int, int, int]:

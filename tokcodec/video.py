@@ -37,6 +37,7 @@ from av.stream import Disposition, Stream
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from tokcodec.errors import VideoError
+from tokcodec.records import ticks_of
 
 log = logging.getLogger("tokcodec")
 
@@ -265,9 +266,7 @@ class VideoReader:
         return min((Fraction(s.start_time or 0) * (s.time_base or 0) for s in streams), default=Fraction(0))
 
     def _ticks(self, time_s: float) -> int:
-        """Seconds to the first tick not before them, give or take the rounding of timestamps to 1 ms."""
-        ticks = Fraction(time_s).limit_denominator(1_000_000) / self._time_base  # .1 is 1/10
-        return math.ceil(ticks - min(Fraction(1, 2), Fraction(1, 2000) / self._time_base))
+        return ticks_of(time_s, self._time_base)
 
     def _seek(self, begin: int) -> None:
         """Put the demuxer where decoding reaches the first wanted frame: on a key frame before it."""
@@ -471,6 +470,7 @@ class VideoWriter:
         crf: float = 12.0,
         side: tuple[BinaryIO, str] | None = None,
         threads: int = 0,
+        name: str = "",
     ) -> None:
         """Open the target and write its header.
 
@@ -483,20 +483,17 @@ class VideoWriter:
             side: what VideoReader put aside (file, format), to be written along; what the target does not
                 take is dropped with a warning.
             threads: to encode with; 0 lets FFmpeg choose.
+            name: what messages call the target, if not its path.
 
         Raises:
             VideoError: the target cannot be written. Every other method raises it too.
             ValueError: options that do not fit together.
         """
         path = "" if not isinstance(target, (str, Path)) or target == "-" else str(target)
-        self.name = path or ("stdout" if target == "-" else str(getattr(target, "name", "output")))
-        kind = format or Path(path).suffix[1:].lower()
-        if kind not in TARGETS:
-            raise VideoError(f"{self.name}: cannot write {kind or 'this'} files, only {', '.join(TARGETS)}")
+        self.name = name or path or ("stdout" if target == "-" else str(getattr(target, "name", "output")))
+        kind = format or kind_of(Path(path), self.name)
         if lossless and kind != "mkv":
             raise ValueError(f"lossless video is written to mkv, not to {kind}")
-        if kind == "png" and not re.search(r"%0?\d*d", path):
-            raise VideoError(f"{self.name}: images need a number in their name, such as frame-%05d.png")
         muxer, encoder, pixel_format = TARGETS[kind]
         if lossless:
             encoder, pixel_format = "ffv1", "bgr0"
@@ -612,6 +609,29 @@ class VideoWriter:
             self._container.mux_one(packet)
 
 
+def kind_of(path: Path, name: str = "") -> str:
+    """Which of TARGETS a path means, by its suffix.
+
+    Args:
+        path: of a file, or a pattern of images.
+        name: what the message calls it, if not its path.
+
+    Raises:
+        VideoError: none.
+    """
+    kind = path.suffix[1:].lower()
+    if kind not in TARGETS:
+        raise VideoError(f"{name or path}: cannot write {kind or 'this'} files, only {', '.join(TARGETS)}")
+    if kind == "png" and not is_pattern(path):
+        raise VideoError(f"{name or path}: images need a number in their name, such as frame-%05d.png")
+    return kind
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path stands for numbered images, as frames/%05d.png does."""
+    return path.suffix.lower() == ".png" and bool(re.search(r"%0?\d*d", path.name))
+
+
 def cut_streams(parts: Sequence[tuple[str, BinaryIO, Fraction, Fraction, Fraction]], target: BinaryIO) -> str | None:
     """Cut and join what VideoReader put aside; the packets stay as they are.
 
@@ -635,9 +655,9 @@ def cut_streams(parts: Sequence[tuple[str, BinaryIO, Fraction, Fraction, Fractio
             source = stack.enter_context(av.open(file, "r", format=_safe_format(format)))
             if copy is None:
                 copy = _Copy(source.streams, output, "other streams")
-                codecs = [stream.name for stream in source.streams]
-            elif [stream.name for stream in source.streams] != codecs:
-                log.warning("other streams: those of a later part are of other kinds and are dropped")
+                kinds = [_kind(stream) for stream in source.streams]
+            elif [_kind(stream) for stream in source.streams] != kinds:
+                log.warning("other streams: those of a later part differ in codec or layout and are dropped")
                 continue
             for packet in source.demux():
                 if packet.pts is not None and begin_s <= packet.pts * packet.time_base < end_s:
@@ -731,6 +751,13 @@ def _y4m_marks(width: int, height: int, rate: Fraction, aspect: Fraction, full_r
     header += f"A{aspect.numerator}:{aspect.denominator} C420jpeg XYSCSS=420JPEG "
     header += f"XCOLORRANGE={'FULL' if full_range else 'LIMITED'}\n"
     return itertools.chain([header.encode() + b"FRAME\n"], itertools.repeat(b"FRAME\n"))
+
+
+def _kind(stream: Stream) -> tuple[object, ...]:
+    """What must agree for packets of one stream to go on in another."""
+    context: Any = stream.codec_context
+    sound = (context.sample_rate, context.layout.name) if stream.type == "audio" else ()
+    return stream.type, stream.name, bytes(context.extradata or b"") if context is not None else b"", *sound
 
 
 def _title(stream: Stream) -> str:
