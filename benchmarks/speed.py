@@ -19,6 +19,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.codecs import MODES
 from benchmarks.run import machine, versions
 from benchmarks.tools import Tools, find_tools, run
 from tokcodec.codec import CHUNK_FRAMES
@@ -120,7 +121,7 @@ def main(clip: Path, out: Path, sizes: str, dtypes: str, device: str, frames: in
             scaled(tools, clip, "180p", count, video)
             note("memory", "180p", "auto", count, file_to_file(tools, video, count, device, "auto"))
             video.unlink()
-    result = {"clip": clip.name, "machine": machine(1), "versions": versions(tools, []), "runs": runs}
+    result = {"clip": clip.name, "machine": machine(1), "versions": versions(tools, [MODES["tokcodec"]]), "runs": runs}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
 
