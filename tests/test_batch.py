@@ -366,6 +366,25 @@ def command(weights: Path, *args: object) -> list[str]:
     return [*argv, "--device", "cpu", "--dtype", "float32", "--threads", "1", "--json"]
 
 
+@pytest.mark.parametrize("old", [{}, {"bytes": 12345678901234567890}])
+def test_a_record_cut_off_by_a_kill_still_says_that_a_batch_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: dict[str, int]
+) -> None:
+    claim = Tree(str(tmp_path)).claim("a.tokc")
+    claim.write(old)
+    size = (tmp_path / ".tokcodec" / "a.tokc.json").stat().st_size
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "ftruncate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        claim.write({"bytes": 1})
+    assert (tmp_path / ".tokcodec" / "a.tokc.json").stat().st_size >= size
+    claim.release()
+    assert Tree(str(tmp_path)).claim("a.tokc").record is not None
+
+
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 

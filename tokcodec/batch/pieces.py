@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tokcodec import bitstream, output, video
 from tokcodec.codec import CHUNK_FRAMES, encode_video
-from tokcodec.edit import Rate, Report, reading, report, thin_stream
+from tokcodec.edit import Rate, Report, chunks_of, reading, report, thin_stream
 from tokcodec.errors import TokcodecError
 from tokcodec.network import Network
 
@@ -103,8 +103,8 @@ def join(source: Path, pieces: Sequence[Path], target: Path, *, rate: Rate) -> R
         full = stack.enter_context(tempfile.TemporaryFile()) if rate.is_target else file
         writer = bitstream.Writer(full, header)
         for reader in readers:
-            for i in range(len(reader)):
-                writer.write_chunk(reader.read_chunk(i))
+            for chunk in chunks_of(reader):
+                writer.write_chunk(chunk)
         with video.VideoReader(source, side=side) as whole:
             whole.skip()
             if whole.side_format:

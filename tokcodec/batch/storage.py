@@ -163,8 +163,13 @@ class Claim:
 
     def write(self, record: Record) -> None:
         """Replace the record."""
+        text = json.dumps(record).encode()
         with _errors(self._path):
-            self._system.pipe_file(self._path, json.dumps(record).encode())
+            if self._handle is None:
+                self._system.pipe_file(self._path, text)
+            else:  # over the old one, never empty in between: a kill there would look as if no batch had begun
+                os.pwrite(self._handle, text, 0)
+                os.ftruncate(self._handle, len(text))
         self.record = record
 
     def release(self) -> None:
