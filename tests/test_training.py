@@ -36,7 +36,7 @@ from tokcodec.training.losses import (
     lecam,
     reconstruction_loss,
 )
-from tokcodec.training.optim import MuonAdamW
+from tokcodec.training.optim import Muon, MuonAdamW, as_matrix, orthogonal
 from tokcodec.training.train import Judge, run
 from tokcodec.training.trainer import Trainer, TrainSettings, lr_scale
 
@@ -340,18 +340,51 @@ def test_learning_rate_schedule() -> None:
 def test_muon_moves_kernels_in_place_and_adamw_the_rest() -> None:
     model = Tokenizer(TINY)
     optimizer = MuonAdamW(dict(model.named_parameters()), muon_lr=0.01, adam_lr=0.001)
-    assert all(kernel.data_ptr() == matrix.data_ptr() for kernel, matrix in optimizer.kernels)
+    (group,) = optimizer.muon.param_groups
+    kernels = {id(kernel) for kernel in group["params"]}
+    assert len(kernels) > 10
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
         p.grad = torch.randn_like(p)
     optimizer.step(1.0)
     moved = {name: (p - before[name]).square().mean().sqrt().item() for name, p in model.named_parameters()}
-    kernels = {id(kernel) for kernel, _ in optimizer.kernels}
     for name, p in model.named_parameters():
         assert moved[name] == pytest.approx(0.002 if id(p) in kernels else 0.001, rel=0.35), name
     assert "encoder.down.weight" in moved
     optimizer.zero_grad()
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_muon_takes_the_steps_of_torchs_muon() -> None:
+    """Which rounds to bfloat16 within its Newton-Schulz steps: hence the tolerance."""
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(16, 8, 3, 3, 3).to(memory_format=torch.channels_last_3d))
+    matrix = nn.Parameter(as_matrix(kernel.detach()).clone())
+    ours = Muon([kernel], lr=0.1)
+    reference = torch.optim.Muon(
+        [matrix], lr=0.1, weight_decay=0.01, momentum=0.95, ns_steps=5, adjust_lr_fn="match_rms_adamw"
+    )
+    start = matrix.detach().clone()
+    for _ in range(3):
+        kernel.grad = torch.randn_like(kernel)
+        matrix.grad = as_matrix(kernel.grad)
+        ours.step()
+        reference.step()
+    moved = as_matrix(kernel.detach()) - start
+    expected = matrix.detach() - start
+    assert kernel.is_contiguous(memory_format=torch.channels_last_3d)
+    assert (moved - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((24, 200), 24), ((200, 24), 24), ((32, 100), 3)])
+def test_newton_schulz_on_the_gram_matrix_is_newton_schulz(shape: tuple[int, int], rank: int) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape[0], rank) @ torch.randn(rank, shape[1]) + 1e-3 * torch.randn(shape)
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    assert (orthogonal(matrix) - x).norm() < 1e-3 * x.norm()
 
 
 # draws
@@ -390,6 +423,18 @@ def test_clips_are_whole_crops_of_one_segment_in_order() -> None:
     assert flips == {False, True}
     assert (min(tops), max(tops)) == (0, 8)
     assert segments == {False, True}
+
+
+def test_a_share_of_the_clips_is_scaled_down() -> None:
+    """These segments are ramps of slope 2: at half the size their slope is 4."""
+    ramp = np.broadcast_to(2 * np.arange(64, dtype=np.uint8)[:, None], (1, 9, 64, 64, 3))
+    for share, least, most in ((0.0, 0.0, 0.0), (0.5, 0.35, 0.65), (1.0, 0.9, 1.0)):
+        sampler = ClipSampler([ramp], 32, 0, shrink_share=share)
+        clips = [sampler.clip(step, 0, 5).astype(float) for step in range(100)]
+        slopes = np.array([np.abs(np.diff(clip[:, :, 8:-8], axis=2)).mean() for clip in clips])
+        assert least <= (slopes > 2.05).mean() <= most, share
+        assert slopes.max() <= 4.05
+    assert slopes.max() > 3.5
 
 
 def test_single_frames_come_from_photographs_and_video_alike() -> None:
@@ -482,7 +527,7 @@ def test_rates_end_with_all_bits() -> None:
 def test_the_command_shows_the_defaults_of_the_settings() -> None:
     defaults = dataclasses.asdict(TrainSettings()) | dataclasses.asdict(TokenizerConfig()) | {"adaptive": "adaptive"}
     shown = {p.name: p.show_default for p in train_command.params if isinstance(getattr(p, "show_default", 0), str)}
-    assert len(shown) == 14
+    assert len(shown) == 18
     for name, text in shown.items():
         value = defaults[name]
         assert text == (",".join(map(str, value)) if isinstance(value, tuple) else str(value)), name

@@ -355,6 +355,7 @@ def tokens(source: Path, target: Path, force: bool, as_json: bool) -> None:
 
 
 folder = click.Path(path_type=Path, file_okay=False)
+share = click.FloatRange(0, 1)
 settings_options = shared(  # None leaves a value to the stage; what is shown is the base stage's
     click.option("--steps", type=click.IntRange(1), show_default="20000", help="Length of the schedule."),
     click.option("--batch", type=click.IntRange(1), show_default="8", help="Clips a step, over all processes."),
@@ -364,6 +365,15 @@ settings_options = shared(  # None leaves a value to the stage; what is shown is
     click.option("--muon-lr", type=click.FloatRange(0), show_default="0.01", help="Learning rate of kernels."),
     click.option("--adam-lr", type=click.FloatRange(0), show_default="0.001", help="Learning rate of the rest."),
     click.option("--lpips-weight", type=click.FloatRange(0), show_default="1.0", help="Of LPIPS in the loss."),
+    click.option("--lpips-frames", type=click.IntRange(1), show_default="2", help="Frames of a clip LPIPS sees."),
+    click.option("--shrink-share", type=share, show_default="0.5", help="Of the clips: scaled down to the crop."),
+    click.option("--warm-start-share", type=share, show_default="0.3", help="Of the schedule: some clips unquantized."),
+    click.option(
+        "--decay-share",
+        type=click.FloatRange(0, 1, min_open=True),
+        show_default="0.3",
+        help="Of the schedule: the learning rates fall to 0.",
+    ),
 )
 shape_options = shared(  # pairs are at 1/8 and at 1/16 of the resolution
     click.option("--dims", type=click.IntRange(1), show_default="32", help="Dimensions of the latent."),

@@ -43,7 +43,7 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scale frames, uint8 `[T, H, W, 3]`, with an antialiased bicubic filter."""
     if frames.shape[1:3] == (height, width):
         return frames
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float()
     scaled = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True, align_corners=False)
     return scaled.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
@@ -125,10 +125,12 @@ class ClipSampler:
         arrays: memory-mapped uint8 `[N, frames, H, W, 3]`, of any lengths and sizes.
         crop_px: side of the square crop, a multiple of 16.
         seed: of every draw.
+        shrink_share: of the clips, cut up to twice as large and scaled down to the crop: finer detail and
+            faster motion a pixel than the source has.
     """
 
-    def __init__(self, arrays: list[np.ndarray], crop_px: int, seed: int) -> None:
-        self.arrays, self.crop_px, self.seed = arrays, crop_px, seed
+    def __init__(self, arrays: list[np.ndarray], crop_px: int, seed: int, shrink_share: float = 0.0) -> None:
+        self.arrays, self.crop_px, self.seed, self.shrink_share = arrays, crop_px, seed, shrink_share
         self._kinds: dict[tuple[int, bool], tuple[list[np.ndarray], np.ndarray]] = {}
 
     def _fitting(self, frames: int, photographs: bool) -> tuple[list[np.ndarray], np.ndarray]:
@@ -154,15 +156,18 @@ class ClipSampler:
         return segment
 
     def clip(self, step: int, place: int, frames: int) -> np.ndarray:
-        """One clip, uint8 `[frames, crop, crop, 3]`: random crop, flip, stride 1 or 2, reversal."""
+        """One clip, uint8 `[frames, crop, crop, 3]`: random crop, scale, flip, stride 1 or 2, reversal."""
         rng = np.random.default_rng([self.seed, step, place])
         segment = self._pick(rng, frames)
         length, height, width = segment.shape[:3]
         stride = 2 if 2 * (frames - 1) < length and rng.random() < 0.3 else 1
         start = int(rng.integers(length - stride * (frames - 1)))
-        top, left = (int(rng.integers(size - self.crop_px + 1)) for size in (height, width))
+        side = self.crop_px
+        if rng.random() < self.shrink_share:
+            side = int(rng.integers(side, min(height, width, 2 * side) + 1))
+        top, left = (int(rng.integers(size - side + 1)) for size in (height, width))
         clip = segment[start : start + stride * (frames - 1) + 1 : stride]
-        clip = clip[:, top : top + self.crop_px, left : left + self.crop_px]
+        clip = resize(clip[:, top : top + side, left : left + side], self.crop_px, self.crop_px)
         if rng.random() < 0.5:
             clip = clip[:, :, ::-1]
         if rng.random() < 0.3:

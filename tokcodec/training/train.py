@@ -281,7 +281,7 @@ def train(
     target = pick_device(device)
     with processes.joined(target):
         arrays, held_out = open_data(source, cache or out / "cache", holdout)
-        sampler = ClipSampler(arrays, settings.crop_px, settings.seed)
+        sampler = ClipSampler(arrays, settings.crop_px, settings.seed, settings.shrink_share)
         teacher = load_lpips("squeeze", lpips_dir)
         kind: type[Trainer] = AdversarialTrainer if isinstance(settings, AdversarialSettings) else Trainer
         trainer = kind(

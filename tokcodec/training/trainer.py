@@ -45,6 +45,7 @@ class TrainSettings:
     decay_share: float = 0.3  # of the schedule: constant before, cosine to 0 inside
     warm_start_share: float = 0.3  # of the schedule: some clips pass unquantized
     image_share: float = 0.1  # of the steps
+    shrink_share: float = 0.5  # of the clips: scaled down to the crop
     full_rate_share: float = 0.5  # of the clips: all K bits kept
     lpips_weight: float = 1.0
     lpips_frames: int = 2
