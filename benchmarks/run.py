@@ -114,8 +114,10 @@ def speed(clip: Clip, finished: Finished, ours: bool) -> dict[str, float]:
 
 
 def save_frame(bench: Bench, clip: Clip, video: Video, frame: int, name: str) -> None:
-    """Keep a frame as PNG for the report's pictures."""
+    """Keep a frame as PNG for the report's pictures, unless it is there and younger than the video."""
     path = bench.work / "frames" / name
+    if path.exists() and path.stat().st_mtime > video.path.stat().st_mtime:
+        return
     path.parent.mkdir(exist_ok=True)
     (pixels,) = read_frames(rgb_argv(bench.tools, video, only=frame), clip.height, clip.width)
     Image.fromarray(pixels).save(path)
