@@ -42,6 +42,7 @@ from tokcodec.errors import TokcodecError
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
 from matplotlib import pyplot as plt  # noqa: E402 (after the backend is chosen)
+from matplotlib import ticker  # noqa: E402
 
 CROP = (240, 160)
 CROP_RATES = (0.02, 0.04)  # bits per pixel the crops are shown at
@@ -61,6 +62,9 @@ def chart(points: Points, metric: str) -> str:
                 style = {"linewidth": 2.4, "marker": "o"} if codec == OURS else {"linewidth": 1.1, "marker": "."}
                 axis.plot(*zip(*found, strict=True), label=codec, color=COLOURS[codec], **style)
         axis.set(title=clip.rsplit("_", 2)[0], xscale="log", xlabel="bits per pixel", ylabel=METRICS[metric].label)
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda bpp, _: f"{bpp:g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.grid(alpha=0.3, which="both")
         if METRICS[metric].lower_is_better:
             axis.invert_yaxis()  # up is better on every chart
