@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from benchmarks.codecs import MODES
 from benchmarks.run import machine, versions
 from benchmarks.tools import Tools, find_tools, run
 
@@ -97,12 +98,13 @@ def main(
             with ray_cluster(ray) as address:
                 measure(f"Ray, {ray} tasks of 1 core", "--ray", address)
     result = {
+        "clips": [clip.name for clip in clips],
         "device": device,
         "files": count,
         "frames": frames,
         "size": size,
         "machine": machine(1),
-        "versions": versions(tools, []),
+        "versions": versions(tools, [MODES["tokcodec"]]),
         "runs": runs,
     }
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -479,7 +479,11 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option("--ext", multiple=True, help="Only files with this extension [default: the usual ones of videos].")
 @click.option("--list", "listing", type=click.File(), help="Only the names in this file, one a line (- is stdin).")
 @click.option("--shard", type=Shard(), default=(1, 1), help="Only the i-th of n parts, as in 1/8.")
-@click.option("--jobs", type=click.IntRange(1), help="Worker processes [default: one a GPU, else one for two cores].")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Worker processes [default: one a GPU, else one for two cores]; short files fill a GPU with several.",
+)
 @click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]", help="Work on a Ray cluster.")
 @click.option(
     "--piece", type=click.IntRange(0), help="Chunks long files are cut into for several workers [64]; 0: never."
@@ -523,6 +527,7 @@ def batch(
 
     SRC and DST are folders or URLs (s3://bucket/videos). What a run before has finished is skipped, so an
     interrupted run goes on where it was; what fails is tried again, then listed at the end, with exit code 1.
+    Any number of workers makes the same bytes, given the same device, dtype and --threads.
     """
     rate = rate_of(quality, token_bits, bitrate, target_size)
     if decode and (verify or delete_source or rate is not None):
