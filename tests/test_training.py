@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tests.conftest import moving_frames
 from tokcodec.cli import train as train_command
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.lfq import LFQ, entropy_terms
@@ -28,7 +29,7 @@ from tokcodec.perceptual import load_lpips
 from tokcodec.training.adversarial import AdversarialSettings, AdversarialTrainer
 from tokcodec.training.data import ClipSampler, to_pixels
 from tokcodec.training.discriminator import Discriminator, blur_pool
-from tokcodec.training.evaluate import evaluate, psnr_db, rates
+from tokcodec.training.evaluate import evaluate, psnr_db, rates, reconstruct
 from tokcodec.training.losses import (
     discriminator_hinge,
     frame_perceptual_loss,
@@ -105,6 +106,23 @@ def test_twenty_steps_lower_the_loss(tmp_path: Path) -> None:
     assert (begun.step, begun.position) == (20, 1.0)
     assert error(begun.model) < 0.9 * before
     assert Tokenizer.load(tmp_path / "weights.safetensors").config == TINY
+
+
+def test_one_clip_is_learned_by_heart() -> None:
+    """The gate before a long run: whatever stops the network or the quantizer from carrying a clip shows here."""
+    frames = np.stack(moving_frames(9, 32, 32))
+    settings = TrainSettings(
+        steps=250, batch=1, crop_px=32, warmup_steps=10, image_share=0.0, full_rate_share=1.0, adam_lr=0.003
+    )
+    config = TokenizerConfig(channels=(48, 96), encoder_blocks=(1, 1), decoder_blocks=(2, 1))
+    begun = Trainer(config, settings, ClipSampler([], 32, 0), Distance(), CPU, torch.float32)
+    batch = torch.from_numpy(frames[None]).permute(0, 4, 1, 2, 3)
+    for step in range(settings.steps):
+        begun.position = step / settings.steps
+        terms = begun.train_step(batch)
+    (output,) = reconstruct(begun.model.eval(), frames, [begun.model.config.token_bits])
+    assert psnr_db(output, frames) > 32
+    assert terms["imbalance_mean"] < 0.5
 
 
 @pytest.mark.parametrize("kind", [Trainer, AdversarialTrainer])
