@@ -1,12 +1,13 @@
 """A training run as curves: its losses against the pixels it saw, on logarithmic axes.
 
-`python -m benchmarks.curves RUN CURVES.svg` reads `train.jsonl` and `eval.jsonl` of the run's folder. A
+`python -m benchmarks.curves RUN ... CURVES.svg` reads `train.jsonl` and `eval.jsonl` of the runs' folders. A
 straight line is a power law; its exponent tells what more training would bring at a constant learning rate.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,25 +36,43 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [line for _, line in sorted({line["step"]: line for line in lines}.items())]
 
 
-def training_curves(run: Path) -> list[Curve]:
+class Logs(NamedTuple):
+    """The lines of one or several runs, each with the `pixels` seen until then, by the runs before it, too."""
+
+    trained: list[dict[str, Any]]
+    evaluated: list[dict[str, Any]]
+
+
+def read_runs(runs: Sequence[Path]) -> Logs:
+    """The logs of runs of which each began with the weights of the one before (`--init`)."""
+    logs, before = Logs([], []), 0.0
+    for run in runs:
+        trained, evaluated = read_lines(run / "train.jsonl"), read_lines(run / "eval.jsonl")
+        # the first versions of the trainer logged pixels in evaluations only
+        pixels_at = {0: 0} | {line["step"]: line["pixels"] for line in evaluated + trained if "pixels" in line}
+        steps = sorted(pixels_at)
+        for line in trained + evaluated:
+            line["pixels"] = before + float(np.interp(line["step"], steps, [pixels_at[step] for step in steps]))
+        logs.trained.extend(line for line in trained if line["step"] <= steps[-1])
+        logs.evaluated.extend(evaluated)
+        before += pixels_at[steps[-1]]
+    return logs
+
+
+def training_curves(logs: Logs) -> list[Curve]:
     """The terms of the training loss, each point the mean of 50 steps."""
-    lines = read_lines(run / "train.jsonl")
-    evaluated = read_lines(run / "eval.jsonl")  # the first versions of the trainer logged pixels only there
-    pixels_at = {0: 0} | {line["step"]: line["pixels"] for line in evaluated + lines if "pixels" in line}
-    steps = sorted(pixels_at)
-    lines = [line for line in lines if line["step"] <= steps[-1]]
-    pixels = np.interp([line["step"] for line in lines], steps, [pixels_at[step] for step in steps])
-    return [Curve(label, pixels, np.array([line[term] for line in lines])) for term, label in TERMS.items()]
+    pixels = np.array([line["pixels"] for line in logs.trained])
+    return [Curve(label, pixels, np.array([line[term] for line in logs.trained])) for term, label in TERMS.items()]
 
 
-def validation_curves(run: Path, metric: str) -> list[Curve]:
+def validation_curves(logs: Logs, metric: str) -> list[Curve]:
     """A curve for each set of clips at 16 bits and at all bits of a token.
 
     Args:
-        run: folder of the run.
+        logs: of the runs.
         metric: "lpips", or "mse": of values in 0..1, from the mean PSNR.
     """
-    lines = read_lines(run / "eval.jsonl")
+    lines = logs.evaluated
     rates = lines[-1]["rates"]
     curves = []
     for name in (key for key, value in lines[-1].items() if isinstance(value, dict)):
@@ -79,14 +98,15 @@ def power_law(curve: Curve) -> tuple[float, float] | None:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
-def main(run: Path, target: Path) -> None:
-    """Draw the curves of a training run (a folder of `tokcodec train`) into an SVG or a PNG."""
+def main(runs: tuple[Path, ...], target: Path) -> None:
+    """Draw the curves of training RUNS (folders of `tokcodec train`, each the --init of the next) as SVG or PNG."""
+    logs = read_runs(runs)
     panels = {
-        "training loss": training_curves(run),
-        "validation MSE": validation_curves(run, "mse"),
-        "validation LPIPS (AlexNet)": validation_curves(run, "lpips"),
+        "training loss": training_curves(logs),
+        "validation MSE": validation_curves(logs, "mse"),
+        "validation LPIPS (AlexNet)": validation_curves(logs, "lpips"),
     }
     figure, axes = plt.subplots(1, len(panels), figsize=(15, 4.5), layout="constrained")
     for axis, (title, curves) in zip(axes, panels.items(), strict=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.curves import main, power_law, read_lines, validation_curves
+from benchmarks.curves import main, power_law, read_lines, read_runs, validation_curves
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_power_laws(run: Path) -> None:
-    curves = validation_curves(run, "lpips") + validation_curves(run, "mse")
+    logs = read_runs([run])
+    curves = validation_curves(logs, "lpips") + validation_curves(logs, "mse")
     assert [curve.label for curve in curves] == 2 * ["val, 16 bits", "val, 64 bits"]
     laws = [power_law(curve) for curve in curves]
     assert [law and law[1] for law in laws] == pytest.approx([-0.2, -0.2, -0.4, -0.4])
@@ -42,8 +43,15 @@ def test_a_repeated_step_counts_once(run: Path) -> None:
     assert max(line["rec"] for line in lines) < 1
 
 
+def test_a_run_goes_on_where_the_one_before_ended(run: Path) -> None:
+    logs = read_runs([run, run])
+    expected = [step * 1e6 for step in range(1, 17)]
+    assert [line["pixels"] for line in logs.trained] == expected
+    assert [line["pixels"] for line in logs.evaluated] == expected
+
+
 @pytest.mark.parametrize("name", ["curves.svg", "curves.png"])
 def test_the_picture(run: Path, name: str) -> None:
-    result = CliRunner().invoke(main, [str(run), str(run / name)])
+    result = CliRunner().invoke(main, [str(run), str(run), str(run / name)])
     assert result.exit_code == 0, result.output
     assert (run / name).stat().st_size > 5000
