@@ -108,9 +108,14 @@ def measure(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int) ->
 
 
 def speed(clip: Clip, finished: Finished, ours: bool) -> dict[str, float]:
-    """Frames/s from the command to its end and peak memory; for tokcodec also frames/s once it has started."""
+    """Frames/s from the command to its end and peak memory; for tokcodec also without its start, and of its network."""
     measured = {"fps": clip.frames / finished.seconds, "peak_rss_bytes": finished.peak_rss_bytes}
-    return measured | ({"started_fps": clip.frames / json.loads(finished.stdout)["seconds"]} if ours else {})
+    if ours:
+        report = json.loads(finished.stdout)
+        measured["started_fps"] = clip.frames / report["seconds"]
+        measured["network_fps"] = clip.frames / report["network_s"]
+        measured["peak_vram_bytes"] = report["peak_vram_bytes"]
+    return measured
 
 
 def save_frame(bench: Bench, clip: Clip, video: Video, frame: int, name: str) -> None:

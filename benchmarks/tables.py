@@ -205,17 +205,27 @@ def paper_table(points: Points) -> Table | None:
     return table
 
 
+def mib(size_bytes: float | None) -> float | None:
+    """Bytes in MiB; None for none."""
+    return size_bytes / 2**20 if size_bytes else None
+
+
 def speed_table(points: Points) -> Table:
     """Frames/s and memory, the median over all points of a codec."""
     some = next(iter(points.values()))[0]
     shared = "" if some["machine"]["jobs"] == 1 else f" {some['machine']['jobs']} points ran at once."
+    gpu = f", {some['machine']['gpu']}" if some["machine"]["gpu"] else ""
     note = (
-        f"Frames/s from the command's start to its end (tokcodec's includes loading Python and the weights; 'started' "
-        f"leaves that out), reading a lossless file. {some['threads']} threads on {some['machine']['cpu']}"
-        f"{', ' + some['machine']['gpu'] if some['machine']['gpu'] else ''}.{shared} Medians over points."
+        "Frames/s from the command's start to its end, reading a lossless file; of tokcodec also without loading "
+        "Python and the weights ('started'), and of its network alone, without files and entropy coding. "
+        f"{some['threads']} threads on {some['machine']['cpu']}{gpu}.{shared} Medians over points."
     )
-    header = ["codec", "encode", "encode, started", "decode", "decode, started", "peak RSS encode", "peak RSS decode"]
-    table = Table("Speed", note, [*header, "load before"])
+    kinds = {"": "fps", ", started": "started_fps", ", network": "network_fps"}
+    memories = {"RSS": "peak_rss_bytes", "VRAM": "peak_vram_bytes"}
+    steps = ("encode", "decode")
+    header = [step + kind for step in steps for kind in kinds]
+    header += [f"peak {memory} {step}" for memory in memories for step in steps]
+    table = Table("Speed", note, ["codec", *header, "load before"])
     for codec in codecs_of(points):
         group = [point for (_, name), each in points.items() if name == codec for point in each]
 
@@ -224,11 +234,10 @@ def speed_table(points: Points) -> Table:
             return f"{np.median(values):.3g}{unit}" if values else ""
 
         row = [codec]
-        for step in ("encode", "decode"):
-            for kind in ("fps", "started_fps"):
-                row.append(median(lambda point, s=step, k=kind: point[s].get(k), ""))  # type: ignore[misc]
-        for step in ("encode", "decode"):
-            row.append(median(lambda point, s=step: point[s]["peak_rss_bytes"] / 2**20, " MiB"))  # type: ignore[misc]
+        for step, key in itertools.product(steps, kinds.values()):
+            row.append(median(lambda point, s=step, k=key: point[s].get(k), ""))  # type: ignore[misc]
+        for key, step in itertools.product(memories.values(), steps):
+            row.append(median(lambda point, s=step, k=key: mib(point[s].get(k)), " MiB"))  # type: ignore[misc]
         row.append(median(lambda point: point["machine"]["load_before"], ""))
         table.rows.append(row)
     return table

@@ -23,7 +23,7 @@ from tokcodec.errors import TokcodecError
 FFMPEG = os.environ.get("TOKCODEC_FFMPEG") or shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
 COPIES = """#!/bin/sh
 echo "$@" >> "$0.log"
-cp "$2" "$3" && echo '{"seconds": 0.5}'
+cp "$2" "$3" && echo '{"seconds": 0.5, "network_s": 0.25, "peak_vram_bytes": 0}'
 """
 FAILS = """#!/bin/sh
 echo "Error: the weights are gone" >&2

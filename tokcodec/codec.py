@@ -132,6 +132,7 @@ def encode_video(
         wanted = side if span is None else None
         reader = video.VideoReader(source, start_s, duration_s, side=wanted, span=span)
         network = load_network(find_weights(weights), device, dtype)
+        busy_before_s = network.busy_s
         token_bits = min(rate.token_bits or network.token_bits, network.token_bits)
         full = stack.enter_context(tempfile.TemporaryFile()) if rate.is_target else file
         info = reader.info
@@ -156,7 +157,13 @@ def encode_video(
         index, size = writer.index, writer.bytes
         if rate.is_target:
             index, size = thin_stream(bitstream.Reader(full), file, rate)
-    return report(header, index, size, started)
+    return _with_network(report(header, index, size, started), network, busy_before_s)
+
+
+def _with_network(made: Report, network: Network, busy_before_s: float) -> Report:
+    """A report with what the network took since `busy_before_s` of its `busy_s`."""
+    network_s = round(network.busy_s - busy_before_s, 3)
+    return dataclasses.replace(made, network_s=network_s, peak_vram_bytes=network.peak_vram_bytes)
 
 
 def _header(info: video.VideoInfo, network: Network) -> Header:
@@ -341,6 +348,7 @@ def decode_video(
             else:
                 place = stack.enter_context(output.replacing(Path(target), [Path(source)], overwrite))
         network = load_network(find_weights(weights, header.weights_sha256), device, dtype)
+        busy_before_s = network.busy_s
         frames = in_background(Stream(reader, lambda: network).frames(start_s, end_s), depth=CHUNK_FRAMES)
         stack.enter_context(contextlib.closing(frames))
         first = next(frames, None)
@@ -372,4 +380,5 @@ def decode_video(
             count += 1
             if progress and count % CHUNK_FRAMES == 0:
                 progress(count, size * count // total, total, header.width * header.height)
-    return dataclasses.replace(report(header, index, size, started, reader.damaged), frames=count)
+    made = dataclasses.replace(report(header, index, size, started, reader.damaged), frames=count)
+    return _with_network(made, network, busy_before_s)

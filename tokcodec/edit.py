@@ -74,6 +74,8 @@ class Report:
         kbps: 8 * bytes / duration / 1000.
         token_bits: fewest and most bits kept of a token.
         seconds: wall time.
+        network_s: of them inside the network, transfers to and from its device included.
+        peak_vram_bytes: most memory the process has held on a GPU; 0 on a CPU.
     """
 
     width: int
@@ -87,6 +89,8 @@ class Report:
     kbps: float
     token_bits: tuple[int, int]
     seconds: float
+    network_s: float = 0.0
+    peak_vram_bytes: int = 0
 
 
 def report(header: Header, index: Sequence[Entry], size_bytes: int, started: float, damaged: int = 0) -> Report:
@@ -171,7 +175,8 @@ def describe(source: Path) -> dict[str, Any]:
     with reading(source) as reader:
         header = reader.header
         facts = dataclasses.asdict(report(header, reader.index, reader.bytes, time.monotonic()))
-        del facts["seconds"], facts["damaged"]
+        for of_a_run in ("seconds", "network_s", "peak_vram_bytes", "damaged"):
+            del facts[of_a_run]
         streams = reader.streams()
         return {
             "file": str(source),

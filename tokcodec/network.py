@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,9 @@ class Network:
         device: "auto", "cpu" or "cuda".
         dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
 
+    Attributes:
+        busy_s: seconds spent in `encode` and `decode` so far.
+
     Raises:
         ModelError: the weights or the device cannot be used.
     """
@@ -66,6 +70,24 @@ class Network:
         self.sha256 = weights_sha256(weights)
         self.model: Tokenizer = Tokenizer.load(weights).to(self.device, self.dtype)
         self.token_bits = self.model.config.token_bits
+        self.busy_s = 0.0
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """For the time of a call of the network: no gradients, errors as ours, its seconds counted."""
+        begin = time.perf_counter()
+        try:
+            with torch.inference_mode():
+                yield
+        except torch.OutOfMemoryError as error:
+            raise ModelError("the device has too little memory for frames of this size; use --device cpu") from error
+        finally:
+            self.busy_s += time.perf_counter() - begin
+
+    @property
+    def peak_vram_bytes(self) -> int:
+        """The most memory this process has held on the GPU; 0 on a CPU."""
+        return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0
 
     def _latent_step(self, chunks: int, height: int, width: int) -> int:
         """Latent frames in one call of the network."""
@@ -87,7 +109,7 @@ class Network:
         Raises:
             ModelError: out of memory.
         """
-        with torch.inference_mode(), _memory_errors():
+        with self._running():
             clip = pad_clip(torch.from_numpy(frames).to(self.device).permute(0, 4, 1, 2, 3))
             step = self._latent_step(clip.shape[0], *clip.shape[3:]) * TIME_STRIDE
             state: State = {}
@@ -118,7 +140,7 @@ class Network:
             raise ModelError(f"the stream has {most} bits a token, these weights have {self.token_bits}")
         padded = np.stack([np.pad(b, ((0, most - len(b)), (0, 0), (0, 0), (0, 0))) for b in chunks])
         result = np.empty((len(chunks), frames, height, width, 3), np.uint8)
-        with torch.inference_mode(), _memory_errors():
+        with self._running():
             bits = torch.from_numpy(padded).to(self.device)
             kept = torch.tensor([len(b) for b in chunks], device=self.device)
             step, state, done = self._latent_step(len(chunks), height, width), State(), 0
@@ -136,11 +158,3 @@ class Network:
 def load_network(weights: Path, device: str, dtype: str) -> Network:
     """`Network`, kept: the next file with the same weights does not load them again."""
     return Network(weights, device, dtype)
-
-
-@contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ModelError("the device has too little memory for frames of this size; use --device cpu") from error
