@@ -40,7 +40,7 @@ class TrainSettings:
     crop_px: int = 128
     seed: int = 0
     muon_lr: float = 0.01
-    adam_lr: float = 0.001
+    adam_lr: float = 0.003
     warmup_steps: int = 100
     decay_share: float = 0.3  # of the schedule: constant before, cosine to 0 inside
     warm_start_share: float = 0.3  # of the schedule: some clips pass unquantized

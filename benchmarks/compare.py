@@ -1,0 +1,143 @@
+"""Which tokenizer learns most in the same time: variants of shape and recipe, trained from nothing and judged alike.
+
+    python -m benchmarks.compare DATA --holdout 'video-08*' --out compare-out
+
+trains every variant for the same minutes, learning-rate decay included, and writes `compare.json` and
+`compare.md` into the folder. A variant that is in the JSON is not trained again; one that was interrupted starts again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.run import machine
+from benchmarks.tables import Table
+from tokcodec.errors import TokcodecError
+from tokcodec.training.train import settings_of, train
+
+BASE = "as shipped"
+VARIANTS: dict[str, dict[str, Any]] = {  # what each changes in the defaults of `tokcodec train`
+    BASE: {},
+    "Muon rate .005": {"muon_lr": 0.005},
+    "Muon rate .02": {"muon_lr": 0.02},
+    "AdamW rate .001": {"adam_lr": 0.001},
+    "AdamW rate .006": {"adam_lr": 0.006},
+    "channels 96, 192": {"channels": (96, 192)},
+    "channels 192, 384": {"channels": (192, 384)},
+    "6 fine blocks in the decoder": {"decoder_blocks": (6, 2)},
+    "2 fine blocks in the decoder": {"decoder_blocks": (2, 2)},
+    "21 dimensions, 3 planes": {"dims": 21, "planes": 3},
+    "64 dimensions, 1 plane": {"dims": 64, "planes": 1},
+    "16 dimensions, 4 planes": {"dims": 16, "planes": 4},
+    "batch 4": {"batch": 4},
+    "batch 16": {"batch": 16},
+    "LPIPS weight .5": {"lpips_weight": 0.5},
+    "LPIPS weight 2": {"lpips_weight": 2.0},
+    "no adaptive norm": {"adaptive": False},
+    "no clip scaled down": {"shrink_share": 0.0},
+}
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """Of a finished run: steps, pixels, and LPIPS and PSNR of the held-out clips at each rate."""
+    last = json.loads((run / "eval.jsonl").read_text().splitlines()[-1])
+    return {
+        "steps": last["step"],
+        "pixels": last["pixels"],
+        "bits": last["rates"],
+        "lpips_alex": last["val"]["lpips"],
+        "psnr_db": last["val"]["psnr_db"],
+    }
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The variants in order of their LPIPS at all bits."""
+    note = (
+        f"Each trained from nothing for {result['minutes']:g} minutes on {result['threads']} threads of "
+        f"{result['machine']['cpu']} ({result['dtype']}), learning-rate decay included, and judged on "
+        "the clips held out. Lower LPIPS (AlexNet) and higher PSNR are better."
+    )
+    header = ["variant", "seed", "steps", "pixels", "LPIPS, 16 bits", "LPIPS, all bits", "PSNR, all bits (dB)"]
+    made = Table("Comparison at equal time", note, header)
+    for run in sorted(result["runs"], key=lambda run: run["lpips_alex"][-1]):
+        at_16 = run["bits"].index(min(16, run["bits"][-1]))
+        scores = (f"{run['lpips_alex'][at_16]:.4f}", f"{run['lpips_alex'][-1]:.4f}", f"{run['psnr_db'][-1]:.2f}")
+        made.rows.append([run["variant"], str(run["seed"]), str(run["steps"]), f"{run['pixels'] / 1e6:.0f} M", *scores])
+    return made
+
+
+@click.command()
+@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--holdout", multiple=True, required=True, help="Names of files to judge on, not to train on.")
+@click.option("--out", default=Path("compare-out"), show_default=True, type=click.Path(path_type=Path))
+@click.option("--cache", type=click.Path(path_type=Path), help="Decoded data, as for `tokcodec train` [OUT/cache].")
+@click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True, help="May be repeated.")
+@click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), help="Some of the variants.")
+@click.option("--frames", default=9, show_default=True, help="Of a clip.")
+@click.option("--crop", "crop_px", default=128, show_default=True, help="Of a clip, pixels a side.")
+@click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")
+@click.option("--threads", default=torch.get_num_threads(), show_default=True, help="CPU threads.")
+@click.option("--dtype", default="auto", type=click.Choice(["auto", "float32", "bfloat16"]), show_default=True)
+def main(
+    data: Path,
+    holdout: tuple[str, ...],
+    out: Path,
+    cache: Path | None,
+    minutes: float,
+    seeds: tuple[int, ...],
+    only: tuple[str, ...],
+    frames: int,
+    crop_px: int,
+    lpips_dir: Path | None,
+    threads: int,
+    dtype: str,
+) -> None:
+    """Train variants of the tokenizer on DATA for the same time and compare them."""
+    torch.set_num_threads(threads)
+    book = out / "compare.json"
+    fixed = {"minutes": minutes, "frames": frames, "crop_px": crop_px, "threads": threads, "dtype": dtype}
+    result: dict[str, Any] = fixed | {"machine": machine(1), "torch": torch.__version__, "runs": []}
+    if book.exists():
+        stored = json.loads(book.read_text())
+        if any(stored[key] != value for key, value in fixed.items()):
+            raise click.ClickException(f"{book} was made with other options; name another --out")
+        result = stored
+    for variant in only or VARIANTS:
+        for seed in seeds:
+            if any((run["variant"], run["seed"]) == (variant, seed) for run in result["runs"]):
+                continue
+            given = {"frames": (frames,), "crop_px": crop_px, "seed": seed, **VARIANTS[variant]}
+            settings, config = settings_of("base", given)
+            folder = out / "run"
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                train(
+                    data,
+                    folder,
+                    config,
+                    settings,
+                    cache=cache or out / "cache",
+                    holdout=holdout,
+                    minutes=minutes,
+                    finish=True,
+                    eval_every=10**9,
+                    dtype=dtype,
+                    lpips_dir=lpips_dir,
+                )
+            except TokcodecError as error:
+                raise click.ClickException(str(error)) from error
+            result["runs"].append({"variant": variant, "seed": seed, "changes": VARIANTS[variant], **outcome(folder)})
+            book.write_text(json.dumps(result, indent=1) + "\n")
+            (out / "compare.md").write_text(table(result).markdown())
+    click.echo(out / "compare.md")
+
+
+if __name__ == "__main__":
+    main()

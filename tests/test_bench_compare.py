@@ -1,0 +1,69 @@
+"""benchmarks/compare.py: variants are trained for the same time, once, and stand in one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import MakeClip, moving_frames
+from test_training import Distance
+
+from benchmarks import compare
+from tokcodec.training import train
+from tokcodec.training.train import settings_of
+
+TINY: dict[str, Any] = {
+    "dims": 8,
+    "channels": (16, 32),
+    "encoder_blocks": (1, 1),
+    "decoder_blocks": (1, 1),
+    "batch": 1,
+    "image_share": 0.0,
+}
+
+
+@pytest.fixture
+def data(make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two videos, two tiny variants, and no LPIPS but a stand-in."""
+    monkeypatch.setattr(train, "load_lpips", lambda *_: Distance())
+    monkeypatch.setattr(compare, "VARIANTS", {"plain": TINY, "one plane": {**TINY, "planes": 1}})
+    monkeypatch.setattr(compare.main.params[6], "type", str)  # --only
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("one", "two"):
+        make_clip(f"{name}.mkv", moving_frames(40), codec="ffv1", pix_fmt="bgr0").rename(folder / f"{name}.mkv")
+    return folder
+
+
+def invoke(data: Path, out: Path, *more: str) -> Result:
+    line = ["--holdout", "two*", "--out", str(out), "--minutes", "0.01", "--frames", "5", "--crop", "32"]
+    return CliRunner().invoke(compare.main, [str(data), *line, "--threads", "1", "--dtype", "float32", *more])
+
+
+def test_variants_are_trained_once_and_compared(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    result = invoke(data, out)
+    assert result.exit_code == 0, result.output
+    stored = json.loads((out / "compare.json").read_text())
+    assert [(run["variant"], run["seed"], run["bits"]) for run in stored["runs"]] == [
+        ("plain", 0, [8, 16]),
+        ("one plane", 0, [8]),
+    ]
+    assert all(run["steps"] >= 1 and run["pixels"] == run["steps"] * 5 * 32 * 32 for run in stored["runs"])
+    rows = (out / "compare.md").read_text().splitlines()[-2:]
+    best = min(stored["runs"], key=lambda run: run["lpips_alex"][-1])
+    assert rows[0].startswith(f"| {best['variant']} | 0 | {best['steps']} | ")
+
+    monkeypatch.setattr(compare, "train", None)  # nothing is trained again
+    assert invoke(data, out).exit_code == 0
+    refused = invoke(data, out, "--seed", "0", "--minutes", "0.02")
+    assert (refused.exit_code, "made with other options" in refused.output) == (1, True)
+
+
+def test_every_variant_is_a_tokenizer() -> None:
+    assert compare.VARIANTS[compare.BASE] == {}
+    made = [settings_of("base", given) for given in compare.VARIANTS.values()]
+    assert len({str(each) for each in made}) == len(compare.VARIANTS), "two variants are the same"
