@@ -51,6 +51,18 @@ def test_streaming_equals_the_whole(exact: Network) -> None:
     assert torch.allclose(torch.cat(parts, dim=2), whole, atol=1e-3)
 
 
+def test_the_number_of_threads_moves_no_bit(exact: Network) -> None:
+    """A batch makes the same bytes whoever works; PyTorch's own choice of kernels would not."""
+    x = torch.rand(1, 5, 256, 256, 3, generator=torch.Generator().manual_seed(0)).permute(0, 4, 1, 2, 3)
+    before, latents = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            latents.append(exact.model.encoder(x))
+    torch.set_num_threads(before)
+    assert torch.equal(*latents)
+
+
 def test_precisions_agree_within_the_stated_tolerance(exact: Network) -> None:
     bits = list(exact.encode(clip(9)))
     a = exact.decode(bits, 9, 64, 64).astype(int)

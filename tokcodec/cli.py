@@ -527,7 +527,7 @@ def batch(
 
     SRC and DST are folders or URLs (s3://bucket/videos). What a run before has finished is skipped, so an
     interrupted run goes on where it was; what fails is tried again, then listed at the end, with exit code 1.
-    Any number of workers makes the same bytes, given the same device, dtype and --threads.
+    Any number of workers makes the same bytes, given the same device and dtype.
     """
     rate = rate_of(quality, token_bits, bitrate, target_size)
     if decode and (verify or delete_source or rate is not None):

@@ -108,6 +108,20 @@ class CausalConv(nn.Module):
         return out
 
 
+class Pointwise(nn.Conv3d):
+    """A 1x1x1 convolution, computed as the matrix product it is.
+
+    PyTorch picks a convolution kernel by the number of threads, and so a last digit: the same bytes for any
+    number of workers need a product that does not.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+
+
 class ResidualBlock(nn.Module):
     """norm, SiLU, causal 3x3x3; norm, SiLU, 1x3x3; added to the input."""
 
@@ -132,7 +146,7 @@ class AdaptiveNorm(nn.Module):
     def __init__(self, channels: int, dims: int) -> None:
         super().__init__()
         self.norm = ChannelNorm(channels)
-        self.modulation = nn.Conv3d(dims, 2 * channels, 1)
+        self.modulation = Pointwise(dims, 2 * channels)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)  # type: ignore[arg-type]
 
@@ -166,12 +180,12 @@ class Encoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         fine, coarse = config.channels
-        self.stem = nn.Conv3d(PATCH_CHANNELS, fine, 1)
+        self.stem = Pointwise(PATCH_CHANNELS, fine)
         self.fine = nn.ModuleList(ResidualBlock(fine) for _ in range(config.encoder_blocks[0]))
         self.down = nn.Conv3d(fine, coarse, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         self.coarse = nn.ModuleList(ResidualBlock(coarse) for _ in range(config.encoder_blocks[1]))
         self.norm = ChannelNorm(coarse)
-        self.head = nn.Conv3d(coarse, config.dims, 1)
+        self.head = Pointwise(coarse, config.dims)
 
     def forward(self, clip: Tensor, state: State | None = None) -> Tensor:
         if not state:  # the clip starts here: frame 0 fills a latent frame alone
@@ -199,7 +213,7 @@ class Decoder(nn.Module):
         self.adapt_fine = AdaptiveNorm(fine, config.dims) if config.adaptive else None
         self.fine = nn.ModuleList(ResidualBlock(fine) for _ in range(config.decoder_blocks[0]))
         self.norm = ChannelNorm(fine)
-        self.head = nn.Conv3d(fine, PATCH_CHANNELS, 1)
+        self.head = Pointwise(fine, PATCH_CHANNELS)
 
     def forward(self, latent: Tensor, state: State | None = None) -> Tensor:
         first = not state
