@@ -21,7 +21,7 @@ from benchmarks.tables import Table
 from tokcodec.errors import TokcodecError
 from tokcodec.training.train import settings_of, train
 
-BASE = "as shipped"
+BASE = "default"
 VARIANTS: dict[str, dict[str, Any]] = {  # what each changes in the defaults of `tokcodec train`
     BASE: {},
     "Muon rate .005": {"muon_lr": 0.005},
