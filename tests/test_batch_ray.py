@@ -82,6 +82,9 @@ def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, 
             summary = Batch(src, Tree(str(tmp_path / "ray")), settings, crew, retries=0, notes=notes).run(items)
         killer.join(30)
         assert done_before[-1] < 12
+        patience = time.monotonic() + 30  # the cluster learns of a lost node a little later
+        while crew.limit != 2 and time.monotonic() < patience:
+            time.sleep(0.1)
         assert crew.limit == 2  # the node is gone
     finally:
         crew.close()
