@@ -16,9 +16,11 @@ from typing import Any
 import click
 import torch
 
+import tokcodec
 from benchmarks.run import machine
 from benchmarks.tables import Table
 from tokcodec.errors import TokcodecError
+from tokcodec.output import replacing
 from tokcodec.training.train import settings_of, train
 
 BASE = "default"
@@ -102,8 +104,10 @@ def main(
     """Train variants of the tokenizer on DATA for the same time and compare them."""
     torch.set_num_threads(threads)
     book = out / "compare.json"
-    fixed = {"minutes": minutes, "frames": frames, "crop_px": crop_px, "threads": threads, "dtype": dtype}
-    result: dict[str, Any] = fixed | {"machine": machine(1), "torch": torch.__version__, "runs": []}
+    fixed = {"holdout": list(holdout), "minutes": minutes, "frames": frames, "crop_px": crop_px}
+    fixed |= {"threads": threads, "dtype": dtype}
+    versions = {"tokcodec": tokcodec.__version__, "torch": torch.__version__}
+    result: dict[str, Any] = fixed | {"machine": machine(1), "versions": versions, "runs": []}
     if book.exists():
         stored = json.loads(book.read_text())
         if any(stored[key] != value for key, value in fixed.items()):
@@ -118,7 +122,7 @@ def main(
             folder = out / "run"
             shutil.rmtree(folder, ignore_errors=True)
             try:
-                train(
+                trainer = train(
                     data,
                     folder,
                     config,
@@ -133,8 +137,11 @@ def main(
                 )
             except TokcodecError as error:
                 raise click.ClickException(str(error)) from error
+            if trainer is None or trainer.position < 1:  # stopped by a signal, not by the clock
+                raise click.Abort
             result["runs"].append({"variant": variant, "seed": seed, "changes": VARIANTS[variant], **outcome(folder)})
-            book.write_text(json.dumps(result, indent=1) + "\n")
+            with replacing(book, [], overwrite=True) as partial:
+                partial.write_text(json.dumps(result, indent=1) + "\n")
             (out / "compare.md").write_text(table(result).markdown())
     click.echo(out / "compare.md")
 

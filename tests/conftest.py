@@ -70,6 +70,16 @@ def make_clip(tmp_path: Path) -> MakeClip:
 
 
 @pytest.fixture
+def footage(make_clip: MakeClip, tmp_path: Path) -> Path:
+    """A folder to train on: one.mkv and two.mkv, 40 frames each."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("one", "two"):
+        make_clip(f"{name}.mkv", moving_frames(40), codec="ffv1", pix_fmt="bgr0").rename(folder / f"{name}.mkv")
+    return folder
+
+
+@pytest.fixture
 def shared() -> Path:
     """The folder of data and weights beside the checkout; a test that needs it is skipped where it is absent."""
     folder = Path(os.environ.get("TOKCODEC_SHARED", Path(__file__).parents[2] / "shared"))

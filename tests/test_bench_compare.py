@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
-from conftest import MakeClip, moving_frames
 from test_training import Distance
 
 from benchmarks import compare
@@ -26,21 +26,19 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture
-def data(make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(footage: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two videos, two tiny variants, and no LPIPS but a stand-in."""
     monkeypatch.setattr(train, "load_lpips", lambda *_: Distance())
     monkeypatch.setattr(compare, "VARIANTS", {"plain": TINY, "one plane": {**TINY, "planes": 1}})
-    monkeypatch.setattr(compare.main.params[6], "type", str)  # --only
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name in ("one", "two"):
-        make_clip(f"{name}.mkv", moving_frames(40), codec="ffv1", pix_fmt="bgr0").rename(folder / f"{name}.mkv")
-    return folder
+    return footage
 
 
 def invoke(data: Path, out: Path, *more: str) -> Result:
     line = ["--holdout", "two*", "--out", str(out), "--minutes", "0.01", "--frames", "5", "--crop", "32"]
-    return CliRunner().invoke(compare.main, [str(data), *line, "--threads", "1", "--dtype", "float32", *more])
+    threads = torch.get_num_threads()
+    result = CliRunner().invoke(compare.main, [str(data), *line, "--threads", "1", "--dtype", "float32", *more])
+    torch.set_num_threads(threads)
+    return result
 
 
 def test_variants_are_trained_once_and_compared(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +59,13 @@ def test_variants_are_trained_once_and_compared(data: Path, tmp_path: Path, monk
     assert invoke(data, out).exit_code == 0
     refused = invoke(data, out, "--seed", "0", "--minutes", "0.02")
     assert (refused.exit_code, "made with other options" in refused.output) == (1, True)
+
+
+def test_a_run_that_is_stopped_is_not_an_outcome(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "train", lambda *_, **__: None)
+    result = invoke(data, tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (1, "Aborted!\n")
+    assert not (tmp_path / "out" / "compare.json").exists()
 
 
 def test_every_variant_is_a_tokenizer() -> None:

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import moving_frames
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.conftest import moving_frames
 from tokcodec.cli import train as train_command
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.lfq import LFQ, entropy_terms

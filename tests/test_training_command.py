@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import MakeClip, moving_frames
 from test_training import Distance
 
 from tokcodec.cli import cli
@@ -20,14 +19,10 @@ SIZE = ["--crop", "32", "--batch", "1", "--frames", "5,9", "--device", "cpu", "-
 
 
 @pytest.fixture
-def data(make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(footage: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two videos, and no LPIPS but a stand-in."""
     monkeypatch.setattr(train, "load_lpips", lambda *_: Distance())
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name in ("one", "two"):
-        make_clip(f"{name}.mkv", moving_frames(40), codec="ffv1", pix_fmt="bgr0").rename(folder / f"{name}.mkv")
-    return folder
+    return footage
 
 
 def invoke(*words: object) -> Result:
