@@ -28,6 +28,8 @@ VARIANTS: dict[str, dict[str, Any]] = {  # what each changes in the defaults of 
     BASE: {},
     "Muon rate .005": {"muon_lr": 0.005},
     "Muon rate .02": {"muon_lr": 0.02},
+    "Muon momentum .9": {"muon_momentum": 0.9},
+    "Muon momentum .98": {"muon_momentum": 0.98},
     "AdamW rate .001": {"adam_lr": 0.001},
     "AdamW rate .006": {"adam_lr": 0.006},
     "channels 96, 192": {"channels": (96, 192)},

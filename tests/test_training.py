@@ -373,6 +373,20 @@ def test_muon_moves_kernels_in_place_and_adamw_the_rest() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_momentum_is_the_runs_and_not_the_checkpoints() -> None:
+    kernel = nn.Parameter(torch.ones(4, 4, 1, 1, 1))
+    named = {"kernel": kernel, "gain": nn.Parameter(torch.ones(4))}
+    kernel.grad = torch.ones_like(kernel)
+    before = MuonAdamW(named, muon_lr=0.01, adam_lr=0.001, muon_momentum=0.5)
+    before.step(1.0)
+    after = MuonAdamW(named, muon_lr=0.01, adam_lr=0.001, muon_momentum=0.9)
+    after.load_state_dict(before.state_dict())
+    assert torch.equal(after.muon.state[kernel]["momentum_buffer"], 0.5 * torch.ones_like(kernel))
+    kernel.grad = torch.zeros_like(kernel)
+    after.step(1.0)
+    assert after.muon.state[kernel]["momentum_buffer"].unique().item() == pytest.approx(0.45)
+
+
 def test_muon_takes_the_steps_of_torchs_muon() -> None:
     """Which rounds to bfloat16 within its Newton-Schulz steps: hence the tolerance."""
     torch.manual_seed(0)

@@ -363,6 +363,7 @@ settings_options = shared(  # None leaves a value to the stage; what is shown is
     click.option("--crop", "crop_px", type=click.IntRange(16), show_default="128", help="Pixels a side."),
     click.option("--seed", type=click.IntRange(0), show_default="0", help="Of every random draw."),
     click.option("--muon-lr", type=click.FloatRange(0), show_default="0.01", help="Learning rate of kernels."),
+    click.option("--muon-momentum", type=click.FloatRange(0, 1, max_open=True), show_default="0.95", help="Of Muon."),
     click.option("--adam-lr", type=click.FloatRange(0), show_default="0.003", help="Learning rate of the rest."),
     click.option("--lpips-weight", type=click.FloatRange(0), show_default="1.0", help="Of LPIPS in the loss."),
     click.option("--lpips-frames", type=click.IntRange(1), show_default="2", help="Frames of a clip LPIPS sees."),

@@ -81,9 +81,12 @@ class MuonAdamW:
         named: parameters by name; those that need no gradient are left out.
         muon_lr: learning rate of Muon.
         adam_lr: learning rate of AdamW.
+        muon_momentum: as for `Muon`.
     """
 
-    def __init__(self, named: dict[str, nn.Parameter], muon_lr: float, adam_lr: float) -> None:
+    def __init__(
+        self, named: dict[str, nn.Parameter], muon_lr: float, adam_lr: float, muon_momentum: float = 0.95
+    ) -> None:
         kernels: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, parameter in named.items():
@@ -92,7 +95,7 @@ class MuonAdamW:
             kernel = parameter.ndim == 5 and name not in ("encoder.stem.weight", "decoder.head.weight")
             (kernels if kernel else others).append(parameter)
         self.base_lrs = (muon_lr, adam_lr)
-        self.muon = Muon(kernels, muon_lr)
+        self.muon = Muon(kernels, muon_lr, muon_momentum)
         self.adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.99), weight_decay=0.0)
 
     def step(self, lr_scale: float) -> None:
@@ -112,6 +115,8 @@ class MuonAdamW:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.muon.load_state_dict(state["muon"])
+        for group in self.muon.param_groups:  # a setting of this run, as the rates are
+            group["momentum"] = self.muon.defaults["momentum"]
         self.adam.load_state_dict(state["adam"])
 
 

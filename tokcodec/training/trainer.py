@@ -40,6 +40,7 @@ class TrainSettings:
     crop_px: int = 128
     seed: int = 0
     muon_lr: float = 0.01
+    muon_momentum: float = 0.95
     adam_lr: float = 0.003
     warmup_steps: int = 100
     decay_share: float = 0.3  # of the schedule: constant before, cosine to 0 inside
@@ -156,7 +157,9 @@ class Trainer:
 
     def new_optimizer(self) -> MuonAdamW:
         """For the tokenizer's parameters that need a gradient."""
-        return MuonAdamW(dict(self.model.named_parameters()), self.settings.muon_lr, self.settings.adam_lr)
+        settings = self.settings
+        named = dict(self.model.named_parameters())
+        return MuonAdamW(named, settings.muon_lr, settings.adam_lr, settings.muon_momentum)
 
     # what one step draws, all from (seed, step, place)
 
