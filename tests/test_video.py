@@ -192,6 +192,12 @@ def test_ten_bits_are_read_with_a_warning(make_clip: MakeClip, caplog: pytest.Lo
     assert [record.getMessage() for record in caplog.records] == [f"{path}: 10-bit video is coded with 8 bits"]
 
 
+def test_transparency_is_left_out_with_a_warning(make_clip: MakeClip, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_clip("a.mkv", moving_frames(2), codec="ffv1", pix_fmt="bgra")
+    np.testing.assert_array_equal(read(path)[0], moving_frames(2))
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: its transparency is left out"]
+
+
 # Time
 
 
@@ -293,6 +299,22 @@ def test_raw_frames_to_a_binary_file() -> None:
     frames, file = moving_frames(3), io.BytesIO()
     write(file, frames, format="rgb24")
     assert file.getvalue() == b"".join(frame.tobytes() for frame in frames)
+
+
+@pytest.mark.parametrize(
+    ("pts", "told"), [([0, 17, 33, 50, 67], 0), ([5, 22, 38, 88, 89], 1), ([0, 17, 20, 21, 22], 1)]
+)
+def test_uneven_timestamps_that_are_lost_are_told_once(
+    pts: list[int], told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = VideoInfo(64, 48, Fraction(1, 1000), Fraction(60))
+    for format in ("rgb24", "y4m", "mkv"):
+        with VideoWriter(io.BytesIO(), info, format=format, name=format) as writer:
+            for frame, time in zip(moving_frames(5), pts, strict=True):
+                writer.write(frame, time)
+    lost = [record.getMessage() for record in caplog.records]
+    assert [line.split(":")[0] for line in lost] == ["rgb24", "y4m"][: 2 * told]
+    assert all("uneven" in line for line in lost)
 
 
 def test_y4m_from_stdout_to_stdin(tmp_path: Path) -> None:

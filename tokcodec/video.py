@@ -434,6 +434,8 @@ class VideoReader:
         bits = max(component.bits for component in frame.format.components)
         if bits > 8:
             self._warn(f"{bits}-bit video is coded with 8 bits")
+        if any(component.is_alpha for component in frame.format.components):
+            self._warn("its transparency is left out")
         if frame.color_trc in HDR_TRANSFERS:
             self._warn(f"HDR ({HDR_TRANSFERS[frame.color_trc]}) is kept as tagged, without tone mapping")
         matrix = frame.colorspace
@@ -450,13 +452,33 @@ class VideoReader:
             log.warning("%s: %s", self.name, message)
 
 
+class _Drift:
+    """Warns, once, of frames that a target without timestamps will not show at their time."""
+
+    def __init__(self, frames_a_tick: Fraction, name: str) -> None:
+        self._frames_a_tick, self._name = frames_a_tick, name
+        self._first: int | None = None
+        self._count = 0
+        self._warned = False
+
+    def see(self, pts: int) -> None:
+        """The next frame is to be shown at `pts`."""
+        if self._first is None:
+            self._first = pts
+        if not self._warned and abs((pts - self._first) * self._frames_a_tick - self._count) > 1:
+            log.warning("%s: has no room for timestamps, and those of the frames are uneven; they are lost", self._name)
+            self._warned = True
+        self._count += 1
+
+
 class VideoWriter:
     """Frames to a video file, each at its own timestamp.
 
     Formats: mp4, m4v, mov, mkv (H.264 4:2:0 by libx264, tagged with the colour of `info`; an odd size is
     written as 4:4:4, since 4:2:0 needs even ones), mkv with `lossless` (FFV1 in RGB, bit-exact, but no room
     for a sample aspect), y4m (4:2:0), png (a pattern of files: the folder must be there), rgb24 (bare bytes).
-    The last three have no room for a rotation, so the pixels are turned; nor for timestamps. Matroska rounds
+    The last three have no room for a rotation, so the pixels are turned; nor for timestamps, of which a warning
+    tells when they stray from the frame rate by more than a frame. Matroska rounds
     timestamps to 1 ms, and moves all streams if one of them starts below zero; mp4 and mov keep them exactly.
     """
 
@@ -514,6 +536,9 @@ class VideoWriter:
         self._marks = _y4m_marks(width, height, rate, aspect, colour.full_range) if kind == "y4m" else None
 
         self._time_base = info.time_base
+        self._drift: _Drift | None = (
+            None if encoder in ("libx264", "ffv1") else _Drift(info.time_base * rate, self.name)
+        )
         self._matrix = MATRICES[colour.matrix]
         self._pixel_format = pixel_format
         self._scaler = VideoReformatter()
@@ -556,6 +581,8 @@ class VideoWriter:
         """
         if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
             raise ValueError(f"frame is {frame.dtype} {frame.shape}, not uint8 {(*self._size, 3)}")
+        if self._drift is not None:
+            self._drift.see(pts)
         if self._turns:
             frame = np.rot90(frame, -self._turns)
         with _errors(self.name):
