@@ -20,6 +20,7 @@ import tokcodec
 from benchmarks.run import machine
 from benchmarks.tables import Table
 from tokcodec.errors import TokcodecError
+from tokcodec.model import pick_device, pick_dtype
 from tokcodec.output import replacing
 from tokcodec.training.train import settings_of, train
 
@@ -63,8 +64,8 @@ def outcome(run: Path) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> Table:
     """The variants in order of their LPIPS at all bits."""
     note = (
-        f"Each trained from nothing for {result['minutes']:g} minutes on {result['threads']} threads of "
-        f"{result['machine']['cpu']} ({result['dtype']}), learning-rate decay included, and judged on "
+        f"Each trained from nothing for {result['minutes']:g} minutes on {result['machine']['cpu']} "
+        f"({result['dtype']}, threads: {result['threads']}), learning-rate decay included, and judged on "
         "the clips held out. Lower LPIPS (AlexNet) and higher PSNR are better."
     )
     header = ["variant", "seed", "steps", "pixels", "LPIPS, 16 bits", "LPIPS, all bits", "PSNR, all bits (dB)"]
@@ -107,7 +108,7 @@ def main(
     torch.set_num_threads(threads)
     book = out / "compare.json"
     fixed = {"holdout": list(holdout), "minutes": minutes, "frames": frames, "crop_px": crop_px}
-    fixed |= {"threads": threads, "dtype": dtype}
+    fixed |= {"threads": threads, "dtype": str(pick_dtype(dtype, pick_device("auto"))).removeprefix("torch.")}
     versions = {"tokcodec": tokcodec.__version__, "torch": torch.__version__}
     result: dict[str, Any] = fixed | {"machine": machine(1), "versions": versions, "runs": []}
     if book.exists():
