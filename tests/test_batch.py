@@ -231,7 +231,7 @@ def test_workers_and_pieces_do_not_change_a_byte(
 
 
 def vfr_with_sound(path: Path) -> None:
-    """Open GOPs, B-frames, irregular timestamps that do not start at 0, and sound."""
+    """Open GOPs, B-frames, irregular timestamps that do not start at 0, a new scene at frame 45, and sound."""
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=30, width=64, height=48, options={"g": "17", "bf": "2"})
         stream.options = {**stream.options, "x264-params": "open-gop=1"}
@@ -240,6 +240,7 @@ def vfr_with_sound(path: Path) -> None:
         sound = container.add_stream("aac", rate=16000, layout="mono")
         pts = 70
         for i, array in enumerate(moving_frames(150)):
+            array = array if i < 45 else 255 - array
             frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="yuv420p")
             frame.pts, frame.time_base = pts, Fraction(1, 1000)
             pts += 20 + i * 37 % 29
@@ -268,6 +269,7 @@ def test_pieces_join_to_the_stream_of_the_whole(suffix: str, rate: Rate, tmp_pat
     assert (tmp_path / "joined.tokc").read_bytes() == (tmp_path / "whole.tokc").read_bytes()
     facts = edit.describe(tmp_path / "joined.tokc")
     assert facts["other_streams_bytes"] > 1000
+    assert facts["chunks"] == 6  # of 33, 12, 21, 33, 33 and 18 frames
     assert (facts["token_bits"][1] < network.token_bits) == (rate != Rate())
 
 

@@ -55,6 +55,22 @@ def test_stream_holds_exactly_what_the_network_says(tmp_path: Path, weights: Pat
     assert np.array_equal(np.concatenate(pictures), np.stack(frames_of(back)))
 
 
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_chunk_ends_with_its_scene(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    monkeypatch.setattr(Network, "group", lambda *_: group)
+    one, two = moving_frames(80, 33, 50), [255 - frame for frame in moving_frames(80, 33, 50)]
+    frames = [*one[:40], *two[40:55], *one[55:]]
+    tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), tmp_path / "a.tokc", **FULL)
+    network, edges = load_network(weights, "cpu", "float32"), [0, 33, 40, 55, 66, 80]
+    with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
+        assert [entry.first_pts for entry in stream.chunks] == [40 * begin for begin in edges[:-1]]
+        for bits, (begin, end) in zip(stream.bits(), itertools.pairwise(edges), strict=True):
+            assert np.array_equal(bits, network.encode(np.stack(frames[begin:end])[None])[0])
+        assert len(list(stream.frames())) == 80
+
+
 def test_chunks_side_by_side_equal_chunks_alone(weights: Path) -> None:
     """What a GPU does with several chunks at once."""
     network = load_network(weights, "cpu", "float32")

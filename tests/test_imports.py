@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports modules of lower levels only.
 LEVELS = {
+    "cuts": 0,
     "errors": 0,
     "pipeline": 0,
     "entropy": 1,
@@ -34,7 +35,7 @@ LEVELS = {
     "cli": 9,
 }
 # Within a level's reach, these are still closed: the stream knows no network and no video.
-TORCHLESS = {"bitstream", "cli", "edit", "entropy", "errors", "output", "pipeline", "records", "video"}
+TORCHLESS = {"bitstream", "cli", "cuts", "edit", "entropy", "errors", "output", "pipeline", "records", "video"}
 
 
 def name_of(path: Path) -> str:

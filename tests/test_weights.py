@@ -1,5 +1,6 @@
 """The released weights keep the network's promises and make recognizable pictures."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,14 @@ def test_the_end_of_a_chunk_is_as_good_as_its_start(shared: Path, exact: Network
     output = exact.decode([bits], 33, 128, 128)[0]
     start, end = psnr_db(output[1:9], still[1:9]), psnr_db(output[25:], still[25:])
     assert end > start - 0.5
+
+
+@pytest.mark.parametrize("name", ["davis-camel.mkv", "davis-parkour.mkv", "02_cups.mp4"])
+def test_the_end_of_a_long_chunk_is_as_good_as_a_chunk_of_its_own(shared: Path, exact: Network, name: str) -> None:
+    """65 frames of real motion: frames 33 to 64, coded after the others, against the same frames coded alone."""
+    with VideoReader(shared / "data" / "eval" / name, duration_s=4) as reader:
+        frames = np.stack([frame[100:260, 200:360] for frame, _ in itertools.islice(reader, 65)])
+    (bits,) = exact.encode(frames[None])
+    (alone,) = exact.encode(frames[None, 32:])
+    late = exact.decode([bits], 65, 160, 160)[0][33:]
+    assert psnr_db(late, frames[33:]) > psnr_db(exact.decode([alone], 33, 160, 160)[0][1:], frames[33:]) - 0.1

@@ -21,6 +21,7 @@ import numpy as np
 
 from tokcodec import bitstream, output, video
 from tokcodec.bitstream import Chunk, Header
+from tokcodec.cuts import cuts
 from tokcodec.edit import (
     DEFAULT_RATE,
     Rate,
@@ -50,32 +51,37 @@ class _Group(NamedTuple):
 
 
 def _groups(reader: video.VideoReader, group: int) -> Generator[_Group, None, None]:
-    """Cut a video into groups of chunks: whole groups, then the whole chunks left, then the rest. Closes it."""
+    """Cut a video into chunks: every CHUNK_FRAMES, and where scenes change. Closes it.
+
+    The first kind stands at the same frames whatever lies between them, so that pieces of a video
+    (batch/pieces.py) have the chunks of the whole. Neighbours of equal length come in one group.
+    """
     frames: list[Frames] = []
     times: list[int] = []
 
-    def take(count: int, length: int, after: int) -> _Group:
-        """`count` chunks of `length` frames from the front; `after` is the timestamp that follows all."""
-        edges = [*times, after]
-        taken = _Group(
-            np.stack(frames[: count * length]).reshape(count, length, *frames[0].shape),
-            [tuple(times[i * length : (i + 1) * length]) for i in range(count)],
-            [edges[(i + 1) * length] - edges[(i + 1) * length - 1] for i in range(count)],
-        )
-        del frames[: count * length], times[: count * length]
-        return taken
+    def groups(after: int) -> Iterator[_Group]:
+        """Of the frames held; `after` is the timestamp that follows them."""
+        taken, pts = np.stack(frames), [*times, after]
+        frames.clear()
+        times.clear()
+        starts = range(0, len(taken), CHUNK_FRAMES)
+        scenes = [start + cut for start in starts for cut in cuts(taken[start : start + CHUNK_FRAMES])]
+        edges = [*sorted([*starts, *scenes]), len(taken)]
+        for length, run in itertools.groupby(itertools.pairwise(edges), lambda span: span[1] - span[0]):
+            spans = list(run)
+            yield _Group(
+                taken[spans[0][0] : spans[-1][1]].reshape(len(spans), length, *taken.shape[1:]),
+                [tuple(pts[begin:end]) for begin, end in spans],
+                [pts[end] - pts[end - 1] for _, end in spans],
+            )
 
     with reader:
         for frame, pts in reader:
             if len(frames) == group * CHUNK_FRAMES:
-                yield take(group, CHUNK_FRAMES, pts)
+                yield from groups(pts)
             frames.append(frame)
             times.append(pts)
-        after = times[-1] + max(1, reader.last_duration)
-        if len(frames) >= CHUNK_FRAMES:
-            yield take(len(frames) // CHUNK_FRAMES, CHUNK_FRAMES, after)
-        if frames:
-            yield take(1, len(frames), after)
+        yield from groups(times[-1] + max(1, reader.last_duration))
 
 
 _Coded = tuple[Bits, tuple[int, ...], int]  # of a chunk: bits [K, t, h, w], timestamps, duration of the last frame
