@@ -559,7 +559,7 @@ def test_rates_end_with_all_bits() -> None:
 def test_the_command_shows_the_defaults_of_the_settings() -> None:
     defaults = dataclasses.asdict(TrainSettings()) | dataclasses.asdict(TokenizerConfig()) | {"adaptive": "adaptive"}
     shown = {p.name: p.show_default for p in train_command.params if isinstance(getattr(p, "show_default", 0), str)}
-    assert len(shown) == 18
+    assert len(shown) == 19
     for name, text in shown.items():
         value = defaults[name]
         assert text == (",".join(map(str, value)) if isinstance(value, tuple) else str(value)), name

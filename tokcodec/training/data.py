@@ -8,7 +8,9 @@ processes that share a run draw the clips one process would have drawn.
 from __future__ import annotations
 
 import logging
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +27,7 @@ log = logging.getLogger("tokcodec")
 
 SEGMENT_FRAMES = 33
 CACHE_PX = 256
+THREADS = 8  # that draw clips, at most
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".y4m", ".m4v"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 IMAGE_SHARD = re.compile(r"image-\d+\.mkv")
@@ -132,6 +135,8 @@ class ClipSampler:
     def __init__(self, arrays: list[np.ndarray], crop_px: int, seed: int, shrink_share: float = 0.0) -> None:
         self.arrays, self.crop_px, self.seed, self.shrink_share = arrays, crop_px, seed, shrink_share
         self._kinds: dict[tuple[int, bool], tuple[list[np.ndarray], np.ndarray]] = {}
+        # A GPU trains on more than the 90 M pixels/s that one thread cuts and scales.
+        self._threads = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), "tokcodec clips")
 
     def _fitting(self, frames: int, photographs: bool) -> tuple[list[np.ndarray], np.ndarray]:
         """The arrays that are long and large enough (of photographs only), and how many segments end with each."""
@@ -180,7 +185,7 @@ class ClipSampler:
         Raises:
             TokcodecError: no segment is as long and as large.
         """
-        clips = np.stack([self.clip(step, place, frames) for place in places])
+        clips = np.stack(list(self._threads.map(lambda place: self.clip(step, place, frames), places)))
         return torch.from_numpy(clips).permute(0, 4, 1, 2, 3)
 
 
