@@ -44,8 +44,6 @@ VARIANTS: dict[str, dict[str, Any]] = {  # what each changes in the defaults of 
     "batch 16": {"batch": 16},
     "LPIPS weight .5": {"lpips_weight": 0.5},
     "LPIPS weight 2": {"lpips_weight": 2.0},
-    "stem 4x4x4 and a stage": {"patch": (4, 4, 4)},
-    "stem 2x8x8 and a stage": {"patch": (2, 8, 8)},
     "no adaptive norm": {"adaptive": False},
     "no clip scaled down": {"shrink_share": 0.0},
 }

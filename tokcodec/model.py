@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,8 @@ from tokcodec.bitstream import SPACE_STRIDE, TIME_STRIDE, latent_size
 from tokcodec.errors import ModelError
 from tokcodec.lfq import LFQ
 
-STEM = (TIME_STRIDE, 8, 8)  # frames, rows and columns that one position at 1/8 stands for
-
-Patch = tuple[int, int, int]
+PATCH = 8  # pixels a side of the stem's patch; the second half of the stride is a convolution
+PATCH_CHANNELS = 3 * TIME_STRIDE * PATCH * PATCH
 
 State = dict[nn.Module, Tensor]  # the last frames each causal convolution saw
 
@@ -41,8 +39,7 @@ State = dict[nn.Module, Tensor]  # the last frames each causal convolution saw
 class TokenizerConfig:
     """The shape of a tokenizer; stored as JSON in the metadata of its weights.
 
-    Pairs are (at 1/8, at 1/16) of the resolution. `patch` is what the stem takes at once: frames, rows, columns.
-    If it is smaller than 4x8x8, a stage of half the channels lies between.
+    Pairs are (at 1/8, at 1/16) of the resolution.
     """
 
     dims: int = 32
@@ -51,7 +48,6 @@ class TokenizerConfig:
     encoder_blocks: tuple[int, int] = (2, 2)
     decoder_blocks: tuple[int, int] = (4, 2)
     adaptive: bool = True
-    patch: Patch = STEM
 
     @property
     def token_bits(self) -> int:
@@ -75,10 +71,6 @@ class TokenizerConfig:
         sizes = [config.dims, config.planes, *config.channels, *config.encoder_blocks, *config.decoder_blocks]
         if not all(isinstance(n, int) and 0 <= n <= 4096 for n in sizes) or config.token_bits > 64:
             raise ValueError("sizes are out of range")
-        if len(config.patch) != 3 or any(
-            p not in (1, 2, 4, 8) or s % p for p, s in zip(config.patch, STEM, strict=True)
-        ):
-            raise ValueError(f"a patch of {config.patch} does not divide {STEM}")
         return config
 
 
@@ -168,56 +160,18 @@ class AdaptiveNorm(nn.Module):
         return out
 
 
-def patchify(x: Tensor, patch: Patch) -> Tensor:
-    """`[B, C, T, H, W]` to `[B, C * pt * ph * pw, T/pt, H/ph, W/pw]`, channels last in memory."""
-    b, c, frames, height, width = x.shape
-    pt, ph, pw = patch
-    grid = x.reshape(b, c, frames // pt, pt, height // ph, ph, width // pw, pw)
+def patchify(clip: Tensor) -> Tensor:
+    """`[B, 3, 4t, H, W]` to `[B, 768, t, H/8, W/8]`, channels last in memory."""
+    b, c, frames, height, width = clip.shape
+    grid = clip.reshape(b, c, frames // TIME_STRIDE, TIME_STRIDE, height // PATCH, PATCH, width // PATCH, PATCH)
     return grid.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).permute(0, 4, 1, 2, 3)
 
 
-def unpatchify(x: Tensor, patch: Patch) -> Tensor:
-    """The inverse of `patchify`, channels last in memory if C is more than 3."""
+def unpatchify(x: Tensor) -> Tensor:
+    """The inverse of `patchify`."""
     b, _, t, h, w = x.shape
-    pt, ph, pw = patch
-    grid = x.permute(0, 2, 3, 4, 1).reshape(b, t, h, w, -1, pt, ph, pw)
-    if grid.shape[4] > 3:
-        grid = grid.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, t * pt, h * ph, w * pw, -1)
-        return grid.permute(0, 4, 1, 2, 3)
-    return grid.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, -1, t * pt, h * ph, w * pw)
-
-
-class FineStage(nn.Module):
-    """What lies between patches smaller than 4x8x8 and the positions at 1/8: one block of half the channels.
-
-    Encoder side: block, merge. Decoder side: split, block.
-    """
-
-    def __init__(self, channels: int, patch: Patch) -> None:
-        super().__init__()
-        self.factor: Patch = (STEM[0] // patch[0], STEM[1] // patch[1], STEM[2] // patch[2])
-        half = channels // 2
-        self.block = ResidualBlock(half)
-        self.merge = Pointwise(half * math.prod(self.factor), channels)
-
-    def forward(self, x: Tensor, state: State | None) -> Tensor:
-        out: Tensor = self.merge(patchify(self.block(x, state), self.factor))
-        return out
-
-
-class FineStageUp(nn.Module):
-    """The mirror of `FineStage`."""
-
-    def __init__(self, channels: int, patch: Patch) -> None:
-        super().__init__()
-        self.factor: Patch = (STEM[0] // patch[0], STEM[1] // patch[1], STEM[2] // patch[2])
-        half = channels // 2
-        self.split = Pointwise(channels, half * math.prod(self.factor))
-        self.block = ResidualBlock(half)
-
-    def forward(self, x: Tensor, state: State | None) -> Tensor:
-        out: Tensor = self.block(unpatchify(self.split(x), self.factor), state)
-        return out
+    grid = x.permute(0, 2, 3, 4, 1).reshape(b, t, h, w, 3, TIME_STRIDE, PATCH, PATCH)
+    return grid.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, 3, t * TIME_STRIDE, h * PATCH, w * PATCH)
 
 
 class Encoder(nn.Module):
@@ -226,10 +180,7 @@ class Encoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         fine, coarse = config.channels
-        small = config.patch != STEM
-        self.patch = config.patch
-        self.stem = Pointwise(3 * math.prod(self.patch), fine // 2 if small else fine)
-        self.merge = FineStage(fine, self.patch) if small else None
+        self.stem = Pointwise(PATCH_CHANNELS, fine)
         self.fine = nn.ModuleList(ResidualBlock(fine) for _ in range(config.encoder_blocks[0]))
         self.down = nn.Conv3d(fine, coarse, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         self.coarse = nn.ModuleList(ResidualBlock(coarse) for _ in range(config.encoder_blocks[1]))
@@ -239,9 +190,7 @@ class Encoder(nn.Module):
     def forward(self, clip: Tensor, state: State | None = None) -> Tensor:
         if not state:  # the clip starts here: frame 0 fills a latent frame alone
             clip = torch.cat([clip[:, :, :1].expand(-1, -1, TIME_STRIDE - 1, -1, -1), clip], dim=2)
-        x = self.stem(patchify(clip, self.patch))  # [B, 128, t, H/8, W/8]
-        if self.merge is not None:
-            x = self.merge(x, state)
+        x = self.stem(patchify(clip))  # [B, 128, t, H/8, W/8]
         for block in self.fine:
             x = block(x, state)
         x = self.down(x)  # [B, 256, t, h, w]
@@ -263,11 +212,8 @@ class Decoder(nn.Module):
         self.up = nn.Conv3d(coarse, 4 * fine, (1, 3, 3), padding=(0, 1, 1))
         self.adapt_fine = AdaptiveNorm(fine, config.dims) if config.adaptive else None
         self.fine = nn.ModuleList(ResidualBlock(fine) for _ in range(config.decoder_blocks[0]))
-        small = config.patch != STEM
-        self.patch = config.patch
-        self.split = FineStageUp(fine, self.patch) if small else None
-        self.norm = ChannelNorm(fine // 2 if small else fine)
-        self.head = Pointwise(fine // 2 if small else fine, 3 * math.prod(self.patch))
+        self.norm = ChannelNorm(fine)
+        self.head = Pointwise(fine, PATCH_CHANNELS)
 
     def forward(self, latent: Tensor, state: State | None = None) -> Tensor:
         first = not state
@@ -282,9 +228,7 @@ class Decoder(nn.Module):
             x = self.adapt_fine(x, latent)
         for block in self.fine:
             x = block(x, state)
-        if self.split is not None:
-            x = self.split(x, state)
-        clip = unpatchify(self.head(F.silu(self.norm(x))), self.patch)
+        clip = unpatchify(self.head(F.silu(self.norm(x))))
         return clip[:, :, TIME_STRIDE - 1 :] if first else clip
 
 
