@@ -27,7 +27,8 @@ from tokcodec.training.train import settings_of, train
 BASE = "default"
 VARIANTS: dict[str, dict[str, Any]] = {  # what each changes in the defaults of `tokcodec train`
     BASE: {},
-    "Muon rate .005": {"muon_lr": 0.005},
+    "Muon rate .0025": {"muon_lr": 0.0025},
+    "Muon rate .01": {"muon_lr": 0.01},
     "Muon rate .02": {"muon_lr": 0.02},
     "Muon momentum .9": {"muon_momentum": 0.9},
     "Muon momentum .98": {"muon_momentum": 0.98},

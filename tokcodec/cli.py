@@ -362,7 +362,7 @@ settings_options = shared(  # None leaves a value to the stage; what is shown is
     click.option("--frames", type=Numbers(), show_default="9", help="Lengths of clips: 1 + 4n, at most 33."),
     click.option("--crop", "crop_px", type=click.IntRange(16), show_default="128", help="Pixels a side."),
     click.option("--seed", type=click.IntRange(0), show_default="0", help="Of every random draw."),
-    click.option("--muon-lr", type=click.FloatRange(0), show_default="0.01", help="Learning rate of kernels."),
+    click.option("--muon-lr", type=click.FloatRange(0), show_default="0.005", help="Learning rate of kernels."),
     click.option("--muon-momentum", type=click.FloatRange(0, 1, max_open=True), show_default="0.95", help="Of Muon."),
     click.option("--adam-lr", type=click.FloatRange(0), show_default="0.003", help="Learning rate of the rest."),
     click.option("--lpips-weight", type=click.FloatRange(0), show_default="1.0", help="Of LPIPS in the loss."),

@@ -39,7 +39,7 @@ class TrainSettings:
     frames: tuple[int, ...] = (9,)
     crop_px: int = 128
     seed: int = 0
-    muon_lr: float = 0.01
+    muon_lr: float = 0.005
     muon_momentum: float = 0.95
     adam_lr: float = 0.003
     warmup_steps: int = 100
