@@ -519,7 +519,8 @@ class VideoWriter:
         muxer, encoder, pixel_format = TARGETS[kind]
         if lossless:
             encoder, pixel_format = "ffv1", "bgr0"
-        self._turns = 0 if encoder in ("libx264", "ffv1") else info.rotation // 90
+        bare = encoder not in ("libx264", "ffv1")  # no room for a rotation nor for timestamps
+        self._turns = info.rotation // 90 if bare else 0
         self._size = (info.height, info.width)
         height, width = reversed(self._size) if self._turns % 2 else self._size
         if encoder == "libx264" and (width % 2 or height % 2):
@@ -536,9 +537,7 @@ class VideoWriter:
         self._marks = _y4m_marks(width, height, rate, aspect, colour.full_range) if kind == "y4m" else None
 
         self._time_base = info.time_base
-        self._drift: _Drift | None = (
-            None if encoder in ("libx264", "ffv1") else _Drift(info.time_base * rate, self.name)
-        )
+        self._drift = _Drift(info.time_base * rate, self.name) if bare else None
         self._matrix = MATRICES[colour.matrix]
         self._pixel_format = pixel_format
         self._scaler = VideoReformatter()
