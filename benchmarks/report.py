@@ -221,7 +221,7 @@ def write_report(results: Path, frames: Path, anchor: str = "hevc-ra", pictures:
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--frames",
-    default=Path("bench-out/work/frames"),
+    default=Path("bench-out", "work", "frames"),
     show_default=True,
     type=click.Path(path_type=Path),
     help="The run's PNG frames.",
