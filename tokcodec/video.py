@@ -61,6 +61,8 @@ SIDE_FORMATS = ("mp4", "mov", "matroska")  # for the other streams; Matroska las
 MUXER_OPTIONS = {"movie_timescale": "90000"}  # of mov and mp4: the default rounds the start of a track to 1 ms
 INTERLEAVE_S = 10  # how far apart a file may store packets that belong to one time
 
+BARE_MUXERS = ("rawvideo", "image2")  # frames alone: no other streams, rotation or timestamps
+
 TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoder, pixel format
     "mp4": ("mp4", "libx264", "yuv420p"),
     "m4v": ("mp4", "libx264", "yuv420p"),
@@ -285,7 +287,8 @@ class VideoReader:
 
     def _open_side(self, file: BinaryIO) -> None:
         streams = [s for s in self._container.streams if s.index != self._stream.index]
-        for stream in [s for s in streams if s.type not in ("audio", "subtitle", "data", "attachment")]:
+        kinds = ("audio", "subtitle", "data", "attachment")
+        for stream in [s for s in streams if s.type not in kinds or _codec(s) is None]:
             log.warning("%s: %s is left out", self.name, _title(stream))
             streams.remove(stream)
         if not streams:
@@ -477,8 +480,8 @@ class VideoWriter:
     Formats: mp4, m4v, mov, mkv (H.264 4:2:0 by libx264, tagged with the colour of `info`; an odd size is
     written as 4:4:4, since 4:2:0 needs even ones), mkv with `lossless` (FFV1 in RGB, bit-exact, but no room
     for a sample aspect), y4m (4:2:0), png (a pattern of files: the folder must be there), rgb24 (bare bytes).
-    The last three have no room for a rotation, so the pixels are turned; nor for timestamps, of which a warning
-    tells when they stray from the frame rate by more than a frame. Matroska rounds
+    The last three have no room for other streams, nor for a rotation, so the pixels are turned; nor for timestamps,
+    of which a warning tells when they stray from the frame rate by more than a frame. Matroska rounds
     timestamps to 1 ms, and moves all streams if one of them starts below zero; mp4 and mov keep them exactly.
     """
 
@@ -519,7 +522,7 @@ class VideoWriter:
         muxer, encoder, pixel_format = TARGETS[kind]
         if lossless:
             encoder, pixel_format = "ffv1", "bgr0"
-        bare = encoder not in ("libx264", "ffv1")  # no room for a rotation nor for timestamps
+        bare = muxer in BARE_MUXERS
         self._turns = info.rotation // 90 if bare else 0
         self._size = (info.height, info.width)
         height, width = reversed(self._size) if self._turns % 2 else self._size
@@ -567,7 +570,7 @@ class VideoWriter:
             context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
             if info.rotation and not self._turns:
                 self._stream.set_display_rotation(-info.rotation)  # counter-clockwise there
-            self._side = _Side(*side, self._container, self.name) if side else None
+            self._side = _Side(*side, self._container, self.name, kind) if side else None
             self._container.start_encoding()
 
     def write(self, frame: Frame, pts: int, duration: int = 0) -> None:
@@ -695,14 +698,15 @@ def cut_streams(parts: Sequence[tuple[str, BinaryIO, Fraction, Fraction, Fractio
 class _Copy:
     """Packets of some streams into a container, their bytes untouched."""
 
-    def __init__(self, streams: Iterable[Stream], target: OutputContainer, name: str) -> None:
+    def __init__(self, streams: Iterable[Stream], target: OutputContainer, name: str, kind: str = "") -> None:
+        """Add those of the streams to `target` that it takes; messages call it `name` and its format `kind`."""
         self.outputs: dict[int, Stream] = {}
         self._target = target
         self._name = name
         self._refused: set[int] = set()
         for stream in streams:
             if not _takes(target.format.name, stream):
-                log.warning("%s: %s is dropped: %s does not take it", name, _title(stream), target.format.name)
+                log.warning("%s: %s is dropped: %s does not take it", name, _title(stream), kind or target.format.name)
                 continue
             output = target.add_stream_from_template(stream)
             output.metadata.update(stream.metadata)
@@ -729,11 +733,11 @@ class _Copy:
 class _Side:
     """Reads a blob of streams back and copies it, in step with the video."""
 
-    def __init__(self, file: BinaryIO, format: str, target: OutputContainer, name: str) -> None:
+    def __init__(self, file: BinaryIO, format: str, target: OutputContainer, name: str, kind: str) -> None:
         file.seek(0)
         self._source = av.open(file, "r", format=_safe_format(format))
-        self._copy = _Copy(self._source.streams, target, name)
-        self._packets = (packet for packet in self._source.demux() if packet.size)
+        self._copy = _Copy(self._source.streams, target, name, kind)
+        self._packets = (packet for packet in self._source.demux() if packet.stream.index in self._copy.outputs)
         self._next = next(self._packets, None)
 
     def mux_until(self, time_s: Fraction | None) -> None:
@@ -755,8 +759,8 @@ def _safe_format(name: str) -> str:
 
 def _takes(muxer: str, stream: Stream) -> bool:
     """Whether a container can hold a stream: ask it to write a header with only that."""
-    if stream.type == "data" and stream.name is None:
-        return False  # such as QuickTime's timecode track, whose frame rate PyAV cannot carry over
+    if muxer in BARE_MUXERS or _codec(stream) is None:
+        return False  # the latter also of QuickTime's timecode track, whose frame rate PyAV cannot carry over
     try:
         with av.open(io.BytesIO(), "w", format=muxer) as trial:
             trial.add_stream_from_template(stream)
@@ -779,15 +783,23 @@ def _y4m_marks(width: int, height: int, rate: Fraction, aspect: Fraction, full_r
     return itertools.chain([header.encode() + b"FRAME\n"], itertools.repeat(b"FRAME\n"))
 
 
+def _codec(stream: Stream) -> str | None:
+    """FFmpeg's name of a stream's codec; None if it knows none, or has no decoder to tell the parameters by."""
+    context: Any = stream.codec_context
+    return None if context is None and stream.type not in ("data", "attachment") else stream.name
+
+
 def _kind(stream: Stream) -> tuple[object, ...]:
     """What must agree for packets of one stream to go on in another."""
     context: Any = stream.codec_context
+    if context is None:
+        return stream.type, _codec(stream)
     sound = (context.sample_rate, context.layout.name) if stream.type == "audio" else ()
-    return stream.type, stream.name, bytes(context.extradata or b"") if context is not None else b"", *sound
+    return stream.type, stream.name, bytes(context.extradata or b""), *sound
 
 
 def _title(stream: Stream) -> str:
-    codec = stream.name or ("timecode" if "timecode" in stream.metadata else "unknown")
+    codec = _codec(stream) or ("timecode" if "timecode" in stream.metadata else "unknown codec")
     return f"{stream.type} stream {stream.index} ({codec})"
 
 
