@@ -7,10 +7,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
+import numpy as np
 import pytest
+from conftest import MakeClip, frames_of, moving_frames, times_of
 
 from tokcodec import edit
 from tokcodec.video import VideoReader, VideoWriter
@@ -94,3 +99,77 @@ def test_a_bare_target_drops_the_other_streams(tmp_path: Path, format: str, capl
     assert [record.getMessage() for record in caplog.records] == [
         f"out: audio stream 0 (aac) is dropped: {format} does not take it"
     ]
+
+
+# Time
+
+
+def test_a_raw_stream_with_b_frames_is_even(caplog: pytest.LogCaptureFixture) -> None:
+    pts, reader = read(CASES / "bf2997.h264")
+    assert [p * reader.info.time_base for p in pts] == [Fraction(1001 * i, 30000) for i in range(30)]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
+@pytest.mark.parametrize("rate", ["30000/1001", "60", "25"])
+def test_a_raw_stream_goes_by_its_own_rate(
+    make_clip: MakeClip, suffix: str, codec: str, rate: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = 20
+
+    def at_rate(stream: Any) -> None:
+        stream.codec_context.framerate = Fraction(rate)
+
+    options = {"x265-params": "log-level=none"} if suffix == "hevc" else {"bf": "3"}
+    path = make_clip(
+        f"a.{suffix}", moving_frames(frames), time_base=1 / Fraction(rate), codec=codec, options=options, setup=at_rate
+    )
+    pts, reader = read(path)
+    assert reader.info.frame_rate == Fraction(rate)
+    assert [p * reader.info.time_base for p in pts] == [i / Fraction(rate) for i in range(frames)]
+    assert reader.last_duration * reader.info.time_base == 1 / Fraction(rate)
+    part, reader = read(path, start_s=float(5 / Fraction(rate)), duration_s=float(3 / Fraction(rate)))
+    assert part == pts[:3]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "frames"), [("h264_b.avi", 2, 25), ("xvid_packed.avi", 3, 23), ("xvid_bf.avi", 1, 25)]
+)
+def test_an_avi_with_b_frames_is_even(name: str, first: int, frames: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Its packets say when to decode, not when to show: FFmpeg takes the time a frame comes out of the decoder."""
+    pts, reader = read(CASES / name)
+    assert pts == list(range(first, first + frames))
+    assert reader.info.time_base == Fraction(1, 25)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["h264_b.avi", "xvid_packed.avi", "xvid_bf.avi", "red_then_blue.ts", "start3600.mkv"])
+def test_the_start_counts_from_the_first_frame(tmp_path: Path, name: str) -> None:
+    """From files, joined ones too, and from pipes, with and without a name."""
+    whole = frames_of(CASES / name)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for source in (CASES / name, fifo):
+        writer = threading.Thread(target=lambda: fifo.write_bytes((CASES / name).read_bytes()))
+        if source == fifo:
+            writer.start()
+        with VideoReader(source, start_s=0.2, duration_s=0.2) as reader:
+            frames, pts = map(list, zip(*reader, strict=True))
+        assert np.array_equal(frames, whole[5:10])
+        assert [p * reader.info.time_base for p in pts] == [Fraction(i, 25) for i in range(5)]
+        if source == fifo:
+            writer.join()
+
+
+def test_a_start_in_the_first_part_of_a_joined_file_is_found_there() -> None:
+    with VideoReader(CASES / "red_then_blue.ts", start_s=0.2) as reader:
+        means = [frame.mean(axis=(0, 1)) for frame, _ in reader]
+    assert [mean.argmax() for mean in means] == 20 * [0] + 25 * [2]
+
+
+def test_a_recording_that_starts_late_starts_at_zero_in_the_result(weights: Path, tmp_path: Path) -> None:
+    coded, _ = run(weights, "encode", str(CASES / "start3600.mkv"), "-")
+    run(weights, "decode", "-", str(tmp_path / "a.mp4"), stdin=coded)
+    assert times_of(tmp_path / "a.mp4") == [Fraction(i, 25) for i in range(15)]
+    assert times_of(tmp_path / "a.mp4", "audio")[0] == Fraction(-21, 1000)  # where the encoder's delay is

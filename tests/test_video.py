@@ -215,9 +215,31 @@ def test_variable_frame_rate_is_kept_tick_by_tick(tmp_path: Path, suffix: str, t
         assert reader.last_duration * reader.info.time_base == 333 * base
 
 
-def test_late_start_is_kept(tmp_path: Path) -> None:
-    write(tmp_path / "a.mp4", moving_frames(3), pts=[15, 16, 17])
-    _, pts, reader = read(tmp_path / "a.mp4")
+@pytest.mark.parametrize("name", ["a.mp4", "fragmented.mp4", "a.mov", "a.mkv", "a.flv", "a.ts"])
+def test_what_starts_late_starts_at_zero(make_clip: MakeClip, name: str) -> None:
+    """As FFmpeg does it: recordings and segments whose clock runs on since an hour."""
+    options = {"movflags": "empty_moov+frag_keyframe", "use_editlist": "0"} if name == "fragmented.mp4" else {}
+    late = [108000 + i for i in range(40)]
+    path = make_clip(name, moving_frames(40), pts=late, options={"bf": "0"}, container_options=options)
+    frames, pts, reader = read(path)
+    seconds = [p * reader.info.time_base for p in pts]
+    assert len(frames) == 40
+    assert all(abs(time - Fraction(i, 30)) <= Fraction(1, 2000) for i, time in enumerate(seconds))
+    part, part_pts, _ = read(path, start_s=1, duration_s=0.1)
+    np.testing.assert_array_equal(part, frames[30:33])
+    assert part_pts == [p - pts[30] for p in pts[30:33]]
+    with VideoReader(path) as whole:
+        times = whole.times()
+    if name != "a.ts":
+        assert times == pts
+        span, span_pts, _ = read(path, span=(times[10], times[20]))
+        np.testing.assert_array_equal(span, frames[10:20])
+        assert span_pts == pts[10:20]
+
+
+def test_a_picture_that_starts_after_the_sound_stays_there(make_clip: MakeClip) -> None:
+    source = add_streams(make_clip("v.mp4", moving_frames(3), pts=[15, 16, 17]), "a.mp4")
+    _, pts, reader = read(source)
     assert [p * reader.info.time_base for p in pts] == [Fraction(p, 30) for p in (15, 16, 17)]
 
 

@@ -19,7 +19,9 @@ import io
 import itertools
 import logging
 import math
+import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -28,6 +30,7 @@ from typing import Any, BinaryIO, Self, cast
 
 import av
 import numpy as np
+from av.container import Flags as ContainerFlags
 from av.container import InputContainer, OutputContainer
 from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.error import EOFError as EndOfFileError
@@ -113,10 +116,10 @@ class VideoReader:
     """The frames of a video file, once, in order; the packets of its other streams on the side.
 
     Iterating yields (frame, pts): uint8 `[H, W, 3]` RGB, C-contiguous, and an int in `info.time_base`,
-    strictly increasing. Timestamps are those of the file, but for three cases: with `start_s` the first
-    frame becomes 0; in containers whose clock has no origin (MPEG-TS) the earliest stream becomes 0;
-    missing or backward ones are mended, with a warning. A file that breaks after some frames gives those,
-    with a warning.
+    strictly increasing. Timestamps are those of the file, but for four cases: with `start_s` the first
+    frame becomes 0; a file that starts late, or whose clock has no origin (MPEG-TS), starts at 0; what has no
+    timestamps (raw H.264) goes by its frame rate; other missing ones, and backward ones, are mended, with a
+    warning. A file that breaks after some frames gives those, with a warning.
 
     Attributes:
         info: of the part that will be read.
@@ -138,7 +141,8 @@ class VideoReader:
 
         Args:
             source: a file of any kind FFmpeg reads, a pattern of images (`frames/%05d.png`), "-" for stdin.
-            start_s: skip frames before this time, in seconds after the first frame. Frame-exact.
+            start_s: skip frames before this time, in seconds after the first frame. Frame-exact. A pipe, and a
+                file whose clock may jump or is missing (MPEG-TS, raw H.264), is decoded from its beginning.
             duration_s: end before `start_s + duration_s`; None for all.
             threads: to decode with; 0 lets FFmpeg choose.
             side: seekable file that receives audio, subtitle and data streams, remuxed and cut likewise.
@@ -155,29 +159,30 @@ class VideoReader:
         self._warned: set[str] = set()
         self._open()
 
-        origin = self._stream.start_time or 0
-        self._begin: int | None = None  # in ticks of the source, as _end; None for no limit
-        self._end = None if duration_s is None else origin + self._ticks(start_s + duration_s)
-        self._past_end = False
-        self._jump_s = Fraction(0)  # added to what the clock says, see _close_jump
-        self._expected_s: dict[int, Fraction] = {}  # stream to the end of its newest packet
-        self._shift_s: Fraction | None = None  # taken from all timestamps; None until the first frame is known
-        if span is not None:
-            self._shift_s = Fraction(0)
-            self._begin, self._end = span
-            self._seek(span[0])
-        elif start_s <= 0:
-            self._shift_s = self._clock_origin_s()
-        else:
-            self._begin = origin + self._ticks(start_s)
-            if source != "-":
-                self._seek(self._begin)
-
         self.side_format: str | None = None
         self._side_format: str | None = None
         self._side: OutputContainer | None = None
         self._copy: _Copy | None = None
-        self._held: list[Packet[Stream]] = []  # packets that came before the first frame was known
+        self._held: list[Packet[Stream]] | None = []  # packets that came before the first frame; None after it
+        self._begin: int | None = None  # in ticks of the source, as _end; None for no limit
+        self._end: int | None = None
+        self._wanted_s: tuple[float, float | None] | None = (start_s, duration_s)  # None once it is in ticks
+        self._past_end = self._flushing = False
+        self._jump_s = Fraction(0)  # added to what the clock says, see _close_jump
+        self._expected_s: dict[int, Fraction] = {}  # stream to the end of its newest packet
+        self._shift_s: Fraction | None = None  # taken from all timestamps; None until the first frame is known
+        if span is not None or start_s <= 0:
+            self._shift_s = self._clock_origin_s()
+        if span is not None:
+            shift = round(self._shift_s / self._time_base) if self._shift_s else 0
+            self._begin, self._end = (None if ticks is None else ticks + shift for ticks in span)
+            self._wanted_s = None
+            self._seek(span[0] + shift)
+        elif start_s > 0 and not (self._clock_jumps or self._is_untimed or _is_pipe(source)):
+            opening = next(self._decode(), None)
+            self._open()
+            self._limit((None if opening is None else _time(opening)) or 0)
+            self._seek(self._begin or 0)
         if side is not None:
             self._open_side(side)
 
@@ -241,11 +246,14 @@ class VideoReader:
         except (FFmpegError, OSError):
             return []
         known = sorted({pts for pts in times if pts is not None})
-        return [] if self._clock_jumps or len(known) < len(times) else known
+        shift = round(self._clock_origin_s() / self._time_base)
+        return [] if self._clock_jumps or len(known) < len(times) else [pts - shift for pts in known]
 
     def _open(self) -> None:
         with _errors(self.name, "not a video"):
             self._container: InputContainer = av.open(self._url, "r")
+        # PyAV lets the demuxer make up what is missing, wrongly where frames are reordered (AVI); see _time
+        self._container.flags &= ~ContainerFlags.gen_pts.value
         if self._container.format.name == "tty":  # FFmpeg renders text files as video
             raise VideoError(f"{self.name}: not a video: text")
         streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -256,16 +264,31 @@ class VideoReader:
         if self._stream.codec_context is None:
             raise VideoError(f"{self.name}: no decoder for its video stream")
         self._time_base = self._stream.time_base or Fraction(1, 1000)
-        self._clock_jumps = FormatFlags.ts_discont in FormatFlags(self._container.format.flags)
+        flags = FormatFlags(self._container.format.flags)
+        self._clock_jumps = FormatFlags.ts_discont in flags
+        self._is_untimed = FormatFlags.no_timestamps in flags
         self._stream.codec_context.thread_type = "AUTO"
         self._stream.codec_context.thread_count = self._threads
 
     def _clock_origin_s(self) -> Fraction:
-        """Where to put zero: at the earliest stream if the container's clock starts anywhere, else where it is."""
-        if not self._clock_jumps:
-            return Fraction(0)
+        """Where to put zero: at the earliest stream if all start late, or the container's clock starts anywhere."""
         streams = [s for s in self._container.streams if s.start_time is not None and s.time_base]
-        return min((Fraction(s.start_time or 0) * (s.time_base or 0) for s in streams), default=Fraction(0))
+        kinds = ("video", "audio", "subtitle")
+        streams = [s for s in streams if s.type in kinds and not s.disposition & Disposition.attached_pic]
+        starts_s = [Fraction(s.start_time or 0) * (s.time_base or 0) for s in streams]
+        earliest_s = min(starts_s, default=Fraction(0))
+        return earliest_s if self._clock_jumps else max(earliest_s, Fraction(0))
+
+    def _limit(self, first: int) -> None:
+        """Set what is wanted in ticks, now that the timestamp of the first frame is known."""
+        if self._wanted_s is None:
+            return
+        start_s, duration_s = self._wanted_s
+        self._wanted_s = None
+        if start_s > 0:
+            self._begin = first + self._ticks(start_s)
+        if duration_s is not None:
+            self._end = first + self._ticks(start_s + duration_s)
 
     def _ticks(self, time_s: float) -> int:
         return ticks_of(time_s, self._time_base)
@@ -279,7 +302,8 @@ class VideoReader:
             with contextlib.suppress(FFmpegError):
                 self._container.seek(goal, stream=self._stream)
                 first = next(self._container.decode(self._stream), None)
-                if first is not None and first.pts is not None and first.pts <= begin:
+                time = None if first is None else _time(first)
+                if time is not None and time <= begin:
                     self._open()  # a decoder that was flushed may have forgotten its reordering
                     self._container.seek(goal, stream=self._stream)
                     return
@@ -303,16 +327,18 @@ class VideoReader:
 
     def _read(self) -> Iterator[tuple[av.VideoFrame, int]]:
         """Frames of the wanted part and their final timestamps; then finish the side."""
-        rate = self._stream.average_rate
+        rate = self._frame_rate()
         step = max(1, round(1 / (rate * self._time_base))) if rate else 1
         previous: int | None = None
-        count = 0
+        lasts = count = 0
         for frame in self._decode():
             count += 1
-            pts = frame.pts
+            pts = _time(frame)
             if pts is None:
-                self._warn("some frames have no timestamp; filled in")
-                pts = 0 if previous is None else previous + step
+                if not (self._is_untimed or self._flushing):  # the last ones of an AVI are not told either
+                    self._warn("some frames have no timestamp; filled in")
+                pts = 0 if previous is None else previous + lasts
+            self._limit(pts)
             if previous is not None:
                 if pts <= previous:
                     self._warn("timestamps run backwards; mended")
@@ -322,14 +348,16 @@ class VideoReader:
                 if not self._past_end:
                     self._past_end, self.last_duration = True, step
                 continue
-            previous = pts
+            previous, lasts = pts, frame.duration or step
             if self._begin is not None and pts < self._begin:
                 continue
             if self._shift_s is None:
                 self._shift_s, self._begin = pts * self._time_base, pts
-                for packet in self._held:
+            if self._held is not None:
+                held, self._held = self._held, None
+                for packet in held:
                     self._take(packet)
-            self.last_duration = frame.duration or step
+            self.last_duration = lasts
             yield frame, pts - round(self._shift_s / self._time_base)
         if not self._past_end and previous is not None and self._stream.duration and count < self._stream.frames:
             missing = (self._stream.start_time or 0) + self._stream.duration - previous - self.last_duration
@@ -364,6 +392,7 @@ class VideoReader:
             if self._past_end and (self._side is None or self._is_far_past_end(packet)):
                 return
         if not self._past_end:
+            self._flushing = True
             yield from self._frames_of(None)
 
     def _close_jump(self, packet: Packet[Any]) -> None:
@@ -395,20 +424,25 @@ class VideoReader:
 
     def _take(self, packet: Packet[Any]) -> None:
         """Copy a packet of another stream to the side, unless it lies outside of the wanted part."""
-        if self._shift_s is None:
-            self._held.append(packet)
-            return
         pts = packet.dts if packet.pts is None else packet.pts
         if pts is not None:
             time = pts * packet.time_base / self._time_base
             if (self._begin is not None and time < self._begin) or (self._end is not None and time >= self._end):
                 return
-        if self._copy is not None:
+        if self._held is not None:
+            self._held.append(packet)
+        elif self._copy is not None and self._shift_s is not None:
             self._copy.mux(packet, self._shift_s)
+
+    def _frame_rate(self) -> Fraction:
+        """Average, frames/s; 0 if unknown. Of a raw stream it is what its headers say, FFmpeg's default if nothing."""
+        stream = self._stream
+        rates = (stream.average_rate, stream.guessed_rate)
+        return Fraction(next(filter(None, reversed(rates) if self._is_untimed else rates), 0))
 
     def _describe(self, frame: av.VideoFrame, start_s: float, duration_s: float | None) -> VideoInfo:
         stream = self._stream
-        rate = Fraction(stream.average_rate or stream.guessed_rate or 0)
+        rate = self._frame_rate()
         whole_s: float | None = None
         if stream.duration is not None:
             whole_s = float(stream.duration * self._time_base)
@@ -768,6 +802,21 @@ def _takes(muxer: str, stream: Stream) -> bool:
     except (FFmpegError, ValueError):
         return False
     return True
+
+
+def _is_pipe(source: str | Path) -> bool:
+    """Whether a source can be read only once."""
+    if source == "-":
+        return True
+    with contextlib.suppress(OSError):
+        mode = os.stat(source).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
+    return False
+
+
+def _time(frame: av.VideoFrame) -> int | None:
+    """When to show a frame: where its packet does not say (AVI), when the packet that brought it out was decoded."""
+    return frame.dts if frame.pts is None else frame.pts
 
 
 def _untagged_matrix(height: int) -> int:
