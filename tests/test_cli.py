@@ -232,6 +232,50 @@ def test_devices_and_links_are_not_replaced(run: Run, make_clip: MakeClip, tmp_p
     assert run("verify", "real.tokc").code == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "closed", "line"),
+    [
+        ("encode - b.tokc", "<&-", "stdin: is closed"),
+        ("decode - b.mp4", "<&-", "stdin: is closed"),
+        ("info -", "<&-", "stdin: is closed"),
+        ("encode in.mp4 -", ">&-", "stdout: is closed"),
+        ("decode a.tokc -", ">&-", "stdout: is closed"),
+        ("thin a.tokc - --bits 3", ">&-", "stdout: is closed"),
+    ],
+)
+def test_a_closed_pipe_is_one_line(
+    run: Run, weights: Path, make_clip: MakeClip, tmp_path: Path, arguments: str, closed: str, line: str
+) -> None:
+    make_clip("in.mp4", moving_frames(2))
+    run("encode", "in.mp4", "a.tokc")
+    shell = ["sh", "-c", f'exec "$0" -m tokcodec.cli {arguments} {closed}', sys.executable]
+    done = subprocess.run(
+        shell, env=os.environ | {"TOKCODEC_WEIGHTS": str(weights)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"tokcodec: {line}\n")
+    assert names(tmp_path) == ["a.tokc", "in.mp4"]
+
+
+def test_nothing_strays_into_a_file_where_all_pipes_are_closed(
+    run: Run, weights: Path, make_clip: MakeClip, tmp_path: Path
+) -> None:
+    """The next files opened would be stdout and stderr to the libraries."""
+    make_clip("in.mp4", moving_frames(2))
+    run("encode", "in.mp4", "a.tokc")
+    shell = ["sh", "-c", 'exec "$0" -m tokcodec.cli encode in.mp4 b.tokc <&- >&- 2>&-', sys.executable]
+    assert subprocess.run(shell, env=os.environ | {"TOKCODEC_WEIGHTS": str(weights)}, check=False).returncode == 0
+    assert (tmp_path / "b.tokc").read_bytes() == (tmp_path / "a.tokc").read_bytes()
+
+
+@pytest.mark.parametrize("options", [[], ["-f"]])
+def test_a_link_to_itself_is_no_target(run: Run, make_clip: MakeClip, tmp_path: Path, options: list[str]) -> None:
+    make_clip("in.mp4", moving_frames(2))
+    (tmp_path / "loop").symlink_to("loop")
+    result = run("encode", "in.mp4", "loop", *options)
+    assert (result.code, result.err) == (1, "tokcodec: loop: cannot write: Too many levels of symbolic links\n")
+    assert names(tmp_path) == ["in.mp4", "loop"]
+
+
 def test_errors_name_the_file_the_user_named(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     make_clip("in.mp4", moving_frames(2))
     run("encode", "in.mp4", "good.tokc")

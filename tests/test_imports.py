@@ -20,8 +20,9 @@ LEVELS = {
     "pipeline": 0,
     "entropy": 1,
     "lfq": 1,
-    "output": 1,
     "perceptual": 1,
+    "standard": 1,
+    "output": 2,
     "records": 2,
     "bitstream": 3,
     "video": 3,
@@ -35,7 +36,19 @@ LEVELS = {
     "cli": 9,
 }
 # Within a level's reach, these are still closed: the stream knows no network and no video.
-TORCHLESS = {"bitstream", "cli", "cuts", "edit", "entropy", "errors", "output", "pipeline", "records", "video"}
+TORCHLESS = {
+    "bitstream",
+    "cli",
+    "cuts",
+    "edit",
+    "entropy",
+    "errors",
+    "output",
+    "pipeline",
+    "records",
+    "standard",
+    "video",
+}
 
 
 def name_of(path: Path) -> str:

@@ -597,6 +597,10 @@ def batch(
 
 def main() -> None:
     """Entry point: the one place that turns errors into a line and an exit code."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass  # the number of a closed stdin, stdout or stderr would go to the next file, and FFmpeg print into that
+    os.close(spare)
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     for number in (signal.SIGTERM, signal.SIGHUP):  # so that partial files are removed
         signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -622,7 +626,7 @@ def main() -> None:
     except OSError as error:  # of stdout: every other file has a name in its own error
         if not isinstance(error, BrokenPipeError):  # then whoever read it had enough
             click.echo(f"tokcodec: {error.filename or 'stdout'}: {error.strerror or error}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
     if any(thread.name.startswith("tokcodec") for thread in threading.enumerate()):
         sys.stderr.flush()

@@ -12,7 +12,6 @@ import io
 import logging
 import math
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from tokcodec import output
+from tokcodec import output, standard
 from tokcodec.bitstream import Chunk, Entry, Header, Reader, Writer
 from tokcodec.errors import BitstreamError, TokcodecError
 from tokcodec.records import MAX_TOKEN_BITS, ticks_of
@@ -124,7 +123,7 @@ def report(header: Header, index: Sequence[Entry], size_bytes: int, started: flo
 def _opened(source: Path) -> Iterator[BinaryIO]:
     """A seekable file; stdin and pipes are copied to a temporary one."""
     with contextlib.ExitStack() as stack:
-        file: BinaryIO = sys.stdin.buffer if str(source) == "-" else stack.enter_context(source.open("rb"))
+        file: BinaryIO = standard.stdin() if str(source) == "-" else stack.enter_context(source.open("rb"))
         if str(source) == "-" or not file.seekable():
             spool = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(file, spool)

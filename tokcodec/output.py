@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tokcodec import standard
 from tokcodec.errors import TokcodecError
 
 
@@ -17,8 +17,15 @@ def check_target(target: Path, sources: list[Path], overwrite: bool) -> None:
     """Refuse a target that would destroy something.
 
     Raises:
-        TokcodecError: it exists and `overwrite` is not set, is one of the sources, or has no folder.
+        TokcodecError: it exists and `overwrite` is not set, is one of the sources, is a link that leads nowhere but
+            to itself, or has no folder.
     """
+    try:
+        target.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise TokcodecError(f"{target}: cannot write: {error.strerror}") from error
     for source in sources:
         if source.exists() and target.exists() and os.path.samefile(source, target):
             raise TokcodecError(f"{target}: output is the same file as input")
@@ -73,7 +80,7 @@ def writing(target: str | Path, sources: list[Path], overwrite: bool = False) ->
     """
     if str(target) == "-":
         try:
-            with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:
+            with os.fdopen(os.dup(standard.stdout().fileno()), "wb") as file:
                 yield file
         except BrokenPipeError:  # whoever read has enough: not an error to tell
             raise

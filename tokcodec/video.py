@@ -22,7 +22,6 @@ import math
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -39,6 +38,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from tokcodec import standard
 from tokcodec.errors import VideoError
 from tokcodec.records import ticks_of
 
@@ -153,7 +153,7 @@ class VideoReader:
             VideoError: not a video, or nothing in it decodes. Iterating raises it too, if the frame size changes.
         """
         self.name = "stdin" if source == "-" else str(source)
-        self._url: Any = sys.stdin.buffer if source == "-" else f"file:{source}"
+        self._url: Any = standard.stdin() if source == "-" else f"file:{source}"
         self._threads = threads
         self._scaler = VideoReformatter()
         self._warned: set[str] = set()
@@ -581,7 +581,7 @@ class VideoWriter:
         self._threads = threads
         self._last: tuple[int, int] = (0, 0)  # pts and duration of the newest frame
         with _errors(self.name):
-            file: Any = f"file:{path}" if path else (sys.stdout.buffer if target == "-" else target)
+            file: Any = f"file:{path}" if path else (standard.stdout() if target == "-" else target)
             self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
             stream = self._container.add_stream(
                 encoder,
