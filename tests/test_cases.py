@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from conftest import MakeClip, frames_of, moving_frames, times_of
 
+import tokcodec
 from tokcodec import edit
-from tokcodec.video import VideoReader, VideoWriter
+from tokcodec.video import VideoInfo, VideoReader, VideoWriter
 
 CASES = Path(__file__).parent / "cases"
 
@@ -173,3 +174,25 @@ def test_a_recording_that_starts_late_starts_at_zero_in_the_result(weights: Path
     run(weights, "decode", "-", str(tmp_path / "a.mp4"), stdin=coded)
     assert times_of(tmp_path / "a.mp4") == [Fraction(i, 25) for i in range(15)]
     assert times_of(tmp_path / "a.mp4", "audio")[0] == Fraction(-21, 1000)  # where the encoder's delay is
+
+
+# Shape
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_all_orientations_go_there_and_back(
+    weights: Path, tmp_path: Path, suffix: str, rotation: int, mirrored: bool
+) -> None:
+    info = VideoInfo(64, 48, Fraction(1, 30), Fraction(30), rotation=rotation, mirrored=mirrored)
+    source, stream, back = (tmp_path / name for name in (f"in.{suffix}", "a.tokc", f"back.{suffix}"))
+    with VideoWriter(source, info) as writer:
+        writer.write(moving_frames(1)[0], 0)
+    tokcodec.encode_video(source, stream, weights=weights)
+    assert stream.read_bytes()[9 + 8 + 7] == rotation // 90 + 4 * mirrored  # behind the signature and the framing
+    facts = edit.describe(stream)
+    assert (facts["rotation"], facts["mirrored"]) == (rotation, mirrored)
+    tokcodec.decode_video(stream, back, weights=weights)
+    kept = VideoReader(back).info
+    assert (kept.rotation, kept.mirrored) == (rotation, mirrored)

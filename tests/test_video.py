@@ -280,31 +280,59 @@ def test_trimming_beyond_the_end(make_clip: MakeClip) -> None:
 # Shape
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-@pytest.mark.parametrize(("suffix", "lossless"), [("mp4", False), ("mkv", False), ("mkv", True)])
-def test_rotation_and_sample_aspect_are_kept(tmp_path: Path, suffix: str, lossless: bool, rotation: int) -> None:
-    info = VideoInfo(64, 48, Fraction(1, 30), Fraction(30), sample_aspect=Fraction(4, 3), rotation=rotation)
+@pytest.mark.parametrize(("suffix", "lossless"), [("mp4", False), ("mov", False), ("mkv", False), ("mkv", True)])
+def test_orientation_and_sample_aspect_are_kept(
+    tmp_path: Path, suffix: str, lossless: bool, rotation: int, mirrored: bool
+) -> None:
+    info = VideoInfo(
+        64, 48, Fraction(1, 30), Fraction(30), sample_aspect=Fraction(4, 3), rotation=rotation, mirrored=mirrored
+    )
     write(tmp_path / f"a.{suffix}", moving_frames(2), info, lossless=lossless)
     back = VideoReader(tmp_path / f"a.{suffix}").info
-    aspect = Fraction(1) if lossless else Fraction(4, 3)
-    assert (back.width, back.height, back.rotation, back.sample_aspect) == (64, 48, rotation, aspect)
+    assert (back.width, back.height, back.rotation, back.mirrored) == (64, 48, rotation, mirrored)
+    assert back.sample_aspect == (1 if lossless else Fraction(4, 3))
 
 
-@pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_formats_without_rotation_get_the_pixels_turned(tmp_path: Path, rotation: int) -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_formats_without_orientation_get_the_pixels_turned(tmp_path: Path, rotation: int, mirrored: bool) -> None:
     """FFmpeg's own player-side rotation of an mp4 is the reference for which way is clockwise."""
     frame = moving_frames(1)[0]
-    info = VideoInfo(64, 48, Fraction(1, 30), Fraction(30), Fraction(4, 3), rotation)
+    info = VideoInfo(64, 48, Fraction(1, 30), Fraction(30), Fraction(4, 3), rotation, mirrored=mirrored)
     write(tmp_path / "%d.png", [frame], info)
     write(tmp_path / "a.y4m", [frame], info)
-    np.testing.assert_array_equal(read(tmp_path / "1.png")[0][0], np.rot90(frame, -rotation // 90))
-    assert VideoReader(tmp_path / "a.y4m").info.sample_aspect == (Fraction(4, 3) if rotation == 180 else Fraction(3, 4))
+    turned = np.rot90(frame[:, ::-1] if mirrored else frame, -rotation // 90)
+    np.testing.assert_array_equal(read(tmp_path / "1.png")[0][0], turned)
+    assert VideoReader(tmp_path / "a.y4m").info.sample_aspect == (Fraction(3, 4) if rotation % 180 else Fraction(4, 3))
 
     ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     write(tmp_path / "a.mp4", [frame], info)
     subprocess.run([ffmpeg, "-v", "error", "-i", tmp_path / "a.mp4", tmp_path / "reference.png"], check=True)
-    reference = read(tmp_path / "reference.png")[0][0]
-    assert psnr_db(reference, np.rot90(frame, -rotation // 90)) > 32
+    assert psnr_db(read(tmp_path / "reference.png")[0][0], turned) > 32
+
+
+@pytest.mark.parametrize(
+    ("matrix", "kept"),
+    [
+        ([46341, -46341, 0, 46341, 46341, 0], (0, False)),  # 45 degrees
+        ([60000, 20000, 0, -20000, 60000, 0], (0, False)),
+        ([2000, 65000, 0, 65000, -2000, 0], (270, True)),
+        ([131072, 0, 0, 0, 65536, 0], (0, False)),  # stretched
+        ([65536, 0, 100, 0, 65536, 0], (0, False)),  # in perspective
+        ([0, 0, 0, 0, 0, 0], (0, False)),
+    ],
+)
+def test_another_display_matrix_is_told(
+    make_clip: MakeClip, matrix: list[int], kept: tuple[int, bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_clip("a.mp4", moving_frames(1), setup=lambda s: s.set_display_matrix([*matrix, 0, 0, 1 << 30]))
+    info = VideoReader(path).info
+    assert (info.rotation, info.mirrored) == kept
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{path}: its display matrix [{matrix[0] / 65536:g} ")
+    assert record.getMessage().endswith(f"turned by {kept[0]} degrees")
 
 
 # Other targets

@@ -183,6 +183,7 @@ def _header(info: video.VideoInfo, network: Network) -> Header:
         frame_rate=info.frame_rate,
         sample_aspect=info.sample_aspect,
         rotation=info.rotation,
+        mirrored=info.mirrored,
         primaries=info.colour.primaries,
         transfer=info.colour.transfer,
         matrix=info.colour.matrix,
@@ -199,6 +200,7 @@ def _video_info(header: Header) -> video.VideoInfo:
         frame_rate=header.frame_rate,
         sample_aspect=header.sample_aspect or Fraction(1),
         rotation=header.rotation,
+        mirrored=header.mirrored,
         colour=video.Colour(header.primaries, header.transfer, header.matrix, header.full_range),
     )
 

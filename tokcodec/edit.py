@@ -184,6 +184,7 @@ def describe(source: Path) -> dict[str, Any]:
             "time_base": str(header.time_base),
             "sample_aspect": str(header.sample_aspect),
             "rotation": header.rotation,
+            "mirrored": header.mirrored,
             "colour": f"{header.primaries}/{header.transfer}/{header.matrix}",
             "full_range": header.full_range,
             "chunk_frames": header.chunk_frames,

@@ -31,6 +31,7 @@ MAX_TICKS = 2**62  # size of a timestamp
 
 _HEAD = struct.Struct("<HHHBB6I4B32s")
 _CHUNK = struct.Struct("<HBB")
+_MIRRORED = 4  # bit of the header's orientation, over the quarter turns
 HEAD_BYTES = _HEAD.size
 
 
@@ -124,6 +125,7 @@ class Header:
     frame_rate: Fraction = Fraction(0)  # average frames/s of the source; 0 is unknown
     sample_aspect: Fraction = Fraction(0)  # width / height of a pixel; 0 is unknown
     rotation: int = 0  # degrees clockwise that a player must turn the picture: 0, 90, 180 or 270
+    mirrored: bool = False  # whether it must swap left and right before
     primaries: int = 2  # colour of the source, code points of ITU-T H.273; 2 is unspecified
     transfer: int = 2
     matrix: int = 2
@@ -166,7 +168,7 @@ class Header:
             self.height,
             self.chunk_frames,
             self.token_bits,
-            self.rotation // 90,
+            self.rotation // 90 | _MIRRORED * self.mirrored,
             *self.time_base.as_integer_ratio(),
             *self.frame_rate.as_integer_ratio(),
             *self.sample_aspect.as_integer_ratio(),
@@ -182,9 +184,9 @@ class Header:
         """The inverse of `pack`; BitstreamError if a field is out of range."""
         if len(payload) != _HEAD.size:
             raise BitstreamError(f"the header has {len(payload)} bytes, not {_HEAD.size}")
-        width, height, chunk_frames, token_bits, turns, *rest = _HEAD.unpack(payload)
+        width, height, chunk_frames, token_bits, orientation, *rest = _HEAD.unpack(payload)
         numbers, (primaries, transfer, matrix, full_range, sha256) = rest[:6], rest[6:]
-        if not all(numbers[1::2]) or full_range > 1:
+        if not all(numbers[1::2]) or full_range > 1 or orientation > _MIRRORED + 3:
             raise BitstreamError("the header is malformed")
         time_base, frame_rate, sample_aspect = (Fraction(*numbers[i : i + 2]) for i in (0, 2, 4))
         try:
@@ -197,7 +199,8 @@ class Header:
                 time_base=time_base,
                 frame_rate=frame_rate,
                 sample_aspect=sample_aspect,
-                rotation=90 * turns,
+                rotation=90 * (orientation & 3),
+                mirrored=bool(orientation & _MIRRORED),
                 primaries=primaries,
                 transfer=transfer,
                 matrix=matrix,

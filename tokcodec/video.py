@@ -22,6 +22,7 @@ import math
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -64,7 +65,13 @@ SIDE_FORMATS = ("mp4", "mov", "matroska")  # for the other streams; Matroska las
 MUXER_OPTIONS = {"movie_timescale": "90000"}  # of mov and mp4: the default rounds the start of a track to 1 ms
 INTERLEAVE_S = 10  # how far apart a file may store packets that belong to one time
 
-BARE_MUXERS = ("rawvideo", "image2")  # frames alone: no other streams, rotation or timestamps
+MATRIX_ONE = 1 << 16  # of a display matrix
+ORIENTATIONS = {  # (rotation, mirrored) of VideoInfo to a, b, c, d: a display matrix shows (x, y) at (ax + cy, bx + dy)
+    (90 * turns, mirrored): (-a if mirrored else a, -b if mirrored else b, -b, a)
+    for turns, (a, b) in enumerate([(1, 0), (0, 1), (-1, 0), (0, -1)])
+    for mirrored in (False, True)
+}
+BARE_MUXERS = ("rawvideo", "image2")  # frames alone: no other streams, orientation or timestamps
 
 TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoder, pixel format
     "mp4": ("mp4", "libx264", "yuv420p"),
@@ -97,6 +104,7 @@ class VideoInfo:
         frame_rate: average, frames/s; 0 if unknown.
         sample_aspect: width / height of one pixel.
         rotation: 0, 90, 180 or 270 degrees clockwise, to be done for display.
+        mirrored: whether left and right are to be swapped for display, before the rotation.
         frames: how many there are, an estimate for progress; None if unknown.
         duration_s: likewise.
     """
@@ -110,6 +118,7 @@ class VideoInfo:
     colour: Colour = Colour()
     frames: int | None = None
     duration_s: float | None = None
+    mirrored: bool = False
 
 
 class VideoReader:
@@ -454,17 +463,35 @@ class VideoReader:
             frames = stream.frames
         elif part_s is not None and rate:
             frames = max(1, round(part_s * rate))
+        rotation, mirrored = self._orientation(frame)
         return VideoInfo(
             width=frame.width,
             height=frame.height,
             time_base=self._time_base,
             frame_rate=rate,
             sample_aspect=Fraction(stream.sample_aspect_ratio or 1),
-            rotation=-90 * round(frame.rotation / 90) % 360,  # PyAV counts counter-clockwise
+            rotation=rotation,
+            mirrored=mirrored,
             colour=self._colour(frame),
             frames=frames,
             duration_s=part_s,
         )
+
+    def _orientation(self, frame: av.VideoFrame) -> tuple[int, bool]:
+        """Rotation and mirroring as in VideoInfo: those of the display matrix, or the nearest, with a warning."""
+        data: Any = frame.side_data.get("DISPLAYMATRIX")
+        if data is None:
+            return 0, False
+        a, b, u, c, d, v, *_ = (value / MATRIX_ONE for value in struct.unpack("=9i", bytes(data)))
+        parts = (a, b, c, d)
+        best = max(ORIENTATIONS, key=lambda it: sum(x * y for x, y in zip(ORIENTATIONS[it], parts, strict=True)))
+        if u or v or any(abs(x - y) > 1e-3 for x, y in zip(ORIENTATIONS[best], parts, strict=True)):
+            mirrored = " mirrored and" if best[1] else ""
+            self._warn(
+                f"its display matrix [{a:g} {b:g} {c:g} {d:g}] is more than mirroring and quarter turns; "
+                f"kept as{mirrored} turned by {best[0]} degrees"
+            )
+        return best
 
     def _colour(self, frame: av.VideoFrame) -> Colour:
         """The frame's tags, what is missing guessed; warns of what RGB in 8 bits does not hold."""
@@ -514,7 +541,7 @@ class VideoWriter:
     Formats: mp4, m4v, mov, mkv (H.264 4:2:0 by libx264, tagged with the colour of `info`; an odd size is
     written as 4:4:4, since 4:2:0 needs even ones), mkv with `lossless` (FFV1 in RGB, bit-exact, but no room
     for a sample aspect), y4m (4:2:0), png (a pattern of files: the folder must be there), rgb24 (bare bytes).
-    The last three have no room for other streams, nor for a rotation, so the pixels are turned; nor for timestamps,
+    The last three have no room for other streams, nor for an orientation, so the pixels are turned; nor for timestamps,
     of which a warning tells when they stray from the frame rate by more than a frame. Matroska rounds
     timestamps to 1 ms, and moves all streams if one of them starts below zero; mp4 and mov keep them exactly.
     """
@@ -558,6 +585,7 @@ class VideoWriter:
             encoder, pixel_format = "ffv1", "bgr0"
         bare = muxer in BARE_MUXERS
         self._turns = info.rotation // 90 if bare else 0
+        self._mirrored = info.mirrored and bare
         self._size = (info.height, info.width)
         height, width = reversed(self._size) if self._turns % 2 else self._size
         if encoder == "libx264" and (width % 2 or height % 2):
@@ -602,8 +630,9 @@ class VideoWriter:
             context.color_trc = colour.transfer
             context.colorspace = 0 if is_rgb else colour.matrix
             context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
-            if info.rotation and not self._turns:
-                self._stream.set_display_rotation(-info.rotation)  # counter-clockwise there
+            if not bare and (info.rotation or info.mirrored):
+                a, b, c, d = (MATRIX_ONE * value for value in ORIENTATIONS[info.rotation, info.mirrored])
+                self._stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
             self._side = _Side(*side, self._container, self.name, kind) if side else None
             self._container.start_encoding()
 
@@ -619,6 +648,8 @@ class VideoWriter:
             raise ValueError(f"frame is {frame.dtype} {frame.shape}, not uint8 {(*self._size, 3)}")
         if self._drift is not None:
             self._drift.see(pts)
+        if self._mirrored:
+            frame = frame[:, ::-1]
         if self._turns:
             frame = np.rot90(frame, -self._turns)
         with _errors(self.name):
