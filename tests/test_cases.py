@@ -102,6 +102,19 @@ def test_a_bare_target_drops_the_other_streams(tmp_path: Path, format: str, capl
     ]
 
 
+def test_what_an_edit_list_cuts_away_does_not_play_in_matroska(weights: Path, tmp_path: Path) -> None:
+    """The picture starts at 0 and the sound beside it, as in the source and in an mp4."""
+    stream = tmp_path / "a.tokc"
+    tokcodec.encode_video(CASES / "s_edit.mp4", stream, weights=weights)
+    for suffix in ("mp4", "mkv"):
+        tokcodec.decode_video(stream, tmp_path / f"a.{suffix}", weights=weights)
+        assert times_of(tmp_path / f"a.{suffix}") == [Fraction(i, 25) for i in range(22)]
+    played = [time for time in times_of(CASES / "s_edit.mp4", "audio") if time >= 0]
+    sound = times_of(tmp_path / "a.mkv", "audio")
+    assert len(sound) == len(played) == 38
+    assert all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(sound, played, strict=True))
+
+
 # Time
 
 

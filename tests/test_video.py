@@ -413,8 +413,11 @@ def test_other_streams_are_copied_in_sync(
         frames, pts, reader = read(source, side=side)
         write(result, frames, reader.info, pts, side=(side, reader.side_format))
     starts = [packets(path, "video")[0][0] for path in (source, result)]
+    assert starts == [0, 0]
     for kind in (["audio"] if audio else []) + (["subtitle"] if subtitle else []):
         before, after = packets(source, kind), packets(result, kind)
+        if name == "a.mp4" and target == "mkv":  # which has no room for what the edit list cuts away
+            before = [packet for packet in before if packet[0] >= 0]
         assert len(before) >= 2
         assert [data for _, data in before] == [data for _, data in after][: len(before)]
         for (time, _), (copied, _) in zip(before, after, strict=False):

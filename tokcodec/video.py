@@ -543,7 +543,7 @@ class VideoWriter:
     for a sample aspect), y4m (4:2:0), png (a pattern of files: the folder must be there), rgb24 (bare bytes).
     The last three have no room for other streams, nor for an orientation, so the pixels are turned; nor for timestamps,
     of which a warning tells when they stray from the frame rate by more than a frame. Matroska rounds
-    timestamps to 1 ms, and moves all streams if one of them starts below zero; mp4 and mov keep them exactly.
+    timestamps to 1 ms, and moves all streams if the video starts below zero; mp4 and mov keep them exactly.
     """
 
     def __init__(
@@ -761,7 +761,12 @@ def cut_streams(parts: Sequence[tuple[str, BinaryIO, Fraction, Fraction, Fractio
 
 
 class _Copy:
-    """Packets of some streams into a container, their bytes untouched."""
+    """Packets of some streams into a container, their bytes untouched.
+
+    Matroska has no time below zero and would move all streams to make room, the video with them. What an edit list of
+    MP4 cuts away in front is therefore left out there, and so are packets across the cut; not the first of a codec
+    whose delay Matroska can express (Opus).
+    """
 
     def __init__(self, streams: Iterable[Stream], target: OutputContainer, name: str, kind: str = "") -> None:
         """Add those of the streams to `target` that it takes; messages call it `name` and its format `kind`."""
@@ -769,6 +774,8 @@ class _Copy:
         self._target = target
         self._name = name
         self._refused: set[int] = set()
+        self._is_matroska = target.format.name == "matroska"
+        self._delayed: set[int] = set()  # streams that may begin below zero even so
         for stream in streams:
             if not _takes(target.format.name, stream):
                 log.warning("%s: %s is dropped: %s does not take it", name, _title(stream), kind or target.format.name)
@@ -786,6 +793,11 @@ class _Copy:
         shift = round(shift_s / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
+        if self._is_matroska and packet.pts is not None and packet.pts < 0:
+            if packet.has_sidedata("skip_samples") and not packet.is_discard:
+                self._delayed.add(stream.index)
+            if stream.index not in self._delayed:
+                return
         packet.stream = self.outputs[stream.index]
         try:
             self._target.mux_one(packet)
