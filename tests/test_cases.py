@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,15 @@ def test_all_orientations_go_there_and_back(
     tokcodec.decode_video(stream, back, weights=weights)
     kept = VideoReader(back).info
     assert (kept.rotation, kept.mirrored) == (rotation, mirrored)
+
+
+def test_a_header_with_a_matrix_without_a_table_decodes(weights: Path, tmp_path: Path) -> None:
+    tokcodec.encode_video(CASES / "basic.mp4", tmp_path / "a.tokc", weights=weights)
+    data = bytearray((tmp_path / "a.tokc").read_bytes())
+    record = slice(9, 9 + 8 + 68)  # type, length and payload of the header
+    data[record.start + 8 + 34] = 2
+    data[record.stop : record.stop + 4] = zlib.crc32(data[record]).to_bytes(4, "little")
+    (tmp_path / "a.tokc").write_bytes(data)
+    assert edit.describe(tmp_path / "a.tokc")["colour"].endswith("/2")
+    tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / "a.mp4", weights=weights)
+    assert VideoReader(tmp_path / "a.mp4").info.colour.matrix == 6

@@ -338,6 +338,21 @@ def test_another_display_matrix_is_told(
 # Other targets
 
 
+@pytest.mark.parametrize("matrix", [0, 2, 3, 8, 14, 255])
+@pytest.mark.parametrize(("height", "guess"), [(48, 6), (720, 1)])
+def test_a_matrix_without_a_table_is_guessed_as_players_do(
+    tmp_path: Path, matrix: int, height: int, guess: int
+) -> None:
+    frame = moving_frames(1, height)[0]
+    for target in ("a.mp4", "a.mkv", "%d.png"):
+        write(tmp_path / target, [frame], VideoInfo(64, height, Fraction(1, 30), colour=Colour(matrix=matrix)))
+    for target in ("a.mp4", "a.mkv"):
+        back, _, reader = read(tmp_path / target)
+        assert reader.info.colour.matrix == guess
+        assert psnr_db(back[0], frame) > 32
+    np.testing.assert_array_equal(read(tmp_path / "%d.png")[0][0], frame)
+
+
 def test_png_pattern(tmp_path: Path) -> None:
     frames = moving_frames(3)
     write(tmp_path / "f-%03d.png", frames)

@@ -86,7 +86,10 @@ TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoder, pixel format
 
 @dataclasses.dataclass(frozen=True)
 class Colour:
-    """How YUV maps to RGB, as code points of ITU-T H.273. `matrix` is always one of MATRICES; 2 is unspecified."""
+    """How YUV maps to RGB, as code points of ITU-T H.273; 2 is unspecified.
+
+    VideoReader gives one of MATRICES as `matrix`; VideoWriter takes what players would for any other.
+    """
 
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
@@ -595,7 +598,7 @@ class VideoWriter:
             log.warning("%s: the sample aspect %s is lost in lossless video", self.name, info.sample_aspect)
 
         colour = info.colour
-        if kind == "y4m":  # it has no tag for the matrix
+        if kind == "y4m" or colour.matrix not in MATRICES:  # y4m has no tag for it
             colour = dataclasses.replace(colour, matrix=_untagged_matrix(height))
         aspect = 1 / info.sample_aspect if self._turns % 2 else info.sample_aspect
         rate = info.frame_rate or Fraction(25)
