@@ -23,12 +23,22 @@ def test_a_new_scene_begins_at_its_first_frame(height: int, width: int) -> None:
 def test_motion_light_and_flashes_are_no_scenes() -> None:
     still = np.stack(moving_frames(33, 120, 160))
     fade = (pan(30, 2) * np.linspace(1, 0, 30)[:, None, None, None]).astype(np.uint8)
-    flash = still.copy()
-    flash[12] = 255
-    for clip in (still, pan(30, 2), pan(30, 9), fade, flash, still[:1], still[:, :2, :2]):
+    for clip in (still, pan(30, 2), pan(30, 9), fade, still[:1], still[:, :2, :2]):
         assert cuts(clip) == []
+    for place in (0, 1, 12, 31, 32):
+        flash = still.copy()
+        flash[place] = 255
+        assert cuts(flash) == []
+    assert cuts(np.stack([still[0], 255 - still[0]])) == []
 
 
 def test_a_pan_that_is_cut_shows_the_cut() -> None:
     other = pan(12, 4)[:, ::-1, ::-1]
     assert cuts(np.concatenate([pan(12, 4), other])) == [12]
+
+
+@pytest.mark.parametrize("place", [2, 17, 31])
+def test_a_cut_is_found_up_to_two_frames_from_the_edges(place: int) -> None:
+    frames = np.stack(moving_frames(33, 120, 160))
+    frames[place:] = 255 - frames[place:]
+    assert cuts(frames) == [place]

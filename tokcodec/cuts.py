@@ -18,7 +18,8 @@ def cuts(frames: NDArray[np.uint8]) -> list[int]:
         frames: uint8 `[T, H, W, 3]`, consecutive.
 
     Returns:
-        Indexes from 1 to T - 1, ascending. It depends on these frames alone.
+        Indexes from 2 to T - 2, ascending: a change at the first or last frame may be a flash, of which the other
+        half is not among these frames. It depends on these frames alone.
     """
     step = max(1, min(frames.shape[1:3]) // (GRID * SAMPLES))
     points = frames[:, step // 2 :: step, step // 2 :: step]
@@ -28,6 +29,6 @@ def cuts(frames: NDArray[np.uint8]) -> list[int]:
     points = points[:, : height * SAMPLES, : width * SAMPLES]
     cells = points.reshape(-1, height, SAMPLES, width, SAMPLES, 3).mean(axis=(2, 4))
     change = np.abs(np.diff(cells, axis=0)).mean(axis=(1, 2, 3))
-    around = np.pad(change, 1)
+    around = np.pad(change, 1, constant_values=np.inf)  # at the edges no change is a peak
     peak = change > PEAK * np.maximum(around[:-2], around[2:])
     return [int(i) + 1 for i in np.flatnonzero(peak & (change > LEAST))]
