@@ -194,6 +194,21 @@ def test_every_output_has_every_frame(tmp_path: Path, name: str) -> None:
     tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / name, overwrite=True, **FAST)
 
 
+def test_a_shorter_set_of_images_replaces_a_longer_one(tmp_path: Path) -> None:
+    """Old pictures behind the new ones would be taken for theirs; what else is there stays."""
+    for count in (12, 3):
+        source = lossless(tmp_path / f"{count}.mkv", moving_frames(count))
+        tokcodec.encode_video(source, tmp_path / f"{count}.tokc", **FULL)
+    folder = tmp_path / "100% d"
+    tokcodec.decode_video(tmp_path / "12.tokc", folder / "f%02d.png", **FAST)
+    others = ["f001.png", "f1.png", "g04.png", "f04.jpg", "f04.png.txt", "f-4.png"]
+    for name in others:
+        (folder / name).touch()
+    tokcodec.decode_video(tmp_path / "3.tokc", folder / "f%02d.png", overwrite=True, **FAST)
+    assert sorted(file.name for file in folder.iterdir()) == sorted(["f01.png", "f02.png", "f03.png", *others])
+    assert len(frames_of(folder / "f%02d.png")) == 3
+
+
 def test_other_weights_are_named(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(2)), tmp_path / "a.tokc", **FULL)
     other = tmp_path / "other.safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,7 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
     """As `replacing`, for a numbered set of files such as `frames/%05d.png`.
 
     The files are written to a temporary folder inside the pattern's folder, which is made if absent, and moved up.
+    Those of an earlier, longer set are removed then.
 
     Raises:
         TokcodecError: the folder holds such files already and `overwrite` is not set, or cannot be written.
@@ -108,8 +110,12 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as partial:
             yield Path(partial) / pattern.name
-            for file in Path(partial).iterdir():
-                os.replace(file, folder / file.name)
+            made_names = [file.name for file in Path(partial).iterdir()]
+            for name in made_names:
+                os.replace(Path(partial) / name, folder / name)
+        for file in [file for file in folder.iterdir() if _is_numbered(file.name, pattern.name)]:
+            if file.name not in made_names:
+                file.unlink()
         made = False
     except OSError as error:
         raise TokcodecError(f"{folder}: cannot write: {error.strerror or error}") from error
@@ -117,3 +123,10 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
         if made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _is_numbered(name: str, pattern: str) -> bool:
+    """Whether a pattern such as `%05d.png` stands for a name: 00017.png, not 17.png."""
+    before, width, after = re.split(r"%0?(\d*)d", pattern, maxsplit=1)
+    match = re.fullmatch(re.escape(before) + r"(\d+)" + re.escape(after), name)
+    return match is not None and match[1] == match[1].lstrip("0").zfill(int(width or 1))

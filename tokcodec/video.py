@@ -165,7 +165,7 @@ class VideoReader:
             VideoError: not a video, or nothing in it decodes. Iterating raises it too, if the frame size changes.
         """
         self.name = "stdin" if source == "-" else str(source)
-        self._url: Any = standard.stdin() if source == "-" else f"file:{source}"
+        self._url: Any = standard.stdin() if source == "-" else _url(source)
         self._threads = threads
         self._scaler = VideoReformatter()
         self._warned: set[str] = set()
@@ -612,7 +612,7 @@ class VideoWriter:
         self._threads = threads
         self._last: tuple[int, int] = (0, 0)  # pts and duration of the newest frame
         with _errors(self.name):
-            file: Any = f"file:{path}" if path else (standard.stdout() if target == "-" else target)
+            file: Any = _url(path) if path else (standard.stdout() if target == "-" else target)
             self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
             stream = self._container.add_stream(
                 encoder,
@@ -848,6 +848,12 @@ def _takes(muxer: str, stream: Stream) -> bool:
     except (FFmpegError, ValueError):
         return False
     return True
+
+
+def _url(path: str | Path) -> str:
+    """A path for FFmpeg: no protocol, and no number to fill in but that of a pattern of images."""
+    path = Path(path)
+    return f"file:{str(path.parent).replace('%', '%%')}/{path.name}" if is_pattern(path) else f"file:{path}"
 
 
 def _is_pipe(source: str | Path) -> bool:
