@@ -265,10 +265,11 @@ def test_pieces_join_to_the_stream_of_the_whole(suffix: str, rate: Rate, tmp_pat
     parts = [tmp_path / f"{i}.tokc" for i in range(4)]
     for part, piece in zip(parts, plan, strict=True):
         pieces.encode_piece(source, part, piece, rate=rate, **named)
-    pieces.join(source, parts, tmp_path / "joined.tokc", rate=rate)
+    joined = pieces.join(source, parts, tmp_path / "joined.tokc", rate=rate)
     assert (tmp_path / "joined.tokc").read_bytes() == (tmp_path / "whole.tokc").read_bytes()
     facts = edit.describe(tmp_path / "joined.tokc")
-    assert facts["other_streams_bytes"] > 1000
+    assert facts["other_bytes"] > 1000
+    assert (joined.video_bytes, joined.other_bytes) == (facts["video_bytes"], facts["other_bytes"])
     assert facts["chunks"] == 6  # of 33, 12, 21, 33, 33 and 18 frames
     assert (facts["token_bits"][1] < network.token_bits) == (rate != Rate())
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import click
 import numpy as np
 import pytest
-from conftest import MakeClip, frames_of, moving_frames
+from conftest import MakeClip, frames_of, moving_frames, with_sound
 
 import tokcodec
 from tokcodec.cli import Amount, Seconds, cli, main
@@ -71,6 +71,17 @@ def test_json_says_what_the_file_says(run: Run, make_clip: MakeClip, tmp_path: P
     assert facts["bytes"] == report["bytes"] == (tmp_path / "a.tokc").stat().st_size
     assert facts["bpp"] == report["bpp"]
     assert "chunks" in run("info", "a.tokc").out
+
+
+def test_the_sound_is_told_apart(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    with_sound(make_clip("v.mp4", moving_frames(40)), tmp_path / "in.mp4")
+    report = json.loads(run("encode", "in.mp4", "a.tokc", "--json").out)
+    assert report["video_bytes"] + report["other_bytes"] == report["bytes"] == (tmp_path / "a.tokc").stat().st_size
+    assert report["bpp"] == round(8 * report["video_bytes"] / (64 * 48 * 40), 6)
+    line = run("verify", "a.tokc").out
+    assert f", {report['bytes']} bytes ({report['other_bytes']} of other streams), {report['bpp']:.4f} bpp, " in line
+    run("encode", "v.mp4", "b.tokc")
+    assert "other streams" not in run("verify", "b.tokc").out
 
 
 def test_rates(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:

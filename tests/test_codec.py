@@ -1,6 +1,7 @@
 """Video to stream to video: what must survive does, and every way to fail leaves nothing behind."""
 
 import dataclasses
+import io
 import itertools
 import threading
 from collections.abc import Generator
@@ -13,7 +14,7 @@ from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound
 
 import tokcodec
 from tokcodec import ModelError, Rate, TokcodecError, VideoError, edit
-from tokcodec.bitstream import BitstreamError, TruncatedError
+from tokcodec.bitstream import BitstreamError, Reader, TruncatedError
 from tokcodec.network import Network, find_weights, load_network
 from tokcodec.pipeline import in_background
 from tokcodec.video import VideoInfo, VideoWriter
@@ -111,6 +112,38 @@ def test_variable_frame_rate_sound_rotation_and_aspect_survive(make_clip: MakeCl
     tokcodec.encode_video(tmp_path / "t.mp4", tmp_path / "t.tokc", **FULL)
     facts = edit.describe(tmp_path / "t.tokc")
     assert (facts["rotation"], facts["sample_aspect"], facts["frame_rate"]) == (90, "4/3", 25)
+
+
+def test_the_rate_is_that_of_the_video_without_the_sound(make_clip: MakeClip, tmp_path: Path) -> None:
+    """The same frames, with and without sound beside them: one rate, whoever reports it."""
+    silent = make_clip("v.mp4", moving_frames(70))
+    sounded = with_sound(silent, tmp_path / "s.mp4")
+    a, b = tmp_path / "a.tokc", tmp_path / "b.tokc"
+    plain = tokcodec.encode_video(silent, a, **FULL)
+    assert (plain.bytes, plain.video_bytes, plain.other_bytes) == (a.stat().st_size, a.stat().st_size, 0)
+    made = tokcodec.encode_video(sounded, b, **FULL)
+    with b.open("rb") as file:
+        reader = Reader(file)
+        name, streams = reader.streams() or ("", io.BytesIO())
+        records_bytes = 12 + 8 + len(name) + 12 + len(streams.read())  # STRM and one PART
+    assert made.bytes == b.stat().st_size
+    assert made.other_bytes == records_bytes > 5000
+    assert made.video_bytes == made.bytes - made.other_bytes
+    assert abs(made.video_bytes - plain.bytes) <= 4  # of the index' varints
+    assert made.bpp == round(8 * made.video_bytes / (64 * 48 * 70), 6)
+    assert made.kbps == round(8 * made.video_bytes / (70 / 30) / 1000, 3)
+    read = [
+        edit.verify(b),
+        *(tokcodec.decode_video(b, tmp_path / f"{x}.mp4", salvage=x, **FAST) for x in (False, True)),
+    ]
+    written = [edit.trim(b, tmp_path / "t.tokc"), edit.thin(b, tmp_path / "k.tokc", Rate(token_bits=64))]
+    for report in map(dataclasses.asdict, [*read, *written]):
+        assert (report["video_bytes"], report["bpp"], report["kbps"]) == (made.video_bytes, made.bpp, made.kbps)
+    facts = edit.describe(b)
+    assert (facts["video_bytes"], facts["other_bytes"], facts["bpp"]) == (made.video_bytes, records_bytes, made.bpp)
+    target = tokcodec.thin(b, tmp_path / "r.tokc", Rate(bits_per_s=500 * made.kbps))
+    assert 0.4 * made.kbps < target.kbps <= 0.5 * made.kbps
+    assert target.other_bytes == made.other_bytes
 
 
 def test_span_of_the_source_and_of_the_stream_agree(make_clip: MakeClip, tmp_path: Path) -> None:

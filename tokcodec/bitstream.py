@@ -66,6 +66,7 @@ class Writer:
 
     Attributes:
         bytes: written so far.
+        video_bytes: of them without the other streams: all but STRM and PART records.
         index: an entry for each chunk so far.
     """
 
@@ -73,19 +74,21 @@ class Writer:
         self.header = header
         self.index: list[Entry] = []
         self.bytes = 0
+        self.video_bytes = 0
         self._file = file
         self._has_streams = False
         self._write(MAGIC + bytes([VERSION]))
         self._record(HEAD, header.pack())
         self._start = self.bytes
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, is_video: bool = True) -> None:
         self._file.write(data)
         self.bytes += len(data)
+        self.video_bytes += len(data) if is_video else 0
 
     def _record(self, kind: bytes, payload: bytes) -> None:
         framed = _FRAMING.pack(kind, len(payload)) + payload
-        self._write(framed + _CRC.pack(zlib.crc32(framed)))
+        self._write(framed + _CRC.pack(zlib.crc32(framed)), kind not in (STREAMS, PART))
 
     def write_chunk(self, chunk: Chunk) -> None:
         """Append a chunk.
@@ -147,6 +150,7 @@ class Reader:
         header: what holds for the stream.
         index: an entry for each chunk, in order of time.
         bytes: size of the whole stream.
+        video_bytes: of it without the other streams: all but STRM and PART records.
         complete: index and trailer are there; false only with `salvage`.
         damaged: number of places that were skipped; above 0 only with `salvage`.
 
@@ -160,7 +164,7 @@ class Reader:
         self.damaged = 0
         self._file = file
         self._lock = threading.Lock()
-        self.bytes = file.seek(0, io.SEEK_END)
+        self.bytes = self.video_bytes = file.seek(0, io.SEEK_END)
         self._bytes_read = 0
         self._streams: tuple[str, int, int] | None = None  # format, bytes, offset of the first piece
         signature = self._read(0, len(MAGIC) + 1)
@@ -265,7 +269,8 @@ class Reader:
         while position < end:
             kind, length = self._framing(position)
             if kind == STREAMS:
-                position = self._open_streams(position)
+                begin, position = position, self._open_streams(position)
+                self.video_bytes -= position - begin
                 continue
             if kind in (HEAD, CHUNK, PART, INDEX, TRAILER):
                 raise BitstreamError(f"the index leaves out a {kind.decode()} record at byte {position}")
@@ -351,6 +356,8 @@ class Reader:
         for offset, kind, payload in self._walk(salvage=True):
             self.complete = (before, kind) == (INDEX, TRAILER)
             before = kind
+            if kind in (STREAMS, PART):
+                self.video_bytes -= _FRAMING_BYTES + len(payload)
             if kind == CHUNK:
                 try:
                     chunk = Chunk.unpack(payload, self.header)

@@ -156,9 +156,10 @@ def show(report: edit.Report, target: str, as_json: bool, source: str = "") -> N
     else:
         rate = f"{report.frames / report.seconds:.1f} frames/s" if report.seconds else ""
         damage = f", {report.damaged} damaged places" if report.damaged else ""
+        others = f" ({report.other_bytes} of other streams)" if report.other_bytes else ""
         line = (
             f"{target or source}: {report.frames} frames{f' from {source}' if source and target else ''}, "
-            f"{report.bytes} bytes, {report.bpp:.4f} bpp, "
+            f"{report.bytes} bytes{others}, {report.bpp:.4f} bpp, "
             f"{report.kbps:.1f} kbit/s, {report.seconds:.1f} s, {rate}{damage}"
         )
     click.echo(line, err=target == "-")

@@ -160,10 +160,10 @@ def encode_video(
             side.seek(0)
             writer.write_streams(side, reader.side_format)
         writer.close()
-        index, size = writer.index, writer.bytes
+        written = writer.index, writer.bytes, writer.video_bytes
         if rate.is_target:
-            index, size = thin_stream(bitstream.Reader(full), file, rate)
-    return _with_network(report(header, index, size, started), network, busy_before_s)
+            written = thin_stream(bitstream.Reader(full), file, rate)
+    return _with_network(report(header, *written, started), network, busy_before_s)
 
 
 def _with_network(made: Report, network: Network, busy_before_s: float) -> Report:
@@ -381,12 +381,14 @@ def decode_video(
             )
         )
         index = [reader.index[i] for i in wanted]
-        size = reader.bytes if len(index) == len(reader.index) else sum(entry.bytes for entry in index)
+        size = video_bytes = sum(entry.bytes for entry in index)
+        if len(index) == len(reader.index):
+            size, video_bytes = reader.bytes, reader.video_bytes
         total, count = sum(entry.frames for entry in index), 0
         for frame, pts, duration in itertools.chain([first], frames):
             writer.write(frame, pts + shift, duration)
             count += 1
             if progress and count % CHUNK_FRAMES == 0:
-                progress(count, size * count // total, total, header.width * header.height)
-    made = dataclasses.replace(report(header, index, size, started, reader.damaged), frames=count)
+                progress(count, video_bytes * count // total, total, header.width * header.height)
+    made = dataclasses.replace(report(header, index, size, video_bytes, started, reader.damaged), frames=count)
     return _with_network(made, network, busy_before_s)

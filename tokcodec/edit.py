@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import logging
 import math
 import shutil
@@ -69,8 +68,10 @@ class Report:
         width: in pixels, as coded; also height.
         damaged: places of the stream that could not be read (salvage only).
         bytes: of the stream, all of it.
-        bpp: 8 * bytes / (width * height * frames).
-        kbps: 8 * bytes / duration / 1000.
+        video_bytes: of them without the other streams (sound, subtitles).
+        other_bytes: of them for the other streams.
+        bpp: 8 * video_bytes / (width * height * frames).
+        kbps: 8 * video_bytes / duration / 1000.
         token_bits: fewest and most bits kept of a token.
         seconds: wall time.
         network_s: of them inside the network, transfers to and from its device included.
@@ -84,6 +85,8 @@ class Report:
     duration_s: float
     damaged: int
     bytes: int
+    video_bytes: int
+    other_bytes: int
     bpp: float
     kbps: float
     token_bits: tuple[int, int]
@@ -92,13 +95,16 @@ class Report:
     peak_vram_bytes: int = 0
 
 
-def report(header: Header, index: Sequence[Entry], size_bytes: int, started: float, damaged: int = 0) -> Report:
+def report(
+    header: Header, index: Sequence[Entry], size_bytes: int, video_bytes: int, started: float, damaged: int = 0
+) -> Report:
     """Sum up a stream.
 
     Args:
         header: of the stream.
         index: its chunks.
         size_bytes: of the whole stream.
+        video_bytes: of it without the other streams.
         started: `time.monotonic()` when the work began.
         damaged: places that could not be read.
     """
@@ -112,8 +118,10 @@ def report(header: Header, index: Sequence[Entry], size_bytes: int, started: flo
         duration_s=round(duration_s, 6),
         damaged=damaged,
         bytes=size_bytes,
-        bpp=round(8 * size_bytes / (header.width * header.height * frames), 6),
-        kbps=round(8 * size_bytes / duration_s / 1000, 3),
+        video_bytes=video_bytes,
+        other_bytes=size_bytes - video_bytes,
+        bpp=round(8 * video_bytes / (header.width * header.height * frames), 6),
+        kbps=round(8 * video_bytes / duration_s / 1000, 3),
         token_bits=(min(e.token_bits for e in index), max(e.token_bits for e in index)),
         seconds=round(time.monotonic() - started, 3),
     )
@@ -173,7 +181,7 @@ def describe(source: Path) -> dict[str, Any]:
     """
     with reading(source) as reader:
         header = reader.header
-        facts = dataclasses.asdict(report(header, reader.index, reader.bytes, time.monotonic()))
+        facts = dataclasses.asdict(report(header, reader.index, reader.bytes, reader.video_bytes, time.monotonic()))
         for of_a_run in ("seconds", "network_s", "peak_vram_bytes", "damaged"):
             del facts[of_a_run]
         streams = reader.streams()
@@ -191,7 +199,6 @@ def describe(source: Path) -> dict[str, Any]:
             "weights_bits": header.token_bits,
             "weights_sha256": header.weights_sha256.hex(),
             "other_streams": streams[0] if streams else None,
-            "other_streams_bytes": _length(streams),
         }
 
 
@@ -207,7 +214,7 @@ def verify(source: Path) -> Report:
         for chunk in chunks_of(reader):
             chunk.bits(reader.header)
         checked_streams(reader)
-        return report(reader.header, reader.index, reader.bytes, started)
+        return report(reader.header, reader.index, reader.bytes, reader.video_bytes, started)
 
 
 def checked_streams(reader: Reader) -> tuple[str, BinaryIO] | None:
@@ -224,10 +231,6 @@ def checked_streams(reader: Reader) -> tuple[str, BinaryIO] | None:
     return streams
 
 
-def _length(streams: tuple[str, BinaryIO] | None) -> int:
-    return 0 if streams is None else streams[1].seek(0, io.SEEK_END)
-
-
 def chunks_of(reader: Reader) -> Iterator[Chunk]:
     """All chunks, in order."""
     return (reader.read_chunk(i) for i in range(len(reader.index)))
@@ -235,15 +238,15 @@ def chunks_of(reader: Reader) -> Iterator[Chunk]:
 
 def _write(
     file: BinaryIO, header: Header, chunks: Iterable[Chunk], streams: tuple[str, BinaryIO] | None
-) -> tuple[list[Entry], int]:
-    """Write a whole stream; returns its index and size."""
+) -> tuple[list[Entry], int, int]:
+    """Write a whole stream; returns its index, its bytes, and those without the other streams."""
     writer = Writer(file, header)
     for chunk in chunks:
         writer.write_chunk(chunk)
     if streams is not None:
         writer.write_streams(streams[1], streams[0])
     writer.close()
-    return writer.index, writer.bytes
+    return writer.index, writer.bytes, writer.video_bytes
 
 
 def thin(source: Path, target: str | Path, rate: Rate, *, overwrite: bool = False) -> Report:
@@ -260,12 +263,14 @@ def thin(source: Path, target: str | Path, rate: Rate, *, overwrite: bool = Fals
     """
     started = time.monotonic()
     with reading(source) as reader, output.writing(target, [source], overwrite) as file:
-        index, size = thin_stream(reader, file, rate)
-        return report(reader.header, index, size, started)
+        return report(reader.header, *thin_stream(reader, file, rate), started)
 
 
-def thin_stream(reader: Reader, file: BinaryIO, rate: Rate) -> tuple[list[Entry], int]:
-    """`thin` from an open stream to a file; returns the index and the size of the result.
+def thin_stream(reader: Reader, file: BinaryIO, rate: Rate) -> tuple[list[Entry], int, int]:
+    """`thin` from an open stream to a file.
+
+    Returns:
+        Of the result: its index, its bytes, and those without the other streams.
 
     Raises:
         TokcodecError: the rate is less than one bit a token takes.
@@ -301,7 +306,7 @@ def _fit(reader: Reader, rate: Rate) -> list[int]:
     else:
         assert rate.bits_per_s is not None
         duration_s = (reader.index[-1].end_pts - reader.index[0].first_pts) * reader.header.time_base
-        budget = math.floor(Fraction(rate.bits_per_s) * duration_s / 8) - (overhead - _length(reader.streams()))
+        budget = math.floor(Fraction(rate.bits_per_s) * duration_s / 8) - (reader.video_bytes - sum(high_sizes))
     if sum(high_sizes) <= budget:
         return [e.token_bits for e in reader.index]
     low, low_sizes = 0, [0] * len(high_sizes)
@@ -348,8 +353,7 @@ def trim(
         if not wanted:
             raise TokcodecError(f"{source}: no frames in the span")
         part = _Part(source, reader, wanted, -reader.index[wanted[0]].first_pts)
-        index, size = _join(file, reader.header, [part])
-        return report(reader.header, index, size, started)
+        return report(reader.header, *_join(file, reader.header, [part]), started)
 
 
 def overlapping(reader: Reader, start_s: float, duration_s: float | None) -> list[int]:
@@ -392,8 +396,8 @@ class _Part:
         return begin, end, shift
 
 
-def _join(file: BinaryIO, header: Header, parts: list[_Part]) -> tuple[list[Entry], int]:
-    """Write the parts one after another, their other streams with them."""
+def _join(file: BinaryIO, header: Header, parts: list[_Part]) -> tuple[list[Entry], int, int]:
+    """Write the parts one after another, their other streams with them; returns what `_write` does."""
     chunks = (chunk for part in parts for chunk in part.moved())
     cuts = []
     for part in parts:
@@ -438,8 +442,8 @@ def concat(sources: Sequence[Path], target: str | Path, *, overwrite: bool = Fal
             parts.append(_Part(source, reader, list(range(len(reader.index))), shift))
             end = reader.index[-1].end_pts + shift
         file = stack.enter_context(output.writing(target, list(sources), overwrite))
-        index, size = _join(file, widest, parts)
-    return report(widest, index, size, started)
+        written = _join(file, widest, parts)
+    return report(widest, *written, started)
 
 
 def export_tokens(source: Path, target: Path, *, overwrite: bool = False) -> Report:
@@ -490,7 +494,7 @@ def export_tokens(source: Path, target: Path, *, overwrite: bool = False) -> Rep
             np.savez_compressed(partial, allow_pickle=False, **arrays)
         else:
             partial.write_bytes(save(arrays))
-        return report(header, reader.index, reader.bytes, started)
+        return report(header, reader.index, reader.bytes, reader.video_bytes, started)
 
 
 def import_tokens(source: Path, target: str | Path, *, overwrite: bool = False) -> Report:
@@ -510,12 +514,12 @@ def import_tokens(source: Path, target: str | Path, *, overwrite: bool = False) 
             arrays = _load_arrays(source)
             header = Header.unpack(arrays["header"].astype(np.uint8).tobytes())
             bits, pts = arrays["bits"].astype(np.bool_), arrays["pts"].tolist()
-            index, size = _write(file, header, _chunks_from(bits, pts, arrays, header), None)
-            if not index:
+            written = _write(file, header, _chunks_from(bits, pts, arrays, header), None)
+            if not written[0]:
                 raise ValueError("no chunks")
         except (KeyError, ValueError, IndexError, TypeError, BitstreamError) as error:
             raise TokcodecError(f"{source}: these arrays are not the tokens of a stream: {error}") from error
-    return report(header, index, size, started)
+    return report(header, *written, started)
 
 
 def _load_arrays(source: Path) -> dict[str, NDArray[Any]]:

@@ -110,7 +110,7 @@ def join(source: Path, pieces: Sequence[Path], target: Path, *, rate: Rate) -> R
             if whole.side_format:
                 writer.write_streams(side, whole.side_format)
         writer.close()
-        index, size = writer.index, writer.bytes
+        written = writer.index, writer.bytes, writer.video_bytes
         if rate.is_target:
-            index, size = thin_stream(bitstream.Reader(full), file, rate)
-    return report(header, index, size, started)
+            written = thin_stream(bitstream.Reader(full), file, rate)
+    return report(header, *written, started)
