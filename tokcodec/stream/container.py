@@ -98,13 +98,17 @@ class Writer:
             ValueError: it does not fit the header, starts before the last one ends, or follows metadata that
                 stands behind other chunks.
         """
-        chunk.check(self.header)
+        if chunk.frames > self.header.chunk_frames:
+            raise ValueError(f"a chunk of {chunk.frames} frames passes the header's {self.header.chunk_frames}")
         if self._metadata_after:
             raise ValueError("metadata stands before the first chunk or after the last")
         if self.index and chunk.pts[0] < self.index[-1].end_pts:
             raise ValueError(f"a chunk starts at {chunk.pts[0]}, the one before ends at {self.index[-1].end_pts}")
+        payload, most = chunk.pack(), self.header.chunk_record_bytes(chunk.frames)
+        if FRAMING_BYTES + len(payload) > most:
+            raise ValueError(f"a chunk of {chunk.frames} frames is larger than {most} bytes")
         offset = self.bytes
-        self._record(CHUNK, chunk.pack())
+        self._record(CHUNK, payload)
         self.index.append(Entry.of(chunk, offset, self.bytes - offset))
 
     def write_metadata(self, metadata: Metadata) -> None:

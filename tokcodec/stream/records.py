@@ -259,25 +259,17 @@ class Chunk:
         frames, coder, step = _CHUNK.unpack_from(payload)
         if not 1 <= frames <= header.chunk_frames:
             raise BitstreamError(f"a chunk has {frames} frames, the header allows 1 to {header.chunk_frames}")
+        if FRAMING_BYTES + len(payload) > header.chunk_record_bytes(frames):
+            raise BitstreamError(f"a chunk of {frames} frames is larger than it may be")
         data = io.BytesIO(payload[_CHUNK.size :])
         pts, duration = _read_times(data, frames)
         motion_bytes = _read_varint(data)
         if motion_bytes > len(payload) - _CHUNK.size - data.tell():
             raise BitstreamError("the motion of a chunk is cut short")
         try:
-            chunk = cls(frames, coder, step, pts, duration, data.read(motion_bytes), data.read())
-            chunk.check(header)
+            return cls(frames, coder, step, pts, duration, data.read(motion_bytes), data.read())
         except ValueError as error:
             raise BitstreamError(f"a chunk is malformed: {error}") from error
-        return chunk
-
-    def check(self, header: Header) -> None:
-        """Raises ValueError if the chunk cannot belong to a stream of that header."""
-        if self.frames > header.chunk_frames:
-            raise ValueError(f"a chunk of {self.frames} frames passes the header's {header.chunk_frames}")
-        most = header.chunk_record_bytes(self.frames)
-        if FRAMING_BYTES + len(self.pack()) > most:
-            raise ValueError(f"a chunk of {self.frames} frames is larger than {most} bytes")
 
 
 class Entry(NamedTuple):
