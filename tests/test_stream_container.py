@@ -670,6 +670,14 @@ def test_absurd_metadata_with_a_right_checksum(payload: bytes, caplog: pytest.Lo
     assert [message.split(":")[0] for message in caplog.messages] == ["metadata is left out"]
 
 
+def test_metadata_of_a_part() -> None:
+    ends = [(0, 10), (5, 25), (10, 10), (10, 20), (20, 20), (20, 30)]
+    whole = Metadata({"title": "x"}, "eng", tuple(Chapter(*pair, title=str(pair)) for pair in ends))
+    part = whole.cut(10, 20, -7)
+    assert (part.tags, part.language) == (whole.tags, whole.language)
+    assert part.chapters == (Chapter(3, 13, "(5, 25)"), Chapter(3, 3, "(10, 10)"), Chapter(3, 13, "(10, 20)"))
+
+
 def test_metadata_may_say_more_than_is_known() -> None:
     assert Metadata.unpack(b' {"mood": [1.5, {}], "chapters": [{"start": 1, "end": 2, "title": "", "x": 0}]}') == (
         Metadata(chapters=(Chapter(1, 2),))

@@ -45,6 +45,15 @@ class Metadata:
         if len(self.pack()) > MAX_METADATA_BYTES:  # half a surrogate pair in a text is a ValueError as well
             raise ValueError(f"metadata takes more than {MAX_METADATA_BYTES} bytes")
 
+    def cut(self, begin: int, end: int, shift: int) -> Metadata:
+        """That of a part of the video: chapters with a tick in [begin, end), cut to it and moved by `shift`."""
+        parts = [
+            Chapter(max(chapter.start, begin) + shift, min(chapter.end, end) + shift, chapter.title)
+            for chapter in self.chapters
+            if chapter.start < end and (chapter.end > begin or chapter.start == chapter.end == begin)
+        ]
+        return dataclasses.replace(self, chapters=tuple(parts))
+
     def pack(self) -> bytes:
         """Payload of the META record: JSON in UTF-8, without what is empty."""
         fields = {key: value for key, value in dataclasses.asdict(self).items() if value}
