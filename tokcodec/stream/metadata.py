@@ -1,0 +1,92 @@
+"""Tags, language and chapters of a video, as values and as the JSON of the META record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, NoReturn
+
+from tokcodec.errors import BitstreamError
+from tokcodec.stream.records import MAX_TICKS
+
+MAX_METADATA_BYTES = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Chapter:
+    """A named span. Raises ValueError if its ends are no ticks from -2^62 to 2^62 in order."""
+
+    start: int  # ticks of the header's time base
+    end: int  # ticks, not before the start
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.start) is not int or type(self.end) is not int:  # bool is an int as well
+            raise ValueError("a chapter's ends are not integers")
+        if not -MAX_TICKS <= self.start <= self.end <= MAX_TICKS:
+            raise ValueError(f"a chapter goes from {self.start} to {self.end}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What the source's container says of the video.
+
+    Raises ValueError if something in it is no text, or all of it takes more than 1 MiB.
+    """
+
+    tags: dict[str, str] = dataclasses.field(default_factory=dict)  # "title", "artist", ...
+    language: str = ""  # of the video, as the source names it; "" is unknown
+    chapters: tuple[Chapter, ...] = ()
+
+    def __post_init__(self) -> None:
+        texts = [*self.tags, *self.tags.values(), self.language, *(chapter.title for chapter in self.chapters)]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("metadata holds something that is no text")
+        if len(self.pack()) > MAX_METADATA_BYTES:  # half a surrogate pair in a text is a ValueError as well
+            raise ValueError(f"metadata takes more than {MAX_METADATA_BYTES} bytes")
+
+    def cut(self, begin: int, end: int, shift: int) -> Metadata:
+        """That of a part of the video: chapters with a tick in [begin, end), cut to it and moved by `shift`."""
+        parts = [
+            Chapter(max(chapter.start, begin) + shift, min(chapter.end, end) + shift, chapter.title)
+            for chapter in self.chapters
+            if chapter.start < end and (chapter.end > begin or chapter.start == chapter.end == begin)
+        ]
+        return dataclasses.replace(self, chapters=tuple(parts))
+
+    def pack(self) -> bytes:
+        """Payload of the META record: JSON in UTF-8, without what is empty."""
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if value}
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Metadata:
+        """The inverse of `pack`; BitstreamError if it is no such JSON. Keys it does not know are ignored."""
+        try:
+            fields = _object(json.loads(payload.decode(), object_pairs_hook=_unique, parse_constant=_refuse))
+            tags, chapters = _object(fields.get("tags", {})), fields.get("chapters", [])
+            if not isinstance(chapters, list):
+                raise ValueError("chapters are not a list")
+            return cls(tags, fields.get("language", ""), tuple(_chapter(_object(item)) for item in chapters))
+        except (ValueError, KeyError, RecursionError) as error:
+            raise BitstreamError(f"the metadata is malformed: {error}") from error
+
+
+def _chapter(item: dict[str, Any]) -> Chapter:
+    return Chapter(item["start"], item["end"], item["title"])
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("something that should be an object is not")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return dict(pairs)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
