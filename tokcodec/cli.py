@@ -367,7 +367,7 @@ settings_options = shared(  # None leaves a value to the settings, which the tex
     click.option("--muon-lr", type=click.FloatRange(0), show_default="0.003", help="Learning rate of kernels."),
     click.option("--muon-momentum", type=click.FloatRange(0, 1, max_open=True), show_default="0.95", help="Of Muon."),
     click.option("--adam-lr", type=click.FloatRange(0), show_default="0.001", help="Learning rate of the rest."),
-    click.option("--rec-weight", type=click.FloatRange(0), show_default="1.0", help="Of the pixels' errors."),
+    click.option("--rec-weight", type=click.FloatRange(0), show_default="0.3", help="Of the pixels' errors."),
     click.option("--lpips-weight", type=click.FloatRange(0), show_default="1.0", help="Of LPIPS in the loss."),
     click.option("--lpips-frames", type=click.IntRange(1), show_default="2", help="Frames of a window LPIPS sees."),
     click.option("--temporal-weight", type=click.FloatRange(0), show_default="0.5", help="Of judder and shimmer."),
