@@ -1,4 +1,4 @@
-"""Which tokenizer learns most in the same time: variants of shape and recipe, trained from nothing and judged alike.
+"""Which network learns most in the same time: variants of shape and recipe, trained from nothing and judged alike.
 
     python -m benchmarks.compare DATA --holdout 'video-08*' --out compare-out
 
@@ -27,54 +27,60 @@ from tokcodec.training.train import settings_of, train
 BASE = "default"
 VARIANTS: dict[str, dict[str, Any]] = {  # what each changes in the defaults of `tokcodec train`
     BASE: {},
-    "Muon rate .0025": {"muon_lr": 0.0025},
-    "Muon rate .01": {"muon_lr": 0.01},
-    "Muon rate .02": {"muon_lr": 0.02},
-    "Muon momentum .9": {"muon_momentum": 0.9},
-    "Muon momentum .98": {"muon_momentum": 0.98},
-    "AdamW rate .001": {"adam_lr": 0.001},
-    "AdamW rate .006": {"adam_lr": 0.006},
-    "channels 96, 192": {"channels": (96, 192)},
-    "channels 192, 384": {"channels": (192, 384)},
-    "6 fine blocks in the decoder": {"decoder_blocks": (6, 2)},
-    "2 fine blocks in the decoder": {"decoder_blocks": (2, 2)},
-    "21 dimensions, 3 planes": {"dims": 21, "planes": 3},
-    "64 dimensions, 1 plane": {"dims": 64, "planes": 1},
-    "16 dimensions, 4 planes": {"dims": 16, "planes": 4},
-    "batch 4": {"batch": 4},
-    "batch 16": {"batch": 16},
-    "LPIPS weight .5": {"lpips_weight": 0.5},
-    "LPIPS weight 2": {"lpips_weight": 2.0},
-    "no adaptive norm": {"adaptive": False},
-    "no clip scaled down": {"shrink_share": 0.0},
+    "Muon rate .0015": {"muon_lr": 0.0015},
+    "Muon rate .006": {"muon_lr": 0.006},
+    "AdamW rate .0005": {"adam_lr": 0.0005},
+    "AdamW rate .002": {"adam_lr": 0.002},
+    "channels 96, 256": {"channels": (96, 256)},
+    "channels 64, 128": {"channels": (64, 128)},
+    "64 channels at 1/4": {"pixel_channels": 64},
+    "32 channels at 1/4": {"pixel_channels": 32},
+    "3 blocks at 1/4": {"pixel_blocks": 3},
+    "8 features": {"features": 8},
+    "batch 2": {"batch": 2},
+    "batch 8": {"batch": 8},
+    "reconstruction weight .1": {"rec_weight": 0.1},
+    "reconstruction weight 1": {"rec_weight": 1.0},
+    "LPIPS on 4 frames": {"lpips_frames": 4},
+    "no temporal loss": {"temporal_weight": 0.0},
+    "windows from the start only": {"late_share": 0.0},
 }
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Of a finished run: steps, pixels, and LPIPS and PSNR of the held-out clips at each rate."""
+    """Of a finished run: steps, pixels, and the scores of the held-out clips, of the network and of the plain base."""
     last = json.loads((run / "eval.jsonl").read_text().splitlines()[-1])
     return {
         "steps": last["step"],
         "pixels": last["pixels"],
-        "bits": last["rates"],
-        "lpips_alex": last["val"]["lpips"],
-        "psnr_db": last["val"]["psnr_db"],
+        "base": last["val"]["base"],
+        "network": last["val"]["network"],
     }
 
 
 def table(result: dict[str, Any]) -> Table:
-    """The variants in order of their LPIPS at all bits."""
+    """The variants in order of their LPIPS, and the base."""
     note = (
         f"Each trained from nothing for {result['minutes']:g} minutes on {result['machine']['cpu']} "
         f"({result['dtype']}, threads: {result['threads']}), learning-rate decay included, and judged on "
         "the clips held out. Lower LPIPS (AlexNet) and higher PSNR are better."
     )
-    header = ["variant", "seed", "steps", "pixels", "LPIPS, 16 bits", "LPIPS, all bits", "PSNR, all bits (dB)"]
+    header = ["variant", "seed", "steps", "pixels", "LPIPS", "PSNR (dB)", "temporal PSNR (dB)"]
     made = Table("Comparison at equal time", note, header)
-    for run in sorted(result["runs"], key=lambda run: run["lpips_alex"][-1]):
-        at_16 = run["bits"].index(min(16, run["bits"][-1]))
-        scores = (f"{run['lpips_alex'][at_16]:.4f}", f"{run['lpips_alex'][-1]:.4f}", f"{run['psnr_db'][-1]:.2f}")
-        made.rows.append([run["variant"], str(run["seed"]), str(run["steps"]), f"{run['pixels'] / 1e6:.0f} M", *scores])
+
+    def shown(scores: dict[str, float]) -> list[str]:
+        temporal = scores.get("temporal_psnr_db")
+        return [
+            f"{scores['lpips']:.4f}",
+            f"{scores['psnr_db']:.2f}",
+            "" if temporal is None else f"{temporal:.2f}",
+        ]
+
+    for run in sorted(result["runs"], key=lambda run: run["network"]["lpips"]):
+        counts = [str(run["seed"]), str(run["steps"]), f"{run['pixels'] / 1e6:.0f} M"]
+        made.rows.append([run["variant"], *counts, *shown(run["network"])])
+    if result["runs"]:
+        made.rows.append(["no network", "", "", "", *shown(result["runs"][0]["base"])])
     return made
 
 
@@ -87,7 +93,8 @@ def table(result: dict[str, Any]) -> Table:
 @click.option("--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True, help="May be repeated.")
 @click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), help="Some of the variants.")
 @click.option("--frames", default=9, show_default=True, help="Of a clip.")
-@click.option("--crop", "crop_px", default=128, show_default=True, help="Of a clip, pixels a side.")
+@click.option("--crop", "crop_px", default=192, show_default=True, help="Of a clip, pixels a side.")
+@click.option("--tables", type=click.Path(path_type=Path), help="Weights with the loop's tables.")
 @click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")
 @click.option("--threads", default=torch.get_num_threads(), show_default=True, help="CPU threads.")
 @click.option("--dtype", default="auto", type=click.Choice(["auto", "float32", "bfloat16"]), show_default=True)
@@ -101,11 +108,12 @@ def main(
     only: tuple[str, ...],
     frames: int,
     crop_px: int,
+    tables: Path | None,
     lpips_dir: Path | None,
     threads: int,
     dtype: str,
 ) -> None:
-    """Train variants of the tokenizer on DATA for the same time and compare them."""
+    """Train variants of the network on DATA for the same time and compare them."""
     torch.set_num_threads(threads)
     book = out / "compare.json"
     fixed = {"holdout": list(holdout), "minutes": minutes, "frames": frames, "crop_px": crop_px}
@@ -122,7 +130,7 @@ def main(
             if any((run["variant"], run["seed"]) == (variant, seed) for run in result["runs"]):
                 continue
             given = {"frames": (frames,), "crop_px": crop_px, "seed": seed, **VARIANTS[variant]}
-            settings, config = settings_of("base", given)
+            settings, config = settings_of(given)
             folder = out / "run"
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -133,6 +141,7 @@ def main(
                     settings,
                     cache=cache or out / "cache",
                     holdout=holdout,
+                    tables=tables,
                     minutes=minutes,
                     finish=True,
                     eval_every=10**9,

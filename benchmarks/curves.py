@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 FIT_FROM = 0.25  # of the pixels: what came before is the start, not the trend
-TERMS = {"rec": "reconstruction", "lpips": "LPIPS (SqueezeNet)"}
+TERMS = {"rec": "reconstruction", "lpips": "LPIPS (AlexNet and SqueezeNet)"}
 
 
 class Curve(NamedTuple):
@@ -66,25 +66,23 @@ def training_curves(logs: Logs) -> list[Curve]:
 
 
 def validation_curves(logs: Logs, metric: str) -> list[Curve]:
-    """A curve for each set of clips at 16 bits and at all bits of a token.
+    """For each set of clips a curve of the network and one of the plain base.
 
     Args:
         logs: of the runs.
         metric: "lpips", or "mse": of values in 0..1, from the mean PSNR.
     """
     lines = logs.evaluated
-    rates = lines[-1]["rates"]
     curves = []
     for name in (key for key, value in lines[-1].items() if isinstance(value, dict)):
         having = [line for line in lines if name in line]
         pixels = np.array([line["pixels"] for line in having], float)
-        for bits in sorted({min(16, rates[-1]), rates[-1]}):
-            index = rates.index(bits)
+        for kind in ("network", "base"):
             if metric == "lpips":
-                values = np.array([line[name]["lpips"][index] for line in having])
+                values = np.array([line[name][kind]["lpips"] for line in having])
             else:
-                values = np.array([10 ** (-line[name]["psnr_db"][index] / 10) for line in having])
-            curves.append(Curve(f"{name}, {bits} bits", pixels, values))
+                values = np.array([10 ** (-line[name][kind]["psnr_db"] / 10) for line in having])
+            curves.append(Curve(f"{name}, {kind}", pixels, values))
     return curves
 
 

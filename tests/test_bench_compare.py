@@ -6,30 +6,36 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from test_training import Distance
+from test_training import Distance, coarse
 
 from benchmarks import compare
+from tokcodec.neural.weights import save_weights
 from tokcodec.training import train
 from tokcodec.training.train import settings_of
 
 TINY: dict[str, Any] = {
-    "dims": 8,
-    "channels": (16, 32),
-    "encoder_blocks": (1, 1),
-    "decoder_blocks": (1, 1),
+    "channels": (16, 16),
+    "blocks": (1, 0, 0),
+    "pixel_channels": 16,
+    "pixel_blocks": 0,
     "batch": 1,
     "image_share": 0.0,
+    "late_share": 0.0,
 }
 
 
 @pytest.fixture
-def data(footage: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two videos, two tiny variants, and no LPIPS but a stand-in."""
+def data(footage: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Two videos, two tiny variants, and neither LPIPS nor a loop but stand-ins."""
     monkeypatch.setattr(train, "load_lpips", lambda *_: Distance())
-    monkeypatch.setattr(compare, "VARIANTS", {"plain": TINY, "one plane": {**TINY, "planes": 1}})
+    monkeypatch.setattr(train, "coding_loop", lambda _: coarse)
+    monkeypatch.setattr(compare, "VARIANTS", {"plain": TINY, "one block": {**TINY, "pixel_blocks": 1}})
+    monkeypatch.setenv("TOKCODEC_WEIGHTS", str(tmp_path / "tables.safetensors"))
+    save_weights(tmp_path / "tables.safetensors", None, {"klt.next": np.eye(2)})
     return footage
 
 
@@ -46,13 +52,11 @@ def test_variants_are_trained_once_and_compared(data: Path, tmp_path: Path, monk
     result = invoke(data, out)
     assert result.exit_code == 0, result.output
     stored = json.loads((out / "compare.json").read_text())
-    assert [(run["variant"], run["seed"], run["bits"]) for run in stored["runs"]] == [
-        ("plain", 0, [8, 16]),
-        ("one plane", 0, [8]),
-    ]
+    assert [(run["variant"], run["seed"]) for run in stored["runs"]] == [("plain", 0), ("one block", 0)]
     assert all(run["steps"] >= 1 and run["pixels"] == run["steps"] * 5 * 32 * 32 for run in stored["runs"])
-    rows = (out / "compare.md").read_text().splitlines()[-2:]
-    best = min(stored["runs"], key=lambda run: run["lpips_alex"][-1])
+    rows = (out / "compare.md").read_text().splitlines()[-3:]
+    best = min(stored["runs"], key=lambda run: run["network"]["lpips"])
+    assert rows[2].startswith("| no network |  |  |  | ")
     assert rows[0].startswith(f"| {best['variant']} | 0 | {best['steps']} | ")
 
     monkeypatch.setattr(compare, "train", None)  # nothing is trained again
@@ -68,7 +72,7 @@ def test_a_run_that_is_stopped_is_not_an_outcome(data: Path, tmp_path: Path, mon
     assert not (tmp_path / "out" / "compare.json").exists()
 
 
-def test_every_variant_is_a_tokenizer() -> None:
+def test_every_variant_is_a_network() -> None:
     assert compare.VARIANTS[compare.BASE] == {}
-    made = [settings_of("base", given) for given in compare.VARIANTS.values()]
+    made = [settings_of(given) for given in compare.VARIANTS.values()]
     assert len({str(each) for each in made}) == len(compare.VARIANTS), "two variants are the same"

@@ -8,20 +8,30 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from test_training import Distance
+from test_training import Distance, coarse
 
 from tokcodec.cli import cli
-from tokcodec.model import Tokenizer, TokenizerConfig
+from tokcodec.neural.network import RestorerConfig
+from tokcodec.neural.weights import Weights, save_weights
 from tokcodec.training import train
 
-SHAPE = ["--dims", "8", "--planes", "2", "--channels", "16,32", "--encoder-blocks", "1,1", "--decoder-blocks", "1,1"]
+SHAPE = ["--channels", "16,24", "--blocks", "1,1,0", "--features", "4", "--pixel-channels", "16", "--pixel-blocks", "1"]
 SIZE = ["--crop", "32", "--batch", "1", "--frames", "5,9", "--device", "cpu", "--dtype", "float32", "--threads", "1"]
 
 
 @pytest.fixture
-def data(footage: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two videos, and no LPIPS but a stand-in."""
+def tables(tmp_path: Path) -> Path:
+    path = tmp_path / "tables.safetensors"
+    save_weights(path, None, {"klt.next": np.arange(4, dtype=np.int16)})
+    return path
+
+
+@pytest.fixture
+def data(footage: Path, tables: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two videos, and neither LPIPS nor a loop but stand-ins."""
     monkeypatch.setattr(train, "load_lpips", lambda *_: Distance())
+    monkeypatch.setattr(train, "coding_loop", lambda weights: coarse if len(weights.arrays) else None)
+    monkeypatch.setenv("TOKCODEC_WEIGHTS", str(tables))
     return footage
 
 
@@ -32,7 +42,7 @@ def invoke(*words: object) -> Result:
     return result
 
 
-def test_both_stages_from_a_folder_to_weights(data: Path, tmp_path: Path) -> None:
+def test_from_a_folder_to_weights_and_on(data: Path, tmp_path: Path) -> None:
     base, second = tmp_path / "base", tmp_path / "second"
     line = ["--holdout", "two*", "--eval", data, *SIZE]
     result = invoke(data, "--out", base, *line, *SHAPE, "--steps", 2)
@@ -45,13 +55,19 @@ def test_both_stages_from_a_folder_to_weights(data: Path, tmp_path: Path) -> Non
     }
     result = invoke(data, "--out", base, *line, *SHAPE, "--steps", 4)
     assert "2 steps" in result.stdout, "a run that is at its end stays there"
-    options = ["--stage", "adversarial", "--init", base / "checkpoint.pt", "--cache", base / "cache", "--steps", 2]
-    result = invoke(data, "--out", second, *line, *options)
-    assert result.exit_code == 0, result.output
-    model = Tokenizer.load(second / "weights.safetensors")
-    assert model.config == TokenizerConfig(8, 2, (16, 32), (1, 1), (1, 1))
-    bits = model.encode(torch.zeros(1, 3, 5, 32, 32))
-    assert torch.equal(bits, Tokenizer.load(base / "weights.safetensors").encode(torch.zeros(1, 3, 5, 32, 32)))
+    for init in ("checkpoint.pt", "weights.safetensors"):
+        options = ["--init", base / init, "--cache", base / "cache", "--steps", 1]
+        result = invoke(data, "--out", second / init, *line, *options)
+        assert result.exit_code == 0, result.output
+        weights = Weights.load(second / init / "weights.safetensors")
+        assert weights.restorer().config == RestorerConfig((16, 24), (1, 1, 0), 4, 16, 1)
+        assert weights.arrays["klt.next"].tolist() == [0, 1, 2, 3], "the tables go with the network"
+
+
+def test_without_a_loop_there_is_nothing_to_learn_from(footage: Path, tables: Path, tmp_path: Path) -> None:
+    result = invoke(footage, "--out", tmp_path / "out", "--tables", tables, *SIZE)
+    assert result.exit_code == 1
+    assert "tables.safetensors: this version has no coding loop" in str(result.exception)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +78,10 @@ def test_both_stages_from_a_folder_to_weights(data: Path, tmp_path: Path) -> Non
         (["--frames", "9;16"], 2, "not a list of numbers"),
         (["--crop", "40"], 2, "multiple of 16"),
         (["--channels", "1,2,3"], 2, "not 2 numbers"),
-        (["--dims", "64", "--planes", "2"], 2, "out of range"),
-        (["--stage", "adversarial"], 1, "needs --init"),
-        (["--init", "w.safetensors", "--dims", "8"], 1, "brings its own shape"),
+        (["--channels", "64,9999"], 2, "out of range"),
+        (["--step-range", "9,4"], 2, "steps go from"),
+        (["--init", "w.pt", "--features", "8"], 1, "brings its own shape"),
+        (["--init", "absent.safetensors"], 1, "cannot read weights"),
         (["--holdout", "three*"], 1, "no file matches"),
         (["--frames", "65", *SHAPE], 1, "no segment has 65 frames"),
     ],

@@ -9,11 +9,14 @@ import av
 import numpy as np
 import pytest
 from conftest import MakeClip, moving_frames
+from test_training import coarse
 
 from tokcodec.errors import TokcodecError
-from tokcodec.training.data import ClipSampler, build_cache, square
+from tokcodec.training.coded import Frames, Planes, WindowSampler
+from tokcodec.training.data import build_cache, square
 from tokcodec.training.evaluate import load_clips
-from tokcodec.training.train import open_data
+from tokcodec.training.train import code_clips, open_data
+from tokcodec.training.trainer import TrainSettings
 
 
 def write_image(path: Path, frame: np.ndarray) -> None:
@@ -84,15 +87,22 @@ def test_what_is_held_out_is_never_drawn(tmp_path: Path) -> None:
     for name, count, value in (("x-0", 2, 10), ("x-1", 3, 20), ("x-8", 19, 200)):
         (source / f"{name}.mkv").touch()
         np.save(cache / f"{name}.npy", np.full((count, 33, 16, 16, 3), value, np.uint8))
-    arrays, clips = open_data(source, cache, ("x-8*",))
+    settings = TrainSettings(crop_px=16, passes=2)
+    arrays, clips = open_data(source, cache, coarse, settings, ("x-8*",))
     assert list(clips) == ["x-8.mkv-000", "x-8.mkv-009", "x-8.mkv-018"]
-    assert all(clip.shape == (17, 16, 16, 3) and (clip == 200).all() for clip in clips.values())
-    drawn = ClipSampler(arrays, 16, 0).batch(0, range(100), 9)
-    assert set(drawn.unique().tolist()) == {10, 20}
+    for clip in clips.values():
+        assert clip["planes"].shape == (3, 17, 24, 16)
+        assert (clip["planes"][0, :, :16] == 200).all()
+    assert [len(array) for array in arrays] == [2, 3, 2, 3]
+    steps = {float(step) for array in arrays for step in array["step"]}
+    assert len(steps) == 10, "each has its own"
+    drawn = WindowSampler(arrays, 16, 0).batch(0, range(100), 9, True)
+    assert set(drawn.planes[:, 0, :, :16].unique().tolist()) == {10, 20}
+    assert set(drawn.step.tolist()) == steps
     with pytest.raises(TokcodecError, match=r"no file matches --holdout x-9\*"):
-        open_data(source, cache, ("x-8*", "x-9*"))
+        open_data(source, cache, coarse, settings, ("x-8*", "x-9*"))
     with pytest.raises(TokcodecError, match="none is left"):
-        open_data(source, cache, ("x-*",))
+        open_data(source, cache, coarse, settings, ("x-*",))
 
 
 def test_clips_to_evaluate_on_are_scaled_down_only(make_clip: MakeClip, tmp_path: Path) -> None:
@@ -101,5 +111,20 @@ def test_clips_to_evaluate_on_are_scaled_down_only(make_clip: MakeClip, tmp_path
     clips = load_clips(tmp_path, height_px=45)
     assert {name: clip.shape for name, clip in clips.items()} == {
         "long.mkv": (17, 45, 80, 3),
-        "short.mp4": (3, 32, 64, 3),
+        "short.mp4": (1, 32, 64, 3),
     }
+
+
+def test_clips_to_evaluate_on_are_coded_once_for_each_step(make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("a.mkv", moving_frames(6, 40, 64), codec="ffv1", pix_fmt="bgr0")
+    steps = []
+
+    def code(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:
+        steps.append(step)
+        return coarse(frames, step)
+
+    for _ in range(2):
+        coded = code_clips(tmp_path, tmp_path / "cache", code, (2, 4.5))
+        assert steps == [2, 4.5]
+        assert {name: float(clip["step"]) for name, clip in coded.items()} == {"a.mkv 2": 2, "a.mkv 4.5": 4.5}
+        assert all(clip["planes"].shape == (3, 5, 72, 64) for clip in coded.values())

@@ -1,23 +1,18 @@
 """Training clips: video files, images or shards, decoded once into memory-mapped uint8 arrays.
 
-A cache is a folder of `NAME.npy`, one array `[segments, frames, H, W, 3]` a source file. A batch is a pure
-function of (seed, step, place in the batch), so a run resumes at any step without stored state, and
-processes that share a run draw the clips one process would have drawn.
+A cache is a folder of `NAME.npy`, one array `[segments, frames, H, W, 3]` a source file.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from tokcodec.errors import TokcodecError, VideoError
 from tokcodec.output import replacing
@@ -27,7 +22,6 @@ log = logging.getLogger("tokcodec")
 
 SEGMENT_FRAMES = 33
 CACHE_PX = 256
-THREADS = 8  # that draw clips, at most
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".y4m", ".m4v"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 IMAGE_SHARD = re.compile(r"image-\d+\.mkv")
@@ -119,76 +113,3 @@ def build_cache(source: Path, cache: Path) -> dict[str, Path]:
     if not arrays:
         raise TokcodecError(f"{source}: no video or image to train on")
     return arrays
-
-
-class ClipSampler:
-    """Draws random clips from cached segments.
-
-    Args:
-        arrays: memory-mapped uint8 `[N, frames, H, W, 3]`, of any lengths and sizes.
-        crop_px: side of the square crop, a multiple of 16.
-        seed: of every draw.
-        shrink_share: of the clips, cut up to twice as large and scaled down to the crop: finer detail and
-            faster motion a pixel than the source has.
-    """
-
-    def __init__(self, arrays: list[np.ndarray], crop_px: int, seed: int, shrink_share: float = 0.0) -> None:
-        self.arrays, self.crop_px, self.seed, self.shrink_share = arrays, crop_px, seed, shrink_share
-        self._kinds: dict[tuple[int, bool], tuple[list[np.ndarray], np.ndarray]] = {}
-        # A GPU trains on more than the 90 M pixels/s that one thread cuts and scales.
-        self._threads = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), "tokcodec clips")
-
-    def _fitting(self, frames: int, photographs: bool) -> tuple[list[np.ndarray], np.ndarray]:
-        """The arrays that are long and large enough (of photographs only), and how many segments end with each."""
-        if (frames, photographs) not in self._kinds:
-            fitting = [a for a in self.arrays if a.shape[1] >= frames and min(a.shape[2:4]) >= self.crop_px]
-            fitting = [a for a in fitting if a.shape[1] == 1 or not photographs]
-            self._kinds[frames, photographs] = fitting, np.cumsum([len(a) for a in fitting])
-        return self._kinds[frames, photographs]
-
-    def _pick(self, rng: np.random.Generator, frames: int) -> np.ndarray:
-        """A random segment that is long enough: all segments are equally likely."""
-        fitting, ends = self._fitting(frames, photographs=False)
-        if not fitting:
-            raise TokcodecError(f"no segment has {frames} frames of {self.crop_px} pixels")
-        if frames == 1:  # single images: half from photographs, half from all, where there are both
-            photographs = self._fitting(frames, photographs=True)
-            if photographs[0] and rng.random() < 0.5:
-                fitting, ends = photographs
-        index = int(rng.integers(ends[-1]))
-        which = int(np.searchsorted(ends, index, side="right"))
-        segment: np.ndarray = fitting[which][index - int(ends[which])]
-        return segment
-
-    def clip(self, step: int, place: int, frames: int) -> np.ndarray:
-        """One clip, uint8 `[frames, crop, crop, 3]`: random crop, scale, flip, stride 1 or 2, reversal."""
-        rng = np.random.default_rng([self.seed, step, place])
-        segment = self._pick(rng, frames)
-        length, height, width = segment.shape[:3]
-        stride = 2 if 2 * (frames - 1) < length and rng.random() < 0.3 else 1
-        start = int(rng.integers(length - stride * (frames - 1)))
-        side = self.crop_px
-        if rng.random() < self.shrink_share:
-            side = int(rng.integers(side, min(height, width, 2 * side) + 1))
-        top, left = (int(rng.integers(size - side + 1)) for size in (height, width))
-        clip = segment[start : start + stride * (frames - 1) + 1 : stride]
-        clip = resize(clip[:, top : top + side, left : left + side], self.crop_px, self.crop_px)
-        if rng.random() < 0.5:
-            clip = clip[:, :, ::-1]
-        if rng.random() < 0.3:
-            clip = clip[::-1]
-        return clip
-
-    def batch(self, step: int, places: range, frames: int) -> Tensor:
-        """Clips as uint8 `[B, 3, frames, crop, crop]` (channels last in memory).
-
-        Raises:
-            TokcodecError: no segment is as long and as large.
-        """
-        clips = np.stack(list(self._threads.map(lambda place: self.clip(step, place, frames), places)))
-        return torch.from_numpy(clips).permute(0, 4, 1, 2, 3)
-
-
-def to_pixels(clip: Tensor) -> Tensor:
-    """uint8 0..255 to float32 -1..1."""
-    return clip.float().div_(127.5).sub_(1)

@@ -1,39 +1,38 @@
-"""How good a tokenizer is at several rates: LPIPS (AlexNet) and PSNR on fixed clips, and a picture."""
+"""How good a network is on coded clips, beside the plain base: LPIPS (AlexNet), PSNR, temporal PSNR, and a picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from tokcodec.errors import TokcodecError
-from tokcodec.model import Tokenizer, pad_clip
-from tokcodec.training.data import VIDEO_SUFFIXES, resize, to_pixels
+from tokcodec.training.coded import Batch, Frames
+from tokcodec.training.data import VIDEO_SUFFIXES, resize
+from tokcodec.training.trainer import picture, restore
 from tokcodec.video import VideoReader
 
 CLIP_FRAMES = 17
-LPIPS_EVERY = 3  # every third frame: coprime to the time stride, so that all its phases are judged
+LPIPS_EVERY = 3  # every third frame: coprime to the length of a group, so that all its places are judged
 PICTURE_PX = 320  # width of one frame in the picture
+
+Scores = dict[str, float]  # "lpips", "psnr_db" and, of more than one frame, "temporal_psnr_db"
 
 
 class Evaluation(NamedTuple):
     """Of one set of clips."""
 
-    clips: dict[str, dict[str, list[float]]]  # by clip: "lpips" and "psnr_db" at each rate
-    picture: np.ndarray  # uint8 [H, W, 3]: a row a clip, its middle frame as input, from 16 bits, from all
+    clips: dict[str, dict[str, Scores]]  # by clip: of "base" and "network"
+    picture: Frames  # uint8 [H, W, 3]: a row a clip, its middle frame as it was, as the loop left it, restored
 
 
-def rates(token_bits: int) -> list[int]:
-    """The bits a token at which a tokenizer of K bits is judged: 8, 16, 32, and K."""
-    return [k for k in (8, 16, 32) if k < token_bits] + [token_bits]
-
-
-def load_clips(folder: Path, frames: int = CLIP_FRAMES, height_px: int = 360) -> dict[str, np.ndarray]:
-    """The first frames of each video below a folder, uint8 `[T, H, W, 3]`, scaled down to `height_px`.
+def load_clips(folder: Path, frames: int = CLIP_FRAMES, height_px: int = 360) -> dict[str, Frames]:
+    """The first 1 + 4n frames of each video below a folder, uint8 `[T, H, W, 3]`, scaled down to `height_px`.
 
     Raises:
         TokcodecError: there is none.
@@ -47,7 +46,7 @@ def load_clips(folder: Path, frames: int = CLIP_FRAMES, height_px: int = 360) ->
                 taken.append(frame)
                 if len(taken) == frames:
                     break
-        clip = np.stack(taken)
+        clip = np.stack(taken[: (len(taken) - 1) // 4 * 4 + 1])
         height, width = clip.shape[1:3]
         if height > height_px:
             clip = resize(clip, height_px, round(width * height_px / height / 2) * 2)
@@ -57,52 +56,75 @@ def load_clips(folder: Path, frames: int = CLIP_FRAMES, height_px: int = 360) ->
     return clips
 
 
-def reconstruct(model: Tokenizer, clip: np.ndarray, rates: list[int]) -> list[np.ndarray]:
-    """Code a clip and decode it from the first k bits, for each k; uint8 `[T, H, W, 3]` like the input."""
-    device = next(model.parameters()).device
-    pixels = pad_clip(to_pixels(torch.from_numpy(clip).to(device).permute(3, 0, 1, 2)[None]))
-    bits = model.encode(pixels)
-    return [to_frames(model.decode(bits[:, :k]))[: len(clip), : clip.shape[1], : clip.shape[2]] for k in rates]
-
-
-def to_frames(pixels: Tensor) -> np.ndarray:
-    """float `[1, 3, T, H, W]` in [-1, 1] to uint8 `[T, H, W, 3]`."""
+def to_frames(pixels: Tensor) -> Frames:
+    """float `[1, T, 3, H, W]` in [-1, 1] to uint8 `[T, H, W, 3]`."""
     scaled = pixels[0].float().add(1).mul(127.5).round().clamp(0, 255)
-    frames: np.ndarray = scaled.byte().permute(1, 2, 3, 0).cpu().numpy()
+    frames: Frames = scaled.byte().permute(0, 2, 3, 1).cpu().numpy()
     return frames
 
 
-def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean over frames of the RGB PSNR of uint8 `[T, H, W, 3]`, in dB (100 for equal frames)."""
-    error = np.square(a.astype(np.float32) - b.astype(np.float32)).mean(axis=(1, 2, 3))
-    return float(np.mean(np.minimum(100, 10 * np.log10(255**2 / np.maximum(error, 1e-9)))))
+def psnr_db(error: NDArray[np.float32]) -> float:
+    """Mean over frames of the PSNR of errors `[T, H, W, 3]`, in levels of 255; in dB (100 for no error)."""
+    squares = np.square(error).mean(axis=(1, 2, 3))
+    return float(np.mean(np.minimum(100, 10 * np.log10(255**2 / np.maximum(squares, 1e-9)))))
 
 
-def lpips_distance(lpips: nn.Module, a: np.ndarray, b: np.ndarray) -> float:
+def lpips_distance(lpips: nn.Module, a: Frames, b: Frames) -> float:
     """Mean LPIPS of every third frame of uint8 `[T, H, W, 3]`, frame by frame (memory), in float32."""
     device = next((p.device for p in lpips.parameters()), torch.device("cpu"))
     distances = []
     with torch.autocast(device.type, enabled=False):
         for pair in zip(a[::LPIPS_EVERY], b[::LPIPS_EVERY], strict=True):
-            images = [to_pixels(torch.from_numpy(x[None]).to(device)).permute(0, 3, 1, 2) for x in pair]
+            images = [torch.from_numpy(x[None]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in pair]
             distances.append(lpips(*images).mean().item())
     return float(np.mean(distances))
 
 
+def scores(lpips: nn.Module, output: Frames, target: Frames) -> Scores:
+    """LPIPS, RGB PSNR, and temporal PSNR (that of the differences of neighbouring frames); uint8 `[T, H, W, 3]`."""
+    error = output.astype(np.float32) - target
+    found = {"lpips": round(lpips_distance(lpips, output, target), 4), "psnr_db": round(psnr_db(error), 3)}
+    if len(error) > 1:
+        found["temporal_psnr_db"] = round(psnr_db(error[1:] - error[:-1]), 3)
+    return found
+
+
 @torch.no_grad()
-def evaluate(model: Tokenizer, lpips: nn.Module, clips: dict[str, np.ndarray]) -> Evaluation:
-    """LPIPS and PSNR of each clip at each of `rates`, from 8 bits a token upwards, and the picture."""
-    judged = rates(model.config.token_bits)
-    shown = max(k for k in judged if k <= max(16, judged[0]))
-    report: dict[str, dict[str, list[float]]] = {}
+def evaluate(
+    network: nn.Module, lpips: nn.Module, clips: dict[str, Any], base: dict[str, Scores] | None = None
+) -> Evaluation:
+    """Judge the network and the plain base on whole clips.
+
+    Args:
+        network: the Restorer.
+        lpips: the judge.
+        clips: records of coded.py by name.
+        base: the base's scores by clip, which never change: filled, and read where they are known.
+    """
+    device = next(network.parameters()).device
+    base = {} if base is None else base
+    report: dict[str, dict[str, Scores]] = {}
     rows = []
-    for name, clip in clips.items():
-        outputs = reconstruct(model, clip, judged)
-        report[name] = {
-            "lpips": [round(lpips_distance(lpips, output, clip), 4) for output in outputs],
-            "psnr_db": [round(psnr_db(output, clip), 3) for output in outputs],
-        }
-        row = np.concatenate([x[len(clip) // 2] for x in (clip, outputs[judged.index(shown)], outputs[-1])], axis=1)
+    for name, coded in clips.items():
+        planes = torch.from_numpy(np.array(coded["planes"]))[None].to(device)
+        batch = Batch(planes, torch.tensor([float(coded["step"])], device=device), True)
+        target, plain, output = map(to_frames, (picture(batch, 0), picture(batch, 1), restore(network, batch)))
+        if name not in base:
+            base[name] = scores(lpips, plain, target)
+        report[name] = {"base": base[name], "network": scores(lpips, output, target)}
+        row = np.concatenate([x[len(target) // 2] for x in (target, plain, output)], axis=1)
         width = 3 * PICTURE_PX
         rows.append(np.asarray(Image.fromarray(row).resize((width, round(row.shape[0] * width / row.shape[1])))))
     return Evaluation(report, np.concatenate(rows))
+
+
+def means(report: dict[str, dict[str, Scores]]) -> dict[str, Scores]:
+    """The mean of every score over the clips that have it, of "base" and "network"."""
+    result: dict[str, Scores] = {}
+    for kind in ("base", "network"):
+        names = dict.fromkeys(name for clip in report.values() for name in clip[kind])
+        result[kind] = {
+            name: round(float(np.mean([c[kind][name] for c in report.values() if name in c[kind]])), 4)
+            for name in names
+        }
+    return result

@@ -1,4 +1,4 @@
-"""The optimizers of the tokenizer: Muon for convolution kernels, AdamW for the rest."""
+"""The optimizers of the network: Muon for convolution kernels, AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Muon(torch.optim.Optimizer):
     costs four times as much.
 
     Args:
-        kernels: float32 parameters `[O, I, kt, kh, kw]`.
+        kernels: float32 parameters `[O, I, kh, kw]`.
         lr: learning rate.
         momentum: share of the past in the average of gradients.
         weight_decay: decoupled.
@@ -42,7 +42,7 @@ class Muon(torch.optim.Optimizer):
                 average = state["momentum_buffer"].lerp_(kernel.grad, 1 - group["momentum"])
                 matrix = as_matrix(kernel.grad.lerp(average, group["momentum"]))
                 rows, columns, *taps = kernel.shape
-                update = orthogonal(matrix).view(rows, *taps, columns).permute(0, 4, 1, 2, 3)
+                update = orthogonal(matrix).view(rows, *taps, columns).permute(0, 3, 1, 2)
                 kernel.mul_(1 - group["lr"] * group["weight_decay"])
                 kernel.add_(update, alpha=-0.2 * math.sqrt(max(matrix.shape)) * group["lr"])
 
@@ -75,7 +75,7 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
 class MuonAdamW:
     """Muon on kernels, AdamW on other parameters.
 
-    The patch stem and the pixel head map between unlike spaces and go to AdamW, as do gains and biases.
+    Matrices of 1x1 convolutions go to AdamW: stem, head and output map between unlike spaces. So do gains and biases.
 
     Args:
         named: parameters by name; those that need no gradient are left out.
@@ -89,11 +89,9 @@ class MuonAdamW:
     ) -> None:
         kernels: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
-        for name, parameter in named.items():
-            if not parameter.requires_grad:
-                continue
-            kernel = parameter.ndim == 5 and name not in ("encoder.stem.weight", "decoder.head.weight")
-            (kernels if kernel else others).append(parameter)
+        for parameter in named.values():
+            if parameter.requires_grad:
+                (kernels if parameter.ndim == 4 else others).append(parameter)
         self.base_lrs = (muon_lr, adam_lr)
         self.muon = Muon(kernels, muon_lr, muon_momentum)
         self.adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.99), weight_decay=0.0)
@@ -121,5 +119,5 @@ class MuonAdamW:
 
 
 def as_matrix(kernel: Tensor) -> Tensor:
-    """A convolution kernel `[O, I, kt, kh, kw]` as `[O, kt * kh * kw * I]`: a view if it is channels last."""
-    return kernel.permute(0, 2, 3, 4, 1).flatten(1)
+    """A convolution kernel `[O, I, kh, kw]` as `[O, kh * kw * I]`: a view if it is channels last."""
+    return kernel.permute(0, 2, 3, 1).flatten(1)

@@ -88,13 +88,16 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         p.grad = part.view(p.shape)
 
 
-def from_first(make: Callable[[], T]) -> T:
-    """What the first process makes, on every process; the others wait for it."""
+def in_turn(make: Callable[[], T]) -> T:
+    """Make something on every process, on the first before the others: what it leaves on disk they find there."""
     if count() == 1:
         return make()
-    box: list[Any] = [make() if rank() == 0 else None]
-    dist.broadcast_object_list(box)
-    made: T = box[0]
+    if rank() == 0:
+        made = make()
+        dist.broadcast_object_list([None])
+    else:
+        dist.broadcast_object_list([None])
+        made = make()
     return made
 
 

@@ -21,15 +21,18 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from tokcodec.errors import TokcodecError
-from tokcodec.model import TokenizerConfig, pick_device, pick_dtype
+from tokcodec.errors import ModelError, TokcodecError
+from tokcodec.model import pick_device, pick_dtype
+from tokcodec.neural.network import RestorerConfig
+from tokcodec.neural.weights import Array, Weights, find_weights, save_weights
 from tokcodec.output import replacing
 from tokcodec.perceptual import load_lpips
 from tokcodec.pipeline import in_background
 from tokcodec.training import processes
-from tokcodec.training.adversarial import AdversarialSettings, AdversarialTrainer
-from tokcodec.training.data import ClipSampler, build_cache
-from tokcodec.training.evaluate import CLIP_FRAMES, evaluate, load_clips, rates
+from tokcodec.training.coded import Code, WindowSampler, code_cache, code_segments
+from tokcodec.training.data import build_cache
+from tokcodec.training.evaluate import CLIP_FRAMES, Scores, evaluate, load_clips, means
+from tokcodec.training.losses import MeanDistance
 from tokcodec.training.trainer import Trainer, TrainSettings
 
 LOG_EVERY = 50
@@ -45,25 +48,23 @@ class Judge:
     """Evaluates the EMA weights now and then: JSON lines, a picture.
 
     Args:
-        sets: clips by the name of their set.
+        sets: records of coded clips by name, by the name of their set.
         lpips: the AlexNet LPIPS.
         out: folder of the run.
     """
 
-    def __init__(self, sets: dict[str, dict[str, np.ndarray]], lpips: nn.Module, out: Path) -> None:
+    def __init__(self, sets: dict[str, dict[str, Any]], lpips: nn.Module, out: Path) -> None:
         self.sets, self.lpips, self.out = sets, lpips, out
+        self.base: dict[str, dict[str, Scores]] = {name: {} for name in sets}
 
     def __call__(self, trainer: Trainer) -> None:
         self.lpips.to(trainer.device)
-        judged = rates(trainer.model.config.token_bits)
-        line: dict[str, Any] = {"step": trainer.step, "pixels": trainer.pixels, "rates": judged}
+        line: dict[str, Any] = {"step": trainer.step, "pixels": trainer.pixels}
         for name, clips in self.sets.items():
             with trainer.autocast():
-                result = evaluate(trainer.ema, self.lpips, clips)
-            line[name] = {
-                key: [round(float(np.mean([c[key][i] for c in result.clips.values()])), 4) for i in range(len(judged))]
-                for key in ("lpips", "psnr_db")
-            }
+                result = evaluate(trainer.ema, self.lpips, clips, self.base[name])
+            line[name] = means(result.clips)
+            print(f"{name} {json.dumps(line[name])}", file=sys.stderr, flush=True)
             line[name]["clips"] = result.clips
             with replacing(self.out / f"{name}.png", [], overwrite=True) as partial:
                 Image.fromarray(result.picture).save(partial)
@@ -175,7 +176,8 @@ def run(
         if first:
             trainer.save(checkpoint)
             with replacing(out / "weights.safetensors", [], overwrite=True) as partial:
-                trainer.ema.save(partial, {"steps": str(trainer.step), "pixels": str(trainer.pixels)})
+                note = {"steps": str(trainer.step), "pixels": str(trainer.pixels)}
+                save_weights(partial, trainer.ema, trainer.arrays, note)
             if judge is not None and trainer.position >= 1:
                 judge(trainer)
     except OSError as error:
@@ -187,86 +189,122 @@ def run(
 
 
 def open_data(
-    source: Path, cache: Path, holdout: tuple[str, ...] = ()
-) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Build the cache and divide it.
+    source: Path, cache: Path, code: Code, settings: TrainSettings, holdout: tuple[str, ...] = ()
+) -> tuple[list[Array], dict[str, Any]]:
+    """Build the caches, of frames and of coded segments, and divide them.
 
     Args:
         source: folder of videos and images.
-        cache: folder of arrays.
+        cache: folder of arrays; coded ones go below `coded`.
+        code: the coding loop.
+        settings: say at which steps to code, and how often.
         holdout: patterns of file names that are never trained on.
 
     Returns:
-        Memory-mapped arrays to train on; and clips to evaluate on, by name: the first 17 frames of every
+        Memory-mapped records to train on; and records to evaluate on, by name: the first 17 frames of every
         ninth segment held out.
 
     Raises:
         TokcodecError: a pattern matches nothing, or nothing is left.
     """
-    paths = processes.from_first(lambda: build_cache(source, cache))
-    held_out: set[str] = set()
+    paths = build_cache(source, cache)
+    held_out: dict[str, Path] = {}
     for pattern in holdout:
         names = {name for name in paths if fnmatch.fnmatch(Path(name).name, pattern)}
         if not names:
             raise TokcodecError(f"{source}: no file matches --holdout {pattern}")
-        held_out |= names
-    clips = {}
-    for name in sorted(held_out):
-        segments = np.load(paths[name], mmap_mode="r")
-        for index in range(0, len(segments), HOLDOUT_EVERY):
-            clips[f"{name}-{index:03d}"] = np.array(segments[index, :CLIP_FRAMES])
-    arrays = [np.load(path, mmap_mode="r") for name, path in paths.items() if name not in held_out]
-    if not arrays:
+        held_out |= {name: paths[name] for name in names}
+    left = {name: path for name, path in paths.items() if name not in held_out}
+    if not left:
         raise TokcodecError(f"{source}: all files are held out, none is left to train on")
-    return arrays, clips
+    clips = {}
+    ordered = dict(sorted(held_out.items()))
+    coded = code_cache(ordered, cache / "coded/val", code, settings.step_range, 1, HOLDOUT_EVERY, CLIP_FRAMES)
+    for name, path in zip(ordered, coded, strict=True):
+        for index, segment in enumerate(np.load(path, mmap_mode="r")):
+            clips[f"{name}-{HOLDOUT_EVERY * index:03d}"] = segment
+    coded = code_cache(left, cache / "coded", code, settings.step_range, settings.passes)
+    return [np.load(path, mmap_mode="r") for path in coded], clips
 
 
-def settings_of(stage: str, given: dict[str, Any]) -> tuple[TrainSettings, TokenizerConfig | None]:
-    """Divide the fields given by name into the stage's settings and the tokenizer's shape (None if none is given).
+def code_clips(folder: Path, cache: Path, code: Code, steps: tuple[float, ...]) -> dict[str, Any]:
+    """The clips of a folder, coded at each of some steps: records by the name of clip and step.
+
+    Args:
+        folder: of videos.
+        cache: folder of records; delete it when the clips, the loop or its tables change.
+        code: the coding loop.
+        steps: of the quantizer, in levels.
+
+    Raises:
+        TokcodecError: there is no video, or the cache cannot be written.
+    """
+    coded: dict[str, Any] = {}
+    for name, clip in load_clips(folder).items():
+        for step in steps:
+            target = cache / f"{name}-{step:g}.npy"
+            if not target.exists():
+                code_segments(clip[None], target, code, lambda _, step=step: step)  # type: ignore[misc]
+            coded[f"{name} {step:g}"] = np.load(target, mmap_mode="r")[0]
+    return coded
+
+
+def coding_loop(weights: Weights) -> Code:
+    """The loop that a decoder runs, with the tables of these weights, as a function of frames and step."""
+    raise ModelError(f"{weights.name}: this version has no coding loop to make training data with")
+
+
+def settings_of(given: dict[str, Any]) -> tuple[TrainSettings, RestorerConfig | None]:
+    """Divide the fields given by name into the run's settings and the network's shape (None if none is given).
 
     Raises:
         ValueError: a value does not fit.
     """
-    shape = {f.name for f in dataclasses.fields(TokenizerConfig)} & set(given)
-    kind = AdversarialSettings if stage == AdversarialTrainer.stage else TrainSettings
-    settings = kind(**{name: value for name, value in given.items() if name not in shape})
+    shape = {f.name for f in dataclasses.fields(RestorerConfig)} & set(given)
+    settings = TrainSettings(**{name: value for name, value in given.items() if name not in shape})
     if not shape:
         return settings, None
-    config = TokenizerConfig(**{name: given[name] for name in shape})
-    return settings, TokenizerConfig.from_json(config.to_json())  # which checks it
+    config = RestorerConfig(**{name: given[name] for name in shape})
+    return settings, RestorerConfig.from_json(config.to_json())  # which checks it
 
 
 def train(
     source: Path,
     out: Path,
-    config: TokenizerConfig | None,
+    config: RestorerConfig | None,
     settings: TrainSettings,
     *,
     cache: Path | None = None,
     holdout: tuple[str, ...] = (),
     eval_folder: Path | None = None,
+    eval_steps: tuple[float, ...] = (12, 40),
     init: Path | None = None,
+    tables: Path | None = None,
     minutes: float | None = None,
     finish: bool = False,
     eval_every: int = 1000,
     device: str = "auto",
     dtype: str = "auto",
     lpips_dir: Path | None = None,
+    code: Code | None = None,
 ) -> Trainer | None:
     """Train on a folder of videos and images, in one process or in those torchrun started.
 
     Args:
         source: folder of videos and images.
         out: folder of the run; its checkpoint, if it has one, is continued.
-        config: of a new tokenizer; None for that of `init` or the default.
-        settings: of the run; their class says which stage.
-        cache: folder for decoded data (None: inside `out`).
+        config: of a new network; None for that of `init` or the default.
+        settings: of the run.
+        cache: folder for decoded and coded data (None: inside `out`).
         holdout: patterns of file names to evaluate on instead of training (the set "val").
         eval_folder: videos to evaluate on (the set "eval").
+        eval_steps: the quantizer steps they are coded at.
         init: weights or a checkpoint to start from.
+        tables: weights with the loop's tables (None: `init` if it is weights, else as `find_weights` finds).
         minutes, finish, eval_every: as for `run`.
         device, dtype: names, as for `pick_device` and `pick_dtype`.
         lpips_dir: folder of LPIPS backbones, as for `load_lpips`.
+        code: the coding loop, if it is not that of `tables`.
 
     Returns:
         The trainer at the end of the run; None in the processes that are not the first.
@@ -274,31 +312,38 @@ def train(
     Raises:
         TokcodecError: data, weights, checkpoint, folder or another process failed.
     """
-    if init and config:
+    if tables is None and init is not None and init.suffix != ".pt":
+        tables = init
+    arrays: dict[str, Array] = {}
+    if tables is not None or code is None:
+        weights = Weights.load(find_weights(tables))
+        arrays = weights.arrays
+        code = code or coding_loop(weights)
+    loop = code
+    if config and init and (init.suffix == ".pt" or Weights.load(init).config):
         raise TokcodecError(f"{init} brings its own shape; leave out the options that give one")
-    if isinstance(settings, AdversarialSettings) and not init and not (out / "checkpoint.pt").exists():
-        raise TokcodecError("the adversarial stage needs --init: weights or a checkpoint of the base stage")
+    folder = cache or out / "cache"
     target = pick_device(device)
     with processes.joined(target):
-        arrays, held_out = open_data(source, cache or out / "cache", holdout)
-        sampler = ClipSampler(arrays, settings.crop_px, settings.seed, settings.shrink_share)
-        teacher = load_lpips("squeeze", lpips_dir)
-        kind: type[Trainer] = AdversarialTrainer if isinstance(settings, AdversarialSettings) else Trainer
-        trainer = kind(
-            config or TokenizerConfig(),
+        # The first process codes what is missing, the others then find it.
+        coded, held_out = processes.in_turn(lambda: open_data(source, folder, loop, settings, holdout))
+        teacher = MeanDistance([load_lpips(net, lpips_dir) for net in ("alex", "squeeze")])
+        trainer = Trainer(
+            config or RestorerConfig(),
             settings,
-            sampler,
+            WindowSampler(coded, settings.crop_px, settings.seed),
             teacher,
             target,
             pick_dtype(dtype, target),
             init,
             compiled=target.type == "cuda",
+            arrays=arrays,
         )
         sets = {"val": held_out} if held_out else {}
         judge = None
         if processes.rank() == 0 and (sets or eval_folder):
             if eval_folder:
-                sets["eval"] = load_clips(eval_folder)
+                sets["eval"] = code_clips(eval_folder, folder / "coded/eval", loop, eval_steps)
             judge = Judge(sets, load_lpips("alex", lpips_dir), out)
         run(trainer, out, judge, minutes, finish, eval_every)
         return trainer if processes.rank() == 0 else None

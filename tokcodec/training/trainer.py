@@ -1,7 +1,7 @@
-"""The base stage: the whole tokenizer learns from reconstruction, LPIPS, entropy penalty and commitment.
+"""A step of training: the network learns to restore what the coding loop left of a clip.
 
-Bits are dropped from the end at random, so that every prefix of the K bits decodes. Clips pass
-unquantized at first with a share that falls to zero (warm start). The loop around a step is train.py's.
+The loop is run ahead of time (coded.py) and never learns, so a step is restoration alone. The loop around a step
+is train.py's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import zipfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,49 +17,49 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokcodec.bitstream import SPACE_STRIDE, TIME_STRIDE
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.lfq import entropy_terms
-from tokcodec.model import Tokenizer, TokenizerConfig
+from tokcodec.neural.network import GROUP, Restorer, RestorerConfig, State, to_rgb
+from tokcodec.neural.weights import Array, Weights
 from tokcodec.output import replacing
 from tokcodec.training import processes
-from tokcodec.training.data import ClipSampler, to_pixels
-from tokcodec.training.losses import frame_perceptual_loss, reconstruction_loss
+from tokcodec.training.coded import STRIDE, Batch, WindowSampler, unpack
+from tokcodec.training.losses import frame_perceptual_loss, reconstruction_loss, temporal_loss
 from tokcodec.training.optim import MuonAdamW
 
-KEPT_STEP = 8  # bits are dropped in groups of this many
+GAIN_EVERY = 10  # steps: it costs as much as a loss
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """What a run does. `batch` counts clips of the shortest length, longer ones take as many pixels."""
+    """What a run does. `batch` counts windows of the shortest length, longer ones take as many pixels."""
 
     steps: int = 20_000
-    batch: int = 8  # of all processes together
-    frames: tuple[int, ...] = (9,)
-    crop_px: int = 128
+    batch: int = 4  # of all processes together
+    frames: tuple[int, ...] = (9,)  # of windows from a chunk's start; later windows have one less
+    crop_px: int = 192
     seed: int = 0
-    muon_lr: float = 0.005
+    step_range: tuple[float, float] = (4, 120)  # of the quantizer, in levels
+    passes: int = 1  # over the segments, each at other quantizer steps
+    muon_lr: float = 0.003
     muon_momentum: float = 0.95
-    adam_lr: float = 0.003
+    adam_lr: float = 0.001
     warmup_steps: int = 100
     decay_share: float = 0.3  # of the schedule: constant before, cosine to 0 inside
-    warm_start_share: float = 0.3  # of the schedule: some clips pass unquantized
-    image_share: float = 0.1  # of the steps
-    shrink_share: float = 0.5  # of the clips: scaled down to the crop
-    full_rate_share: float = 0.5  # of the clips: all K bits kept
+    image_share: float = 0.1  # of the steps: single first frames, four times as many
+    late_share: float = 0.5  # of the other steps: windows from a later group
+    rec_weight: float = 0.3
     lpips_weight: float = 1.0
     lpips_frames: int = 2
-    entropy_weight: float = 0.02
-    entropy_boost_steps: int = 2_000  # three times the weight
-    commitment_weight: float = 0.1
+    temporal_weight: float = 0.5
     ema: float = 0.999
 
     def __post_init__(self) -> None:
-        if any(n % TIME_STRIDE != 1 for n in self.frames):
-            raise ValueError(f"clips have 1 + {TIME_STRIDE}n frames, not {self.frames}")
-        if self.crop_px % SPACE_STRIDE:
-            raise ValueError(f"a crop is a multiple of {SPACE_STRIDE} pixels, not {self.crop_px}")
+        if any(n % GROUP != 1 for n in self.frames):
+            raise ValueError(f"windows have 1 + {GROUP}n frames, not {self.frames}")
+        if self.crop_px % STRIDE:
+            raise ValueError(f"a crop is a multiple of {STRIDE} pixels, not {self.crop_px}")
+        if len(self.step_range) != 2 or not 0 < self.step_range[0] <= self.step_range[1]:
+            raise ValueError(f"steps go from one above 0 to one as large, not {self.step_range}")
 
 
 def lr_scale(settings: TrainSettings, step: int, position: float) -> float:
@@ -90,35 +90,59 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def starting_model(path: Path) -> Tokenizer:
+def starting_network(path: Path) -> Restorer | None:
     """What `--init` names: weights, or a checkpoint (.pt), of which the EMA weights are taken in full precision.
+
+    None for weights that hold tables alone.
 
     Raises:
         ModelError: it is neither, or damaged.
     """
     if path.suffix != ".pt":
-        return Tokenizer.load(path)
+        weights = Weights.load(path)
+        return None if weights.config is None else weights.restorer()
     state = read_checkpoint(path, torch.device("cpu"))
     try:
-        model = Tokenizer(TokenizerConfig.from_json(state["config"]))
-        model.load_state_dict(state["ema"])
+        network = Restorer(RestorerConfig.from_json(state["config"]))
+        network.load_state_dict(state["ema"])
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: not a checkpoint of this version: {str(error).splitlines()[0]}") from error
-    return model
+    return network
+
+
+def restore(network: Callable[..., tuple[Tensor, State]], batch: Batch) -> Tensor:
+    """Windows through the network, group by group: float32 `[B, T, 3, H, W]`, not clamped."""
+    base, prediction = (unpack(batch.planes[:, kind]) for kind in (1, 2))
+    state: State | None = None
+    outputs, begin, frames = [], 0, batch.planes.shape[2]
+    while begin < frames:
+        first = batch.first and not begin
+        end = begin + (1 if first else GROUP)
+        groups = [plane[:, begin:end] for plane in (*base, *prediction)]
+        output, state = network(*groups, batch.step, first, state)
+        outputs.append(output)
+        begin = end
+    return torch.cat(outputs, 1)
+
+
+def picture(batch: Batch, kind: int) -> Tensor:
+    """The windows as they were (0) or as the loop left them (1): float32 `[B, T, 3, H, W]`, in [-1, 1]."""
+    return to_rgb(*unpack(batch.planes[:, kind])).clamp_(-1, 1)
 
 
 class Trainer:
-    """Model, EMA, optimizers and schedule position: all that a checkpoint holds.
+    """Network, EMA, optimizers and schedule position: all that a checkpoint holds.
 
     Args:
-        config: of the tokenizer; `init` brings its own.
+        config: of the network; `init` brings its own.
         settings: of the run.
-        sampler: where clips come from.
+        sampler: where windows come from.
         lpips: the teacher.
         device: to train on.
-        dtype: of the networks' arithmetic (autocast); quantizer and losses stay float32.
+        dtype: of the networks' arithmetic (autocast); losses stay float32.
         init: weights or a checkpoint to start from.
         compiled: use torch.compile.
+        arrays: the loop's tables, to be written beside the network.
 
     Raises:
         ModelError: `init` cannot be used.
@@ -129,136 +153,119 @@ class Trainer:
         pixels: seen, of all processes and frames.
     """
 
-    stage = "base"
-
     def __init__(
         self,
-        config: TokenizerConfig,
+        config: RestorerConfig,
         settings: TrainSettings,
-        sampler: ClipSampler,
+        sampler: WindowSampler,
         lpips: nn.Module,
         device: torch.device,
         dtype: torch.dtype,
         init: Path | None = None,
         compiled: bool = False,
+        arrays: dict[str, Array] | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.sampler, self.device, self.dtype = settings, sampler, device, dtype
-        self.model = (starting_model(init) if init else Tokenizer(config)).to(device).train()
-        self.ema = Tokenizer(self.model.config).to(device).eval().requires_grad_(False)
+        started = starting_network(init) if init else None
+        self.model = (Restorer(config) if started is None else started).to(device).train()
+        self.ema = Restorer(self.model.config).to(device).eval().requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
         self.lpips = lpips.to(device)
-        self.optimizer = self.new_optimizer()
-        self.encoder = torch.compile(self.model.encoder) if compiled else self.model.encoder
-        self.decoder = torch.compile(self.model.decoder) if compiled else self.model.decoder
+        self.optimizer = MuonAdamW(
+            dict(self.model.named_parameters()), settings.muon_lr, settings.adam_lr, settings.muon_momentum
+        )
+        self.network = torch.compile(self.model) if compiled else self.model
+        self.arrays = arrays or {}
         self.step = 0
         self.position = 0.0
         self.pixels = 0
 
-    def new_optimizer(self) -> MuonAdamW:
-        """For the tokenizer's parameters that need a gradient."""
-        settings = self.settings
-        named = dict(self.model.named_parameters())
-        return MuonAdamW(named, settings.muon_lr, settings.adam_lr, settings.muon_momentum)
-
     # what one step draws, all from (seed, step, place)
 
-    def batch_shape(self, step: int) -> tuple[int, int]:
-        """(clips in the whole batch, frames a clip) of a step; every process gets the same number of clips."""
+    def batch_shape(self, step: int) -> tuple[int, int, bool]:
+        """(windows in the whole batch, frames of one, whether from the start); processes get equal shares."""
         # NumPy fills a short seed with zeros: without the last number this would be the generator of place 0.
         rng = np.random.default_rng([self.settings.seed, step, 0, 2])
         world = processes.count()
+        first = True
         if rng.random() < self.settings.image_share:
-            clips, frames = 4 * self.settings.batch, 1
+            windows, frames = 4 * self.settings.batch, 1
         else:
             frames = int(rng.choice(self.settings.frames))
-            clips = self.settings.batch * min(self.settings.frames) // frames
-        return max(1, clips // world) * world, frames
+            windows = self.settings.batch * min(self.settings.frames) // frames
+            if frames > 1 and rng.random() < self.settings.late_share:
+                frames, first = frames - 1, False
+        return max(1, windows // world) * world, frames, first
 
-    def places(self, clips: int) -> range:
+    def places(self, windows: int) -> range:
         """The part of the batch that is this process's."""
-        share = clips // processes.count()
+        share = windows // processes.count()
         return range(processes.rank() * share, (processes.rank() + 1) * share)
 
-    def batches(self) -> Generator[Tensor, None, None]:
+    def batches(self) -> Generator[Batch, None, None]:
         """The batches of all steps from the present one on."""
         step = self.step
         while True:
-            clips, frames = self.batch_shape(step)
-            yield self.sampler.batch(step, self.places(clips), frames)
+            windows, frames, first = self.batch_shape(step)
+            yield self.sampler.batch(step, self.places(windows), frames, first)
             step += 1
 
-    def draws(self, places: range, frames: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Per clip: bits kept `[B]`, whether it passes unquantized `[B]`, frames LPIPS sees `[B, n]`."""
-        bits = self.model.config.token_bits
-        share = self.settings.warm_start_share
-        warm = 1 - self.position / share if share else 0.0
-        kept, unquantized, seen = [], [], []
+    def seen(self, places: range, frames: int) -> Tensor:
+        """The frames LPIPS sees of each window, int64 `[B, n]`."""
+        drawn = []
         for place in places:
             rng = np.random.default_rng([self.settings.seed, self.step, place, 1])
-            full = rng.random() < self.settings.full_rate_share
-            kept.append(bits if full else min(bits, KEPT_STEP * int(rng.integers(1, -(-bits // KEPT_STEP) + 1))))
-            unquantized.append(bool(rng.random() < 0.5 * warm))
-            seen.append(rng.choice(frames, min(frames, self.settings.lpips_frames), replace=False))
-        drawn = torch.tensor(kept), torch.tensor(unquantized), torch.from_numpy(np.stack(seen))
-        return tuple(x.to(self.device) for x in drawn)  # type: ignore[return-value]
+            drawn.append(rng.choice(frames, min(frames, self.settings.lpips_frames), replace=False))
+        return torch.from_numpy(np.stack(drawn)).to(self.device)
 
     def autocast(self) -> torch.autocast:
         """The arithmetic of the networks."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def train_step(self, batch: Tensor) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, float]:
         """One step.
 
         Args:
-            batch: uint8 `[B, 3, T, H, W]`: this process's part.
+            batch: this process's part.
 
         Returns:
-            The terms of the log, averaged over the processes; a term that a batch does not have is NaN.
+            The terms of the log, averaged over the processes. `gain_db` is the PSNR of the batch over its base's,
+            NaN in most steps.
 
         Raises:
             TokcodecError: the loss is not finite.
         """
         settings = self.settings
-        clip = to_pixels(batch.to(self.device, non_blocking=True))
-        clips, frames = self.batch_shape(self.step)
-        kept, unquantized, seen = self.draws(self.places(clips), frames)
+        planes, quantizer = (x.to(self.device, non_blocking=True) for x in (batch.planes, batch.step))
+        batch = Batch(planes, quantizer, batch.first)
+        target = picture(batch, 0)
+        windows, frames, _ = self.batch_shape(self.step)
         with self.autocast():
-            u = self.encoder(clip)
-            quantized = self.model.quantizer(u, kept, unquantized)
-            output = self.decoder(quantized.latent)
-            perceptual = frame_perceptual_loss(self.lpips, output, clip, seen)
-        rec = reconstruction_loss(output, clip)
-        single, average = entropy_terms(quantized.margins, mean_of_processes=processes.mean)
-        boost = 3 if self.step < settings.entropy_boost_steps else 1
-        loss = (
-            rec
-            + settings.lpips_weight * perceptual
-            + settings.entropy_weight * boost * (single - average)
-            + settings.commitment_weight * quantized.commitment
-        )
+            output = restore(self.network, batch)
+            perceptual = frame_perceptual_loss(self.lpips, output, target, self.seen(self.places(windows), frames))
+        rec, temporal = reconstruction_loss(output, target), temporal_loss(output, target)
+        loss = settings.rec_weight * rec + settings.lpips_weight * perceptual + settings.temporal_weight * temporal
         self.optimizer.zero_grad()
-        loss.backward()
-        norm = self.update(clip)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self.update(batch)
         with torch.no_grad():
-            on = quantized.bits.float()
-            changed = (on[:, :, 1:] != on[:, :, :-1]).float().mean()  # NaN where there is one latent frame
-            imbalance = (2 * processes.mean(on.mean(dim=(0, 2, 3, 4))) - 1).abs()
+            gain = loss.new_tensor(math.nan)
+            if self.step % GAIN_EVERY == 1:  # the update has counted it
+                before, after = ((x - target).square().mean() for x in (picture(batch, 1), output.clamp(-1, 1)))
+                gain = 10 * torch.log10((before + 1e-9) / (after + 1e-9))
         return self.report(
             {
                 "loss": loss,
                 "rec": rec,
                 "lpips": perceptual,
-                "entropy_single": single,
-                "entropy_average": average,
-                "imbalance_mean": imbalance.mean(),
-                "imbalance_max": imbalance.max(),
-                "changed": changed,
+                "temporal": temporal,
+                "gain_db": gain,
                 "grad_norm": norm,
             }
         )
 
-    def update(self, clip: Tensor) -> Tensor:
+    def update(self, batch: Batch) -> Tensor:
         """Average gradients over processes, clip them to norm 1, update weights and EMA; returns the norm before."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         processes.average_gradients(parameters)
@@ -268,7 +275,7 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - keep)
         self.step += 1
-        self.pixels += processes.count() * clip.numel() // 3
+        self.pixels += processes.count() * batch.planes[:, 0].numel() * 2 // 3
         return norm
 
     def report(self, terms: dict[str, Tensor]) -> dict[str, float]:
@@ -286,7 +293,6 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that a checkpoint holds."""
         return {
-            "stage": self.stage,
             "config": self.model.config.to_json(),
             "settings": dataclasses.asdict(self.settings),
             "model": self.model.state_dict(),
@@ -317,17 +323,12 @@ class Trainer:
         """Continue from a checkpoint.
 
         Raises:
-            ModelError: it is damaged, of another configuration or of another stage.
+            ModelError: it is damaged or of another configuration.
         """
         state = read_checkpoint(path, self.device)
         try:
             if state["config"] != self.model.config.to_json():
                 raise ModelError(f"{path}: checkpoint of another configuration: {state['config']}")
-            stage = state.get("stage", Trainer.stage)
-            if stage != self.stage:
-                raise ModelError(
-                    f"{path}: checkpoint of stage {stage}; to go on from it, name it as --init of a new run"
-                )
             self.restore(state)
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ModelError(f"{path}: not a checkpoint of this version: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,235 @@
+"""Motion compensation: what the decoder does, in integers.
+
+A frame is predicted in blocks of 8x8 from one or two references. A block has one vector, in quarter pixels over the
+length of a group (four frames): a frame between the references takes its share of it towards each. Blocks overlap
+(OBMC, as in H.263 annex F), so that their borders do not show. Quarter pixels of luma are interpolated
+with HEVC's 8-tap filters, eighths of chroma with its 4-tap filters (ITU-T H.265, 8.5.3.3.3).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tokcodec.neural.planes import Planes
+
+BLOCK = 8  # pixels of a vector's block
+BORDER = 24  # of a reference, on every side: a block further out sees nothing else
+FIRST, SECOND, BOTH = 0, 1, 2  # which reference a block is predicted from
+U8 = NDArray[np.uint8]
+I32 = NDArray[np.int32]
+
+LUMA = np.array([[0, 0, 0, 64, 0, 0, 0, 0], [-1, 4, -10, 58, 17, -5, 1, 0], [-1, 4, -11, 40, 40, -11, 4, -1], [0, 1, -5, 17, 58, -10, 4, -1]], np.int32)
+CHROMA = np.array([[0, 64, 0, 0], [-2, 58, 10, -2], [-4, 54, 16, -2], [-6, 46, 28, -4], [-4, 36, 36, -4], [-4, 28, 46, -6], [-2, 16, 54, -4], [-2, 10, 58, -2]], np.int32)
+_SIDE = np.array([[2, 2, 2, 2, 2, 2, 2, 2], [1, 1, 2, 2, 2, 2, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]], np.int32)
+ABOVE = np.concatenate([_SIDE, _SIDE[::-1]])  # weight of the nearer vertical neighbour's vector, of 8 in all
+BESIDE = np.ascontiguousarray(ABOVE.T)
+OWN = 8 - ABOVE - BESIDE
+
+
+class Reference(NamedTuple):
+    """A decoded frame as vectors look into it.
+
+    Attributes:
+        luma: uint8 `[16, H + 2 * BORDER, W + 2 * BORDER]`, plane 4 * y + x is moved by y / 4 and x / 4 pixels.
+        chroma: uint8 `[2, H / 2 + BORDER, W / 2 + BORDER]`.
+    """
+
+    luma: U8
+    chroma: U8
+
+
+class Field(NamedTuple):
+    """The motion of a frame.
+
+    Attributes:
+        vector: int16 `[2, H / 8, W / 8]`, (y, x) in quarter pixels over four frames.
+        kind: int8 `[H / 8, W / 8]`: FIRST, SECOND or BOTH.
+        depth: int8, of the block a vector was coded for: 0 is 64 pixels, 3 is 8.
+        merge: int8, number of the neighbour it was taken from, -1 if it was coded.
+    """
+
+    vector: NDArray[np.int16]
+    kind: NDArray[np.int8]
+    depth: NDArray[np.int8]
+    merge: NDArray[np.int8]
+
+
+def empty_field(height: int, width: int) -> Field:
+    """No motion, from the first reference."""
+    shape = height // BLOCK, width // BLOCK
+    still = np.zeros((2, *shape), np.int16)
+    return Field(still, np.zeros(shape, np.int8), np.zeros(shape, np.int8), np.zeros(shape, np.int8))
+
+
+def reference(planes: Planes) -> Reference:
+    """A reference made of a single frame."""
+    border = BORDER + 4
+    luma = np.pad(planes.y[0], border, mode="edge")
+    height, width = planes.y.shape[1:]
+    phases = np.empty((16, height + 2 * BORDER, width + 2 * BORDER), np.uint8)
+    _interpolate(luma, phases)
+    half = BORDER // 2
+    return Reference(phases, np.pad(planes.c[0], ((0, 0), (half, half), (half, half)), mode="edge"))
+
+
+@njit(cache=True, nogil=True)
+def _interpolate(luma: U8, phases: U8) -> None:
+    height, width = phases.shape[1:]
+    rows = height + 8
+    taps = LUMA
+    across = np.empty((rows, width), np.int32)
+    total = np.empty(width, np.int32)
+    for x in range(4):
+        f0, f1, f2, f3, f4, f5, f6, f7 = taps[x]
+        for i in range(rows):
+            line = luma[i]
+            for j in range(width):
+                across[i, j] = (
+                    f0 * line[j + 1] + f1 * line[j + 2] + f2 * line[j + 3] + f3 * line[j + 4]
+                    + f4 * line[j + 5] + f5 * line[j + 6] + f6 * line[j + 7] + f7 * line[j + 8]
+                )
+        for y in range(4):
+            plane = phases[4 * y + x]
+            for i in range(height):
+                total[:] = 2048
+                for k in range(8):
+                    tap = taps[y, k]
+                    if tap != 0:
+                        source = across[i + k + 1]
+                        for j in range(width):
+                            total[j] += np.int32(tap * source[j])
+                for j in range(width):
+                    plane[i, j] = np.uint8(min(max(total[j] >> 12, 0), 255))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def share(vector: int, span: int) -> int:
+    """The part of a vector over four frames that lies between frames `span` apart (negative: backwards)."""
+    return (vector * span + 2) >> 2
+
+
+@njit(cache=True, nogil=True)
+def _fetch(luma: U8, chroma: U8, top: int, left: int, y: int, x: int, out_y: I32, out_c: I32) -> None:
+    """A block of 8x8 pixels and 2 of 4x4 chroma samples, moved by (y, x) quarter pixels."""
+    plane = luma[4 * (y & 3) + (x & 3)]
+    row = min(max(top + (y >> 2) + BORDER, 0), plane.shape[0] - BLOCK)
+    column = min(max(left + (x >> 2) + BORDER, 0), plane.shape[1] - BLOCK)
+    for i in range(BLOCK):
+        for j in range(BLOCK):
+            out_y[i, j] = plane[row + i, column + j]
+    fy, fx = CHROMA[y & 7], CHROMA[x & 7]
+    row = min(max(top // 2 + (y >> 3) + BORDER // 2, 1), chroma.shape[1] - 7)
+    column = min(max(left // 2 + (x >> 3) + BORDER // 2, 1), chroma.shape[2] - 7)
+    for k in range(2):
+        for i in range(4):
+            for j in range(4):
+                if (y & 7) == 0 and (x & 7) == 0:
+                    out_c[k, i, j] = chroma[k, row + i, column + j]
+                else:
+                    total = 2048
+                    for a in range(4):
+                        line = 0
+                        for b in range(4):
+                            line += fx[b] * chroma[k, row + i + a - 1, column + j + b - 1]
+                        total += fy[a] * line
+                    out_c[k, i, j] = min(max(total >> 12, 0), 255)
+
+
+@njit(cache=True, nogil=True)
+def _block(
+    a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, spans: tuple[int, int], top: int, left: int,
+    y: int, x: int, kind: int, out_y: I32, out_c: I32, more_y: I32, more_c: I32,
+) -> None:  # fmt: skip
+    """The prediction of one block by one vector."""
+    if kind == SECOND:
+        _fetch(b_luma, b_chroma, top, left, share(y, spans[1]), share(x, spans[1]), out_y, out_c)
+        return
+    _fetch(a_luma, a_chroma, top, left, share(y, spans[0]), share(x, spans[0]), out_y, out_c)
+    if kind == BOTH:
+        _fetch(b_luma, b_chroma, top, left, share(y, spans[1]), share(x, spans[1]), more_y, more_c)
+        for i in range(BLOCK):
+            for j in range(BLOCK):
+                out_y[i, j] = (out_y[i, j] + more_y[i, j] + 1) >> 1
+        for k in range(2):
+            for i in range(4):
+                for j in range(4):
+                    out_c[k, i, j] = (out_c[k, i, j] + more_c[k, i, j] + 1) >> 1
+
+
+@njit(cache=True, nogil=True)
+def _compensate(
+    a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, spans: tuple[int, int],
+    vector: NDArray[np.int16], kind: NDArray[np.int8], y: U8, c: U8,
+) -> None:  # fmt: skip
+    rows, columns = kind.shape
+    own_y, own_c = np.empty((BLOCK, BLOCK), np.int32), np.empty((2, 4, 4), np.int32)
+    near_y, near_c = np.empty((BLOCK, BLOCK), np.int32), np.empty((2, 4, 4), np.int32)
+    more_y, more_c = np.empty((BLOCK, BLOCK), np.int32), np.empty((2, 4, 4), np.int32)
+    sum_y, sum_c = np.empty((BLOCK, BLOCK), np.int32), np.empty((2, 4, 4), np.int32)
+    for i in range(rows):
+        for j in range(columns):
+            v0, v1, k = vector[0, i, j], vector[1, i, j], kind[i, j]
+            _block(a_luma, a_chroma, b_luma, b_chroma, spans, i * BLOCK, j * BLOCK, v0, v1, k, own_y, own_c, more_y, more_c)
+            mixed = False
+            for side in range(4):  # above, below, left, right
+                ni = i + (side == 1) - (side == 0)
+                nj = j + (side == 3) - (side == 2)
+                if ni < 0 or nj < 0 or ni >= rows or nj >= columns:
+                    continue
+                if vector[0, ni, nj] == v0 and vector[1, ni, nj] == v1 and kind[ni, nj] == k:
+                    continue
+                if not mixed:
+                    mixed = True
+                    sum_y[:] = 8 * own_y
+                    sum_c[:] = 8 * own_c
+                _block(
+                    a_luma, a_chroma, b_luma, b_chroma, spans, i * BLOCK, j * BLOCK,
+                    vector[0, ni, nj], vector[1, ni, nj], kind[ni, nj], near_y, near_c, more_y, more_c,
+                )  # fmt: skip
+                weights = ABOVE if side < 2 else BESIDE
+                r0, r1 = (4 if side == 1 else 0), (4 if side == 0 else 8)
+                q0, q1 = (4 if side == 3 else 0), (4 if side == 2 else 8)
+                for r in range(r0, r1):
+                    for q in range(q0, q1):
+                        sum_y[r, q] += weights[r, q] * (near_y[r, q] - own_y[r, q])
+                for p in range(2):
+                    for r in range(r0 // 2, r1 // 2):
+                        for q in range(q0 // 2, q1 // 2):
+                            sum_c[p, r, q] += weights[2 * r, 2 * q] * (near_c[p, r, q] - own_c[p, r, q])
+            if mixed:
+                own_y[:] = (sum_y + 4) >> 3
+                own_c[:] = (sum_c + 4) >> 3
+            for r in range(BLOCK):
+                for q in range(BLOCK):
+                    y[i * BLOCK + r, j * BLOCK + q] = own_y[r, q]
+            for p in range(2):
+                for r in range(4):
+                    for q in range(4):
+                        c[p, i * 4 + r, j * 4 + q] = own_c[p, r, q]
+
+
+def compensate(first: Reference, second: Reference, spans: tuple[int, int], field: Field) -> Planes:
+    """Predict a frame.
+
+    Args:
+        first, second: what it is predicted from; the same one twice where there is only one.
+        spans: frames from the predicted frame back to each reference; negative where the reference is later.
+        field: its motion.
+
+    Returns:
+        Planes of one frame.
+    """
+    rows, columns = field.kind.shape
+    y = np.empty((1, rows * BLOCK, columns * BLOCK), np.uint8)
+    c = np.empty((1, 2, rows * BLOCK // 2, columns * BLOCK // 2), np.uint8)
+    _compensate(*first, *second, spans, field.vector, field.kind, y[0], c[0])
+    return Planes(y, c)
+
+
+def arrays(*references: Reference) -> tuple[Any, ...]:
+    """The arrays of references one after another, for compiled code."""
+    return tuple(array for r in references for array in r)

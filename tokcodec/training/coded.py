@@ -1,0 +1,230 @@
+"""What the network learns from: segments run through the coding loop ahead of time, and windows drawn from them.
+
+A coded file is one memory-mapped .npy array of records, one a segment: its quantizer step and the planes of the
+original, of the base and of the prediction. A batch is a pure function of (seed, step, place in the batch), so a
+run resumes at any step without stored state, and processes that share a run draw what one would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokcodec.errors import TokcodecError
+from tokcodec.neural.network import GROUP
+from tokcodec.output import replacing
+
+STRIDE = 16  # pixels: sizes and places of crops are multiples, so that a crop keeps the loop's blocks whole
+THREADS = 8  # that draw windows, at most
+
+Frames = NDArray[np.uint8]
+Planes = tuple[Frames, Frames]  # y [T, H, W] and c [T, 2, H/2, W/2]
+Code = Callable[[Frames, float], tuple[Planes, Planes, Planes]]
+"""The coding loop: frames uint8 `[T, H, W, 3]` (T = 1 + 4n, H and W multiples of 16) and a step, in levels, to the
+planes of the original, of the base and of the prediction. It is called from several threads."""
+
+
+def record(frames: int, height: int, width: int) -> np.dtype[Any]:
+    """The record of one segment: `step`, and `planes` [3, T, 3H/2, W] of original, base and prediction (see `pack`)."""
+    return np.dtype([("step", "<f4"), ("planes", "u1", (3, frames, height * 3 // 2, width))])
+
+
+def pack(y: Frames, c: Frames) -> Frames:
+    """Planes as one picture, uint8 `[T, 3H/2, W]`: Y, below it Cb on the left and Cr on the right."""
+    return np.concatenate([y, np.concatenate([c[:, 0], c[:, 1]], axis=2)], axis=1)
+
+
+def unpack(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of `pack` for any leading dimensions: views `[..., H, W]` and `[..., 2, H/2, W/2]`."""
+    height = planes.shape[-2] * 2 // 3
+    c = planes[..., height:, :]
+    return planes[..., :height, :], c.reshape(*c.shape[:-1], 2, c.shape[-1] // 2).movedim(-2, -3)
+
+
+def whole_blocks(frames: Frames) -> Frames:
+    """Repeat the last column and row until width and height, axes 2 and 1, are multiples of 16."""
+    extra = [(0, -size % STRIDE) for size in frames.shape[1:3]]
+    return np.pad(frames, ((0, 0), *extra, (0, 0)), mode="edge") if any(n for _, n in extra) else frames
+
+
+def draw_step(steps: tuple[float, float], *seeds: int) -> float:
+    """A step between two, log-uniform, a pure function of the seeds."""
+    low, high = (math.log(step) for step in steps)
+    return float(np.float32(math.exp(low + (high - low) * np.random.default_rng(seeds).random())))
+
+
+def code_segments(source: Frames, target: Path, code: Code, step_of: Callable[[int], float]) -> None:
+    """Run segments through the loop into a file of records, whole or not at all.
+
+    Args:
+        source: uint8 `[N, T, H, W, 3]`, T = 1 + 4n.
+        target: to write.
+        code: the loop.
+        step_of: the step of a segment, by its index.
+
+    Raises:
+        TokcodecError: the target cannot be written.
+        ValueError: the loop gave planes of another size.
+    """
+    height, width = (-(-size // STRIDE) * STRIDE for size in source.shape[2:4])
+    kind = record(source.shape[1], height, width)
+    shape: tuple[int, ...] = kind["planes"].shape[1:]
+
+    def coded(index: int) -> tuple[float, list[Frames]]:
+        step = step_of(index)
+        planes = [pack(*p) for p in code(whole_blocks(np.array(source[index])), step)]
+        if [p.shape for p in planes] != [shape] * 3 or any(p.dtype != np.uint8 for p in planes):
+            raise ValueError(f"the loop gave planes of {[p.shape for p in planes]}, not {shape}")
+        return step, planes
+
+    began = time.monotonic()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TokcodecError(f"{target.parent}: cannot write: {error.strerror}") from error
+    with replacing(target, [], overwrite=True) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
+        records = np.lib.format.open_memmap(partial, "w+", kind, (len(source),))
+        for index, (step, planes) in enumerate(pool.map(coded, range(len(source)))):
+            records["step"][index] = step
+            for kind_of, plane in enumerate(planes):
+                records["planes"][index, kind_of] = plane
+        records.flush()
+    print(f"coded {target}: {len(source)} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def code_cache(
+    arrays: dict[str, Path],
+    cache: Path,
+    code: Code,
+    steps: tuple[float, float],
+    passes: int = 1,
+    every: int = 1,
+    most: int | None = None,
+) -> list[Path]:
+    """Code every array that `cache` does not hold yet, each pass at steps of its own.
+
+    The cache knows a file by its name: delete the folder when the loop or its tables change.
+
+    Args:
+        arrays: files of segments by name, as `build_cache` gives them.
+        cache: folder to write to.
+        code: the loop.
+        steps: least and largest step, in levels; each segment has its own between them.
+        passes: files of records for each array.
+        every: code every n-th segment only.
+        most: frames of a segment to code, 1 + 4n (None: all).
+
+    Returns:
+        The files of records: of the first pass in the order of `arrays`, then of the next.
+
+    Raises:
+        TokcodecError: the cache cannot be written.
+    """
+    targets = []
+    for turn in range(passes):
+        for name, source in arrays.items():
+            target = cache / f"{name}-{turn}.npy"
+            if not target.exists():
+                seeds = zlib.crc32(name.encode()), turn
+                segments = np.load(source, mmap_mode="r")[::every, :most]
+                code_segments(segments, target, code, partial(draw_step, steps, *seeds))
+            targets.append(target)
+    return targets
+
+
+class Batch(NamedTuple):
+    """Windows of one kind."""
+
+    planes: Tensor  # uint8 [B, 3, T, 3S/2, S]: of original, base and prediction, packed
+    step: Tensor  # float32 [B]
+    first: bool  # whether the windows begin with the first frame of a chunk
+
+
+class WindowSampler:
+    """Draws random windows of whole groups from coded segments.
+
+    Args:
+        arrays: memory-mapped records, of any lengths and sizes.
+        crop_px: side of the square crop, a multiple of 16.
+        seed: of every draw.
+    """
+
+    def __init__(self, arrays: list[NDArray[Any]], crop_px: int, seed: int) -> None:
+        self.arrays, self.crop_px, self.seed = arrays, crop_px, seed
+        self._kinds: dict[tuple[int, bool], tuple[list[NDArray[Any]], NDArray[np.int64]]] = {}
+        # Cutting waits for the disk as much as for the CPU.
+        self._threads = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), "tokcodec windows")
+
+    def _fitting(self, frames: int, photographs: bool) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+        """The arrays that are long and large enough (of photographs only), and how many segments end with each."""
+        if (frames, photographs) not in self._kinds:
+            fitting = []
+            for array in self.arrays:
+                _, length, rows, width = array.dtype["planes"].shape
+                large = length >= frames and min(rows * 2 // 3, width) >= self.crop_px
+                if large and (length == 1 or not photographs):
+                    fitting.append(array)
+            self._kinds[frames, photographs] = fitting, np.cumsum([len(a) for a in fitting], dtype=np.int64)
+        return self._kinds[frames, photographs]
+
+    def _pick(self, rng: np.random.Generator, frames: int) -> Any:
+        """A random record that is long enough: all are equally likely."""
+        fitting, ends = self._fitting(frames, photographs=False)
+        if not fitting:
+            raise TokcodecError(f"no segment has {frames} frames of {self.crop_px} pixels")
+        if frames == 1:  # single images: half from photographs, half from all, where there are both
+            photographs = self._fitting(frames, photographs=True)
+            if photographs[0] and rng.random() < 0.5:
+                fitting, ends = photographs
+        index = int(rng.integers(ends[-1]))
+        which = int(np.searchsorted(ends, index, side="right"))
+        return fitting[which][index - int(ends[which])]
+
+    def window(self, step: int, place: int, frames: int, first: bool) -> tuple[Frames, float]:
+        """One window: planes `[3, frames, 3S/2, S]`, cropped and perhaps mirrored, and the quantizer step.
+
+        Args:
+            step, place: what it is drawn for.
+            frames: 1 + 4n from the start of a segment, or 4n from any later group.
+            first: which of the two.
+        """
+        rng = np.random.default_rng([self.seed, step, place])
+        segment = self._pick(rng, frames if first else 1 + frames)
+        planes = segment["planes"]
+        length, rows, width = planes.shape[1:]
+        height, side = rows * 2 // 3, self.crop_px
+        begin = 0 if first else 1 + GROUP * int(rng.integers((length - 1 - frames) // GROUP + 1))
+        top, left = (STRIDE * int(rng.integers((size - side) // STRIDE + 1)) for size in (height, width))
+        mirror = slice(None, None, -1 if rng.random() < 0.5 else 1)
+        cut = np.empty((3, frames, side * 3 // 2, side), np.uint8)
+        part, half = planes[:, begin : begin + frames], side // 2
+        cut[:, :, :side] = part[:, :, top : top + side, left : left + side][..., mirror]
+        below = height + top // 2
+        for chroma in range(2):
+            start = chroma * width // 2 + left // 2
+            plane = part[:, :, below : below + half, start : start + half]
+            cut[:, :, side:, chroma * half : (chroma + 1) * half] = plane[..., mirror]
+        return cut, float(segment["step"])
+
+    def batch(self, step: int, places: range, frames: int, first: bool) -> Batch:
+        """The windows of some places of a step's batch.
+
+        Raises:
+            TokcodecError: no segment is as long and as large.
+        """
+        windows = list(self._threads.map(lambda place: self.window(step, place, frames, first), places))
+        planes, steps = zip(*windows, strict=True)
+        return Batch(torch.from_numpy(np.stack(planes)), torch.tensor(steps), first)
