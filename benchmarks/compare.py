@@ -20,7 +20,7 @@ import tokcodec
 from benchmarks.run import machine
 from benchmarks.tables import Table
 from tokcodec.errors import TokcodecError
-from tokcodec.model import pick_device, pick_dtype
+from tokcodec.neural.device import pick_device, pick_dtype
 from tokcodec.output import replacing
 from tokcodec.training.train import settings_of, train
 

@@ -13,10 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from tokcodec.model import Tokenizer, TokenizerConfig
+from tokcodec.neural.network import Restorer, RestorerConfig
+from tokcodec.neural.weights import save_weights
 from tokcodec.video import VideoReader
 
 MakeClip = Callable[..., Path]
+TINY = RestorerConfig(channels=(16, 16), blocks=(1, 1, 0), features=4, pixel_channels=16, pixel_blocks=1)
+
+
+def loop_arrays() -> dict[str, np.ndarray]:
+    """What the coding loop needs of its weights, small and made up."""
+    return {"toy.blocks": np.array([24, 16, 8])}
+
 
 
 def moving_frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -93,7 +101,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a tiny network, untrained: enough for all that is not about pictures."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    Tokenizer(TokenizerConfig(channels=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1))).save(path)
+    save_weights(path, Restorer(TINY), loop_arrays())
     return path
 
 

@@ -5,7 +5,7 @@
     tokcodec.encode_video("in.mp4", "in.tokc")
     tokcodec.decode_video("in.tokc", "out.mp4")
     with tokcodec.open_stream("in.tokc") as stream:
-        for bits in stream.bits(0.0, 2.0):  # bool [K, t, h, w], one array a chunk
+        for levels, motion in stream.tokens(0.0, 2.0):  # int16 [D, t, h, w] and [4 (t - 1), 5, 2 h, 2 w] a chunk
             ...
 
 torch is imported on the first use of what needs it, not by `import tokcodec`.
@@ -19,8 +19,12 @@ from typing import TYPE_CHECKING, Any
 from tokcodec.errors import BitstreamError, ModelError, TokcodecError, TruncatedError, VideoError
 
 if TYPE_CHECKING:
-    from tokcodec.codec import Stream, decode_video, encode_video, open_stream
-    from tokcodec.edit import Rate, Report, concat, export_tokens, import_tokens, thin, trim, verify
+    from tokcodec.arrays import export_tokens, import_tokens
+    from tokcodec.codec import decode_video, encode_video
+    from tokcodec.edit import concat, trim, verify
+    from tokcodec.opening import Stream, open_stream
+    from tokcodec.rate import Rate
+    from tokcodec.report import Report
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,14 +43,17 @@ __all__ = [
     "export_tokens",
     "import_tokens",
     "open_stream",
-    "thin",
     "trim",
     "verify",
 ]
 
 _HOMES = {
-    "codec": ("Stream", "decode_video", "encode_video", "open_stream"),
-    "edit": ("Rate", "Report", "concat", "export_tokens", "import_tokens", "thin", "trim", "verify"),
+    "arrays": ("export_tokens", "import_tokens"),
+    "codec": ("decode_video", "encode_video"),
+    "edit": ("concat", "trim", "verify"),
+    "opening": ("Stream", "open_stream"),
+    "rate": ("Rate",),
+    "report": ("Report",),
 }
 
 

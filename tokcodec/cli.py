@@ -24,8 +24,10 @@ import click
 from tqdm import tqdm
 
 import tokcodec
-from tokcodec import edit
+from tokcodec import arrays, edit
 from tokcodec.errors import TokcodecError
+from tokcodec.rate import DEFAULT_RATE, Rate
+from tokcodec.report import Report
 
 SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -99,38 +101,47 @@ device_options = shared(
         show_default=True,
         help="Arithmetic of the network; auto is bfloat16 where the device has it.",
     ),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads of the network [default: all cores]."),
-)
-network_options = shared(
-    click.option("--weights", type=click.Path(path_type=Path), help="Weights, if not the released ones."),
-    device_options,
+    click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores]."),
 )
 span_options = shared(
     click.option("--start", "start_s", type=Seconds(), default=0.0, help="Begin here: seconds or HH:MM:SS."),
     click.option("--duration", "duration_s", type=Seconds(), help="Take this much: seconds or HH:MM:SS."),
 )
 rate_options = shared(
-    click.option(
-        "--quality", type=click.IntRange(1, 8), help="1 (small) to 8 (best): eight bits of a token each [default: 4]."
-    ),
-    click.option("--bits", "token_bits", type=click.IntRange(1, 64), help="Bits kept of each token."),
+    click.option("-q", "--quality", type=click.IntRange(1, 8), help="1 (small) to 8 (best) [default: 4]."),
+    click.option("--step", type=click.FloatRange(1 / 16, 4095), help="Of the quantizer, in levels of 255."),
     click.option("--bitrate", type=Amount(), help="Bits per second of the video, at most: 300k."),
     click.option("--target-size", type=Amount(), help="Bytes of the whole file, at most: 2M."),
+    click.option("--target-lpips", type=click.FloatRange(0, min_open=True), help="LPIPS of every chunk, at most."),
+    click.option("--target-psnr", type=click.FloatRange(0, min_open=True), help="PSNR of every chunk in dB, at least."),
 )
+weights_option = click.option("--weights", type=click.Path(path_type=Path), help="Weights, if not the released ones.")
+network_options = shared(weights_option, device_options)
 
 
 def rate_of(
-    quality: int | None, token_bits: int | None, bitrate: float | None, target_size: float | None
-) -> edit.Rate | None:
+    quality: int | None,
+    step: float | None,
+    bitrate: float | None,
+    target_size: float | None,
+    target_lpips: float | None,
+    target_psnr: float | None,
+) -> Rate | None:
     """The rate the options name, None if they name none."""
-    if sum(x is not None for x in (quality, token_bits, bitrate, target_size)) > 1:
-        raise click.UsageError("give one of --quality, --bits, --bitrate and --target-size")
-    if quality is token_bits is bitrate is target_size is None:
+    given = [x for x in (quality, step, bitrate, target_size, target_lpips, target_psnr) if x is not None]
+    if len(given) > 1:
+        raise click.UsageError(
+            "give one of --quality, --step, --bitrate, --target-size, --target-lpips and --target-psnr"
+        )
+    if not given:
         return None
-    return edit.Rate(
-        token_bits=8 * quality if quality else token_bits,
-        bits_per_s=bitrate,
-        size_bytes=None if target_size is None else int(target_size),
+    return Rate(
+        step=step,
+        quality=quality,
+        bitrate_kbps=None if bitrate is None else bitrate / 1000,
+        target_size_bytes=None if target_size is None else int(target_size),
+        target_lpips=target_lpips,
+        target_psnr_db=target_psnr,
     )
 
 
@@ -141,7 +152,7 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def show(report: edit.Report, target: str, as_json: bool, source: str = "") -> None:
+def show(report: Report, target: str, as_json: bool, source: str = "") -> None:
     """The one line of a command that made or read a stream. It goes to stderr where stdout carries the file itself.
 
     Args:
@@ -195,9 +206,11 @@ def encode(
     source: str,
     target: str,
     quality: int | None,
-    token_bits: int | None,
+    step: float | None,
     bitrate: float | None,
     target_size: float | None,
+    target_lpips: float | None,
+    target_psnr: float | None,
     start_s: float,
     duration_s: float | None,
     weights: Path | None,
@@ -210,8 +223,7 @@ def encode(
     """Encode a video (any file FFmpeg reads; - is stdin) to a .tokc stream (- is stdout)."""
     from tokcodec.codec import encode_video
 
-    rate = rate_of(quality, token_bits, bitrate, target_size) or edit.DEFAULT_RATE
-    use_threads(threads)
+    rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
     with progress_bar("encode") as progress:
         report = encode_video(
             source,
@@ -220,6 +232,7 @@ def encode(
             weights=weights,
             device=device,
             dtype=dtype,
+            cores=threads,
             start_s=start_s,
             duration_s=duration_s,
             overwrite=force,
@@ -298,32 +311,11 @@ def info(source: Path, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("source", metavar="STREAM", type=click.Path(path_type=Path))
+@weights_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def verify(source: Path, as_json: bool) -> None:
+def verify(source: Path, weights: Path | None, as_json: bool) -> None:
     """Check every byte of a stream: checksums, and that all tokens decode."""
-    show(edit.verify(source), "", as_json, str(source))
-
-
-@cli.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUTPUT")
-@rate_options
-@output_options
-def thin(
-    source: Path,
-    target: str,
-    quality: int | None,
-    token_bits: int | None,
-    bitrate: float | None,
-    target_size: float | None,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Lower the rate of a stream by dropping bits of its tokens. Needs no network."""
-    rate = rate_of(quality, token_bits, bitrate, target_size)
-    if rate is None:
-        raise click.UsageError("give one of --quality, --bits, --bitrate and --target-size")
-    show(edit.thin(source, target, rate, overwrite=force), target, as_json)
+    show(edit.verify(source, weights=weights), "", as_json, str(source))
 
 
 @cli.command()
@@ -348,11 +340,12 @@ def concat(sources: tuple[Path, ...], target: str, force: bool, as_json: bool) -
 @cli.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUTPUT", type=click.Path(path_type=Path))
+@weights_option
 @output_options
-def tokens(source: Path, target: Path, force: bool, as_json: bool) -> None:
+def tokens(source: Path, target: Path, weights: Path | None, force: bool, as_json: bool) -> None:
     """Export the tokens of a stream to .npz or .safetensors, or import them back to .tokc."""
-    move = edit.import_tokens if target.suffix.lower() == ".tokc" else edit.export_tokens
-    show(move(source, target, overwrite=force), str(target), as_json)
+    move = arrays.import_tokens if target.suffix.lower() == ".tokc" else arrays.export_tokens
+    show(move(source, target, weights=weights, overwrite=force), str(target), as_json)
 
 
 folder = click.Path(path_type=Path, file_okay=False)
@@ -521,9 +514,11 @@ def batch(
     delete_source: bool,
     log: Path | None,
     quality: int | None,
-    token_bits: int | None,
+    step: float | None,
     bitrate: float | None,
     target_size: float | None,
+    target_lpips: float | None,
+    target_psnr: float | None,
     weights: Path | None,
     device: str,
     dtype: str,
@@ -537,22 +532,21 @@ def batch(
     interrupted run goes on where it was; what fails is tried again, then listed at the end, with exit code 1.
     Any number of workers makes the same bytes, given the same device and dtype.
     """
-    rate = rate_of(quality, token_bits, bitrate, target_size)
+    rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr)
     if decode and (verify or delete_source or rate is not None):
         raise click.UsageError("a rate, --verify and --delete-source are for streams, not for --decode")
     if ray is not None and jobs:
         raise click.UsageError("give one of --jobs and --ray")
     from tokcodec.batch import cluster, driver, storage, units, workers
-    from tokcodec.model import weights_sha256
-    from tokcodec.network import find_weights
+    from tokcodec.neural.weights import Weights, find_weights
 
     settings = units.Settings(
         decode=decode,
         suffix=f".{to}" if decode else ".tokc",
-        rate=rate or edit.DEFAULT_RATE,
+        rate=rate or DEFAULT_RATE,
         crf=crf,
         weights=None if weights is None else weights.absolute(),
-        weights_sha256=None if decode else weights_sha256(find_weights(weights)),
+        weights_sha256=None if decode else Weights.load(find_weights(weights)).sha256,
         device=device,
         dtype=dtype,
         verify=verify or delete_source,

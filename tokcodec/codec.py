@@ -1,96 +1,150 @@
-"""File to file: video -> network -> entropy coder -> stream, and back.
+"""File to file: video -> tokens -> stream, and back.
 
-Reading, coding and writing run in threads of their own (pipeline.py). Memory is bounded by the frame
-size, whatever the length: a few chunks of frames are held, never a film. What needs no network (thin, trim,
-concat, tokens) is in edit.py.
+Reading, coding and writing overlap: chunks are independent, so several are coded at once, each in a thread of its own.
+Memory is bounded by the frame size, whatever the length: a few chunks of frames are held, never a film. What needs no
+network (trim, concat, verify) is in edit.py, tokens as arrays in arrays.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import io
 import itertools
+import logging
+import math
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tokcodec import bitstream, output, video
-from tokcodec.bitstream import Chunk, Header
+from tokcodec import output, standard, video
 from tokcodec.cuts import cuts
-from tokcodec.edit import (
-    DEFAULT_RATE,
-    Rate,
-    Report,
-    checked_streams,
-    overlapping,
-    reading,
-    report,
-    span_ticks,
-    thin_stream,
-)
+from tokcodec.edit import finish, write
 from tokcodec.errors import TokcodecError
-from tokcodec.network import Bits, Frames, Network, find_weights, load_network
-from tokcodec.pipeline import in_background
+from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
+from tokcodec.neural.weights import find_weights
+from tokcodec.opening import AHEAD_PX, Stream, checked_streams, overlapping, reading, span_ticks, tokenizer_of
+from tokcodec.pipeline import available_cores, in_background, in_parallel
+from tokcodec.rate import (
+    CLOSE,
+    DEFAULT_RATE,
+    STEP_UNITS,
+    Rate,
+    Try,
+    choose,
+    coarsest,
+    first_step,
+    next_step,
+    total,
+)
+from tokcodec.report import Report, report
+from tokcodec.scores import Judge, judge_of
+from tokcodec.stream.container import Reader, Writer, streams_bytes
+from tokcodec.stream.entropy import Tokens, encode_chunk
+from tokcodec.stream.metadata import Chapter, Metadata
+from tokcodec.stream.records import Chunk, Entry, Header
+
+log = logging.getLogger("tokcodec")
 
 Progress = Callable[[int, int, int | None, int], None]  # frames done, bytes, frames in all if known, pixels a frame
+Frames = NDArray[np.uint8]
 
-CHUNK_FRAMES = 33
+CHUNK_FRAMES = 129
+CHUNK_PX = 1 << 28  # of a chunk's frames: larger frames than 1080p come in shorter chunks
+FLIGHT_PX = 1 << 29  # of the frames of all chunks that are coded at once
+PROGRESS_FRAMES = 16  # between two calls of `progress` in decoding
+MAX_TRIES = 4  # codings of a video for a rate of the whole ...
+MAX_HARD_TRIES = 8  # ... and while none of them fits
+INDEX_SLACK_BYTES = 3  # that an entry of the index may grow by when a chunk is coded with another step
 
 
-class _Group(NamedTuple):
-    """Chunks of equal length on their way to the network."""
-
-    frames: Frames  # [B, T, H, W, 3]
-    pts: list[tuple[int, ...]]
-    durations: list[int]
+def chunk_frames_for(height: int, width: int) -> int:
+    """The most frames of a chunk of frames of this size: whole groups behind the first frame."""
+    return 1 + (min(CHUNK_FRAMES, max(1, CHUNK_PX // (height * width))) - 1) // 4 * 4
 
 
-def _groups(reader: video.VideoReader, group: int) -> Generator[_Group, None, None]:
-    """Cut a video into chunks: every CHUNK_FRAMES, and where scenes change. Closes it.
+class _Clip(NamedTuple):
+    """The frames of a chunk."""
+
+    frames: Frames  # [F, H, W, 3]
+    pts: tuple[int, ...]
+    duration: int  # of the last frame
+
+
+def _clips(reader: video.VideoReader, chunk_frames: int) -> Generator[_Clip, None, None]:
+    """Cut a video into chunks: every `chunk_frames`, and where scenes change. Closes it.
 
     The first kind stands at the same frames whatever lies between them, so that pieces of a video
-    (batch/pieces.py) have the chunks of the whole. Neighbours of equal length come in one group.
+    (batch/pieces.py) have the chunks of the whole.
     """
-    frames: list[Frames] = []
-    times: list[int] = []
+    info, times = reader.info, list[int]()
 
-    def groups(after: int) -> Iterator[_Group]:
+    def clips(frames: Frames, after: int) -> Iterator[_Clip]:
         """Of the frames held; `after` is the timestamp that follows them."""
-        taken, pts = np.stack(frames), [*times, after]
-        frames.clear()
+        pts = [*times, after]
         times.clear()
-        starts = range(0, len(taken), CHUNK_FRAMES)
-        scenes = [start + cut for start in starts for cut in cuts(taken[start : start + CHUNK_FRAMES])]
-        edges = [*sorted([*starts, *scenes]), len(taken)]
-        for length, run in itertools.groupby(itertools.pairwise(edges), lambda span: span[1] - span[0]):
-            spans = list(run)
-            yield _Group(
-                taken[spans[0][0] : spans[-1][1]].reshape(len(spans), length, *taken.shape[1:]),
-                [tuple(pts[begin:end]) for begin, end in spans],
-                [pts[end] - pts[end - 1] for _, end in spans],
-            )
+        for begin, end in itertools.pairwise([0, *cuts(frames), len(frames)]):
+            yield _Clip(frames[begin:end], tuple(pts[begin:end]), pts[end] - pts[end - 1])
 
     with reader:
+        held = np.empty((chunk_frames, info.height, info.width, 3), np.uint8)
         for frame, pts in reader:
-            if len(frames) == group * CHUNK_FRAMES:
-                yield from groups(pts)
-            frames.append(frame)
+            if len(times) == chunk_frames:
+                yield from clips(held, pts)
+                held = np.empty_like(held)  # the clips are views of the other
+            held[len(times)] = frame
             times.append(pts)
-        yield from groups(times[-1] + max(1, reader.last_duration))
+        yield from clips(held[: len(times)], times[-1] + max(1, reader.last_duration))
 
 
-_Coded = tuple[Bits, tuple[int, ...], int]  # of a chunk: bits [K, t, h, w], timestamps, duration of the last frame
+def _packed(clip: _Clip, tokenizer: Tokenizer, step: float, tokens: Tokens) -> Chunk:
+    units = round(STEP_UNITS * step)
+    coder, motion, levels = encode_chunk(tokens, units, tokenizer.tables)
+    return Chunk(len(clip.pts), coder, units, clip.pts, clip.duration, motion, levels)
 
 
-def _coded(network: Network, groups: Generator[_Group, None, None]) -> Generator[_Coded, None, None]:
-    with contextlib.closing(groups):
-        for group in groups:
-            yield from zip(network.encode(group.frames), group.pts, group.durations, strict=True)
+def _coded(clip: _Clip, tokenizer: Tokenizer, step: float) -> Chunk:
+    """A chunk coded with a step."""
+    return _packed(clip, tokenizer, step, tokenizer.encode(clip.frames, step).tokens)
+
+
+def _judged(clip: _Clip, tokenizer: Tokenizer, judge: Judge) -> Chunk:
+    """A chunk coded with the coarsest step whose pictures the judge takes."""
+    height, width = clip.frames.shape[1:3]
+
+    def attempt(step: float) -> tuple[bool, Tokens]:
+        coding = tokenizer.encode(clip.frames, step)
+        shown = np.concatenate(list(tokenizer.pictures(coding, step, height, width)))
+        return judge(clip.frames, shown), coding.tokens
+
+    step, is_good, tokens = coarsest(attempt)
+    if not is_good:
+        log.warning("%s is out of reach for %d frames; they have the finest step", judge, len(clip.pts))
+    return _packed(clip, tokenizer, step, tokens)
+
+
+@contextlib.contextmanager
+def _rereadable(source: str | Path, is_needed: bool) -> Iterator[str | Path]:
+    """A source that can be read several times: stdin and pipes are copied to a file."""
+    if not is_needed or not video.is_pipe(source):
+        yield source
+        return
+    with tempfile.NamedTemporaryFile() as spool:
+        if str(source) == "-":
+            shutil.copyfileobj(standard.stdin(), spool)
+        else:
+            with Path(source).open("rb") as pipe:
+                shutil.copyfileobj(pipe, spool)
+        spool.flush()
+        yield spool.name
 
 
 def encode_video(
@@ -101,6 +155,7 @@ def encode_video(
     weights: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    cores: int | None = None,
     start_s: float = 0.0,
     duration_s: float | None = None,
     span: tuple[int, int | None] | None = None,
@@ -109,20 +164,21 @@ def encode_video(
 ) -> Report:
     """Encode a video file to a .tokc stream.
 
-    A rate in bits per second or bytes is met by thinning the finished stream (edit.py): the network runs
-    once whatever the rate.
+    A rate in bits per second or bytes is met by coding the video again with other steps, as often as it takes (two to
+    four times); a target of quality by coding each chunk again.
 
     Args:
         source: any file FFmpeg reads; "-" reads stdin.
         target: the stream; "-" writes stdout. A file appears when it is whole.
-        rate: bits to spend; half of the 64 bits of each token by default, all of them with `Rate()`.
+        rate: what to spend; quality 4 by default.
         weights: safetensors file; the released ones if None.
-        device: "auto", "cpu" or "cuda".
-        dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
+        device: of the network, which only a target of quality needs: "auto", "cpu" or "cuda".
+        dtype: of its arithmetic: "auto", "float32" or "bfloat16".
+        cores: chunks to code at once; None for as many as this process may use cores.
         start_s: where to begin, in seconds from the first frame.
         duration_s: how much to take; None for all.
         span: instead, code the frames with a timestamp in [begin, end) ticks, as they stand in the stream of the
-            whole, and no other streams: a piece for batch/pieces.py to join. End None is the end.
+            whole, and neither metadata nor other streams: a piece for batch/pieces.py to join. End None is the end.
         overwrite: replace a target that exists.
         progress: called after each chunk with frames done, bytes so far, frames in all if known, pixels a frame.
 
@@ -134,55 +190,138 @@ def encode_video(
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
+        place = stack.enter_context(_rereadable(source, rate.is_of_the_whole))
         side = stack.enter_context(tempfile.TemporaryFile())
-        wanted = side if span is None else None
-        reader = video.VideoReader(source, start_s, duration_s, side=wanted, span=span)
-        network = load_network(find_weights(weights), device, dtype)
-        busy_before_s = network.busy_s
-        token_bits = min(rate.token_bits or network.token_bits, network.token_bits)
-        full = stack.enter_context(tempfile.TemporaryFile()) if rate.is_target else file
+        open_video = functools.partial(video.VideoReader, place, start_s, duration_s, span=span, name=str(source))
+        reader = open_video(side=side if span is None else None)
         info = reader.info
+        tokenizer = load_tokenizer(find_weights(weights), device, dtype)
+        busy_before_s = tokenizer.busy_s
         try:
-            header = _header(info, network)
+            header = _header(info, tokenizer)
         except ValueError as error:
             raise TokcodecError(f"{source}: {error}") from error
-        writer = bitstream.Writer(full, header)
-        groups = _groups(reader, network.group(CHUNK_FRAMES, info.height, info.width))
-        coded = in_background(_coded(network, in_background(groups)))
-        frames = 0
-        with contextlib.closing(coded):
-            for bits, pts, duration in coded:
-                writer.write_chunk(Chunk.from_bits(bits[:token_bits], pts, duration))
-                frames += len(pts)
-                if progress:
-                    progress(frames, writer.bytes, info.frames, info.width * info.height)
-        if reader.side_format:
-            side.seek(0)
-            writer.write_streams(side, reader.side_format)
-        writer.close()
-        written = writer.index, writer.bytes, writer.video_bytes
-        if rate.is_target:
-            written = thin_stream(bitstream.Reader(full), file, rate)
-    return _with_network(report(header, *written, started), network, busy_before_s)
+        chunk_px = header.chunk_frames * info.height * info.width
+        workers = min(cores or available_cores(), max(1, FLIGHT_PX // chunk_px))
+
+        def code_all(opened: video.VideoReader, code: Callable[[_Clip], Chunk], writer: Writer) -> None:
+            frames = 0
+            with contextlib.closing(_clips(opened, header.chunk_frames)) as clips:
+                for chunk in in_parallel(code, clips, workers):
+                    writer.write_chunk(chunk)
+                    frames += chunk.frames
+                    if progress:
+                        progress(frames, writer.bytes, info.frames, info.width * info.height)
+
+        def rest(index: Sequence[Entry]) -> tuple[Metadata, tuple[str, BinaryIO] | None]:
+            """What stands behind the chunks, once all frames are read."""
+            if span is not None:
+                return Metadata(), None
+            metadata = metadata_of(info).cut(index[0].first_pts, index[-1].end_pts, 0)
+            return metadata, (reader.side_format, side) if reader.side_format else None
+
+        if rate.is_of_the_whole:
+            tries: list[Try] = []
+            coded: list[Reader] = []
+            budget = 0
+            chosen: list[int] | None = None
+            step: float | None = _guess(rate, info)
+            while step is not None and len(tries) < (MAX_TRIES if chosen else MAX_HARD_TRIES):
+                spool = stack.enter_context(tempfile.TemporaryFile())
+                writer = Writer(spool, header)
+                code_all(
+                    open_video() if tries else reader, functools.partial(_coded, tokenizer=tokenizer, step=step), writer
+                )
+                writer.close()
+                coded.append(Reader(spool))
+                tries.append(Try(step, [entry.bytes for entry in writer.index]))
+                budget = budget or _budget(rate, writer, *rest(writer.index))
+                chosen = choose(tries, budget)
+                if chosen and total(tries, chosen) >= CLOSE * budget:
+                    break
+                step = next_step(tries, budget)
+            if chosen is None:
+                least = min(t.bytes for t in tries)
+                raise TokcodecError(
+                    f"{source}: the rate cannot be met: its chunks take {least} bytes at least, {max(budget, 0)} are left for them"
+                )
+            chunks = (coded[t].read_chunk(i) for i, t in enumerate(chosen))
+            written = write(file, header, chunks, *rest(coded[0].index))
+        else:
+            judge = judge_of(rate)
+            code: Callable[[_Clip], Chunk]
+            if judge is None:
+                assert rate.fixed_step is not None
+                code = functools.partial(_coded, tokenizer=tokenizer, step=rate.fixed_step)
+            else:
+                code = functools.partial(_judged, tokenizer=tokenizer, judge=judge)
+            writer = Writer(file, header)
+            code_all(reader, code, writer)
+            written = finish(writer, *rest(writer.index))
+    return _with_network(report(header, *written, started), tokenizer, busy_before_s)
 
 
-def _with_network(made: Report, network: Network, busy_before_s: float) -> Report:
-    """A report with what the network took since `busy_before_s` of its `busy_s`."""
-    network_s = round(network.busy_s - busy_before_s, 3)
-    return dataclasses.replace(made, network_s=network_s, peak_vram_bytes=network.peak_vram_bytes)
+def _guess(rate: Rate, info: video.VideoInfo) -> float:
+    """A step that may meet a rate of the whole."""
+    frame_px = info.width * info.height
+    if rate.bitrate_kbps is not None:
+        return first_step(1000 * rate.bitrate_kbps / float(info.frame_rate) / frame_px if info.frame_rate else None)
+    assert rate.target_size_bytes is not None
+    return first_step(8 * rate.target_size_bytes / info.frames / frame_px if info.frames else None)
 
 
-def _header(info: video.VideoInfo, network: Network) -> Header:
+def _budget(rate: Rate, writer: Writer, metadata: Metadata, streams: tuple[str, BinaryIO] | None) -> int:
+    """Bytes that all chunk records may have together.
+
+    Args:
+        rate: of the whole.
+        writer: has written all chunks, coded in some way, and nothing else; it is closed.
+        metadata, streams: what else the stream will hold.
+    """
+    index, spool = writer.index, io.BytesIO()
+    sizes = sum(entry.bytes for entry in index)
+    other = Writer(spool, writer.header)
+    begin = other.bytes
+    if metadata != Metadata():
+        other.write_metadata(metadata)
+    framing = writer.bytes - sizes + other.bytes - begin + INDEX_SLACK_BYTES * len(index)
+    if rate.bitrate_kbps is not None:
+        duration_s = (index[-1].end_pts - index[0].first_pts) * writer.header.time_base
+        return math.floor(Fraction(1000 * rate.bitrate_kbps) * duration_s / 8) - framing
+    assert rate.target_size_bytes is not None
+    side_bytes = 0
+    if streams is not None:
+        name, file = streams
+        length = file.seek(0, io.SEEK_END)
+        side_bytes = streams_bytes(length, name)
+    return rate.target_size_bytes - framing - side_bytes
+
+
+def metadata_of(info: video.VideoInfo) -> Metadata:
+    """Tags, language and chapters of a video; none, with a warning, where they are more than a stream takes."""
+    try:
+        return Metadata(dict(info.tags), info.language, tuple(Chapter(*chapter) for chapter in info.chapters))
+    except ValueError as error:
+        log.warning("its metadata is left out: %s", error)
+        return Metadata()
+
+
+def _with_network(made: Report, tokenizer: Tokenizer, busy_before_s: float) -> Report:
+    """A report with what the network took since `busy_before_s` of the tokenizer's `busy_s`."""
+    network_s = round(tokenizer.busy_s - busy_before_s, 3)
+    return dataclasses.replace(made, network_s=network_s, peak_vram_bytes=tokenizer.peak_vram_bytes)
+
+
+def _header(info: video.VideoInfo, tokenizer: Tokenizer) -> Header:
     return Header(
         width=info.width,
         height=info.height,
-        chunk_frames=CHUNK_FRAMES,
-        weights_sha256=network.sha256,
-        token_bits=network.token_bits,
+        chunk_frames=chunk_frames_for(info.height, info.width),
+        weights_sha256=tokenizer.weights.sha256,
         time_base=info.time_base,
         frame_rate=info.frame_rate,
         sample_aspect=info.sample_aspect,
-        rotation=info.rotation,
+        rotation=info.rotation // 90,
         mirrored=info.mirrored,
         primaries=info.colour.primaries,
         transfer=info.colour.transfer,
@@ -191,110 +330,21 @@ def _header(info: video.VideoInfo, network: Network) -> Header:
     )
 
 
-def _video_info(header: Header) -> video.VideoInfo:
-    """What a stream's header says of its video."""
+def _video_info(header: Header, metadata: Metadata) -> video.VideoInfo:
+    """What a stream says of its video."""
     return video.VideoInfo(
         width=header.width,
         height=header.height,
         time_base=header.time_base,
         frame_rate=header.frame_rate,
         sample_aspect=header.sample_aspect or Fraction(1),
-        rotation=header.rotation,
+        rotation=90 * header.rotation,
         mirrored=header.mirrored,
         colour=video.Colour(header.primaries, header.transfer, header.matrix, header.full_range),
+        tags=metadata.tags,
+        language=metadata.language,
+        chapters=tuple((c.start, c.end, c.title) for c in metadata.chapters),
     )
-
-
-class Stream:
-    """An open stream: its header, its chunks, their bits, and with weights its frames.
-
-    Attributes:
-        header: what holds for the whole stream.
-        chunks: an entry a chunk: frames, token_bits, first_pts, end_pts, place and size in the file.
-    """
-
-    def __init__(self, reader: bitstream.Reader, network: Callable[[], Network]) -> None:
-        self.header, self.chunks = reader.header, reader.index
-        self._reader, self._network = reader, network
-
-    def bits(self, start_s: float = 0.0, end_s: float | None = None) -> Iterator[Bits]:
-        """The bits of every chunk that overlaps [start_s, end_s), in seconds from the first frame. No network.
-
-        Yields:
-            bool `[k, t, h, w]`, one array a chunk, most important bit first; k is what the chunk keeps.
-
-        Raises:
-            BitstreamError: a chunk is damaged.
-        """
-        duration_s = None if end_s is None else end_s - start_s
-        for i in overlapping(self._reader, start_s, duration_s):
-            yield self._reader.read_chunk(i).bits(self.header)
-
-    def frames(
-        self, start_s: float = 0.0, end_s: float | None = None
-    ) -> Generator[tuple[Frames, int, int], None, None]:
-        """The frames in [start_s, end_s), in seconds from the first frame; their chunks alone are decoded.
-
-        Yields:
-            Frame uint8 `[H, W, 3]` RGB, its timestamp and its duration in ticks of `header.time_base`.
-
-        Raises:
-            BitstreamError: a chunk is damaged.
-            ModelError: the weights are not the stream's.
-        """
-        duration_s = None if end_s is None else end_s - start_s
-        begin, end = span_ticks(self._reader, start_s, duration_s)
-        wanted = overlapping(self._reader, start_s, duration_s)
-        network, header = self._network(), self.header
-        for group in self._groups(wanted, network):
-            clips = network.decode(
-                [chunk.bits(header) for chunk in group], group[0].frames, header.height, header.width
-            )
-            for clip, chunk in zip(clips, group, strict=True):
-                edges = [*chunk.pts, chunk.end_pts]
-                for i, frame in enumerate(clip):
-                    if begin <= edges[i] < end:
-                        yield frame, edges[i], edges[i + 1] - edges[i]
-
-    def _groups(self, wanted: list[int], network: Network) -> Iterator[list[Chunk]]:
-        """Chunks to decode side by side: neighbours of equal length."""
-        group: list[Chunk] = []
-        for i in wanted:
-            chunk = self._reader.read_chunk(i)
-            room = network.group(chunk.frames, self.header.height, self.header.width)
-            if group and (chunk.frames != group[0].frames or len(group) >= room):
-                yield group
-                group = []
-            group.append(chunk)
-        if group:
-            yield group
-
-
-@contextlib.contextmanager
-def open_stream(
-    path: str | Path,
-    *,
-    weights: str | Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    salvage: bool = False,
-) -> Iterator[Stream]:
-    """Open a .tokc stream to read its bits and frames.
-
-    Args:
-        path: of the stream; "-" is stdin.
-        weights: for `frames`: safetensors file; the released ones if None. Loaded on first use.
-        device: "auto", "cpu" or "cuda".
-        dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
-        salvage: accept a damaged or cut stream and give what is intact.
-
-    Raises:
-        BitstreamError: it is no stream, or damaged (without `salvage`).
-        TokcodecError: it cannot be opened.
-    """
-    with reading(Path(path), salvage) as reader:
-        sha256 = reader.header.weights_sha256
-        yield Stream(reader, lambda: load_network(find_weights(weights, sha256), device, dtype))
 
 
 def decode_video(
@@ -329,7 +379,7 @@ def decode_video(
         start_s: where to begin, in seconds from the first frame; the first frame then becomes time 0.
         duration_s: how much to decode; None for all.
         overwrite: replace a target that exists.
-        progress: called once a chunk with frames done, their share of the bytes, frames in all, pixels a frame.
+        progress: called now and then with frames done, their share of the bytes, frames in all, pixels a frame.
 
     Returns:
         A report of the chunks that were read; `frames` counts those that were written.
@@ -355,15 +405,18 @@ def decode_video(
                 place = stack.enter_context(output.replacing_pattern(Path(target), overwrite))
             else:
                 place = stack.enter_context(output.replacing(Path(target), [Path(source)], overwrite))
-        network = load_network(find_weights(weights, header.weights_sha256), device, dtype)
-        busy_before_s = network.busy_s
-        frames = in_background(Stream(reader, lambda: network).frames(start_s, end_s), depth=CHUNK_FRAMES)
+        tokenizer = tokenizer_of(reader, weights, device, dtype)
+        busy_before_s = tokenizer.busy_s
+        ahead = max(4, AHEAD_PX // (header.height * header.width))
+        frames = in_background(Stream(reader, lambda: tokenizer).frames(start_s, end_s), depth=ahead)
         stack.enter_context(contextlib.closing(frames))
         first = next(frames, None)
         if first is None:
             raise TokcodecError(f"{source}: no frames from {start_s:g} s")
         shift = -first[1] if start_s > 0 else 0
-        streams = checked_streams(reader)
+        streams, metadata = checked_streams(reader), reader.metadata
+        if start_s > 0 or end_s is not None:
+            metadata = metadata.cut(*span_ticks(reader, start_s, duration_s), shift)
         if streams is not None and (start_s > 0 or end_s is not None):
             begin, end = (ticks * header.time_base for ticks in span_ticks(reader, start_s, duration_s))
             part = stack.enter_context(tempfile.TemporaryFile())
@@ -372,7 +425,7 @@ def decode_video(
         writer = stack.enter_context(
             video.VideoWriter(
                 place,
-                _video_info(header),
+                _video_info(header, metadata),
                 format=format,
                 lossless=lossless,
                 crf=crf,
@@ -388,7 +441,7 @@ def decode_video(
         for frame, pts, duration in itertools.chain([first], frames):
             writer.write(frame, pts + shift, duration)
             count += 1
-            if progress and count % CHUNK_FRAMES == 0:
+            if progress and count % PROGRESS_FRAMES == 0:
                 progress(count, video_bytes * count // total, total, header.width * header.height)
     made = dataclasses.replace(report(header, index, size, video_bytes, started, reader.damaged), frames=count)
-    return _with_network(made, network, busy_before_s)
+    return _with_network(made, tokenizer, busy_before_s)

@@ -1,13 +1,17 @@
-"""Iterate something in a thread of its own, a few items ahead: how reading, coding and writing overlap."""
+"""Iterate something in threads of their own, a few items ahead: how reading, coding and writing overlap."""
 
 from __future__ import annotations
 
+import collections
+import os
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 _END = object()
 _PATIENCE_S = 2.0  # with a thread that is stuck in a read, when the work is given up
 
@@ -57,3 +61,28 @@ def in_background(items: Generator[T, None, None], depth: int = 1) -> Generator[
     finally:
         stopped.set()
         thread.join(_PATIENCE_S)
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_parallel(work: Callable[[T], U], items: Iterable[T], workers: int) -> Generator[U, None, None]:
+    """Yield `work(item)` of every item, in order, done by several threads.
+
+    Items are taken in this thread while the others work: at most `workers` + 1 of them are held. An error is raised
+    here; what was begun then ends in the background.
+    """
+    pool = ThreadPoolExecutor(workers, "tokcodec worker")
+    pending: collections.deque[Future[U]] = collections.deque()
+    try:
+        for item in items:
+            if len(pending) == workers:
+                yield pending.popleft().result()
+            pending.append(pool.submit(work, item))
+            del item  # else one more would be held than is said
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -23,10 +23,10 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 import av
 import numpy as np
@@ -40,8 +40,11 @@ from av.stream import Disposition, Stream
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from tokcodec import standard
+from tokcodec.clock import ticks_of
 from tokcodec.errors import VideoError
-from tokcodec.records import ticks_of
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
 
 log = logging.getLogger("tokcodec")
 
@@ -71,6 +74,7 @@ ORIENTATIONS = {  # (rotation, mirrored) of VideoInfo to a, b, c, d: a display m
     for turns, (a, b) in enumerate([(1, 0), (0, 1), (-1, 0), (0, -1)])
     for mirrored in (False, True)
 }
+OWN_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}  # of a file, not of its video
 BARE_MUXERS = ("rawvideo", "image2")  # frames alone: no other streams, orientation or timestamps
 
 TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoder, pixel format
@@ -108,6 +112,9 @@ class VideoInfo:
         sample_aspect: width / height of one pixel.
         rotation: 0, 90, 180 or 270 degrees clockwise, to be done for display.
         mirrored: whether left and right are to be swapped for display, before the rotation.
+        tags: what the container says of the whole, such as "title"; not what it says of itself.
+        language: of the video, as the container names it; "" if unknown.
+        chapters: first tick, tick after the last, title; in `time_base`, on the clock of the frames' timestamps.
         frames: how many there are, an estimate for progress; None if unknown.
         duration_s: likewise.
     """
@@ -122,6 +129,9 @@ class VideoInfo:
     frames: int | None = None
     duration_s: float | None = None
     mirrored: bool = False
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    language: str = ""
+    chapters: tuple[tuple[int, int, str], ...] = ()
 
 
 class VideoReader:
@@ -148,6 +158,7 @@ class VideoReader:
         threads: int = 0,
         side: BinaryIO | None = None,
         span: tuple[int, int | None] | None = None,
+        name: str = "",
     ) -> None:
         """Open a file and decode its first frame.
 
@@ -160,11 +171,12 @@ class VideoReader:
             side: seekable file that receives audio, subtitle and data streams, remuxed and cut likewise.
             span: only frames from this timestamp on and before that one (None: to the end), in `info.time_base`;
                 timestamps stay those of the whole. In place of `start_s` and `duration_s`.
+            name: what messages call the source, if not its path.
 
         Raises:
             VideoError: not a video, or nothing in it decodes. Iterating raises it too, if the frame size changes.
         """
-        self.name = "stdin" if source == "-" else str(source)
+        self.name = name or ("stdin" if source == "-" else str(source))
         self._url: Any = standard.stdin() if source == "-" else _url(source)
         self._threads = threads
         self._scaler = VideoReformatter()
@@ -190,7 +202,7 @@ class VideoReader:
             self._begin, self._end = (None if ticks is None else ticks + shift for ticks in span)
             self._wanted_s = None
             self._seek(span[0] + shift)
-        elif start_s > 0 and not (self._clock_jumps or self._is_untimed or _is_pipe(source)):
+        elif start_s > 0 and not (self._clock_jumps or self._is_untimed or is_pipe(source)):
             opening = next(self._decode(), None)
             self._open()
             self._limit((None if opening is None else _time(opening)) or 0)
@@ -478,7 +490,20 @@ class VideoReader:
             colour=self._colour(frame),
             frames=frames,
             duration_s=part_s,
+            tags={k: v for k, v in self._container.metadata.items() if k.lower() not in OWN_TAGS},
+            language="" if (language := stream.metadata.get("language", "")) == "und" else language,
+            chapters=self._chapters(),
         )
+
+    def _chapters(self) -> tuple[tuple[int, int, str], ...]:
+        shift = round(self._shift_s / self._time_base) if self._shift_s else 0
+        chapters = []
+        for chapter in self._container.chapters():
+            scale = (chapter["time_base"] or Fraction(1, 1000)) / self._time_base
+            start, end = (round(chapter[edge] * scale) - shift for edge in ("start", "end"))
+            if start <= end:
+                chapters.append((start, end, chapter["metadata"].get("title", "")))
+        return tuple(chapters)
 
     def _orientation(self, frame: av.VideoFrame) -> tuple[int, bool]:
         """Rotation and mirroring as in VideoInfo: those of the display matrix, or the nearest, with a warning."""
@@ -633,11 +658,31 @@ class VideoWriter:
             context.color_trc = colour.transfer
             context.colorspace = 0 if is_rgb else colour.matrix
             context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
+            if not bare:
+                self._describe(info)
             if not bare and (info.rotation or info.mirrored):
                 a, b, c, d = (MATRIX_ONE * value for value in ORIENTATIONS[info.rotation, info.mirrored])
                 self._stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
             self._side = _Side(*side, self._container, self.name, kind) if side else None
             self._container.start_encoding()
+
+    def _describe(self, info: VideoInfo) -> None:
+        """Tags, language and chapters; what of them a container has no room for is lost."""
+        self._container.metadata.update(info.tags)
+        if info.language:
+            self._stream.metadata["language"] = info.language
+        if info.chapters:
+            chapters: list[Chapter] = [
+                {
+                    "id": i + 1,
+                    "start": start,
+                    "end": end,
+                    "time_base": info.time_base,
+                    "metadata": {"title": title} if title else {},
+                }
+                for i, (start, end, title) in enumerate(info.chapters)
+            ]
+            self._container.set_chapters(chapters)
 
     def write(self, frame: Frame, pts: int, duration: int = 0) -> None:
         """Write the next frame.
@@ -856,7 +901,7 @@ def _url(path: str | Path) -> str:
     return f"file:{str(path.parent).replace('%', '%%')}/{path.name}" if is_pattern(path) else f"file:{path}"
 
 
-def _is_pipe(source: str | Path) -> bool:
+def is_pipe(source: str | Path) -> bool:
     """Whether a source can be read only once."""
     if source == "-":
         return True

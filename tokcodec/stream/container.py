@@ -1,6 +1,6 @@
 """The .tokc stream in a file: header, chunks, metadata, the other streams, index, trailer.
 
-FORMAT2.md describes it byte by byte. A stream is a signature and then records, each framed with type, length
+FORMAT.md describes it byte by byte. A stream is a signature and then records, each framed with type, length
 and CRC-32; it is written front to back, so a pipe will do. `Reader` trusts nothing: every length is held
 against a bound and against what is left of the file before it is used.
 """
@@ -56,6 +56,11 @@ _TRAILER_BYTES = FRAMING_BYTES + _U64.size
 _FORMAT_NAME = re.compile(r"[a-z0-9_]{1,32}")
 _RECORD_START = re.compile(b"|".join([CHUNK, METADATA, STREAMS, PART, INDEX, TRAILER]))
 _SCAN_BYTES = 4096  # read at a time in search of a record
+
+
+def streams_bytes(length: int, name: str) -> int:
+    """Bytes that `length` bytes of other streams take in a stream, records and all."""
+    return length + FRAMING_BYTES * -(-length // PART_BYTES) + FRAMING_BYTES + _U64.size + len(name)
 
 
 class Writer:

@@ -7,18 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from tokcodec.errors import TokcodecError
+from tokcodec.scores import lpips_distance, psnr_db
 from tokcodec.training.coded import Batch, Frames
 from tokcodec.training.data import VIDEO_SUFFIXES, resize
 from tokcodec.training.trainer import picture, restore
 from tokcodec.video import VideoReader
 
 CLIP_FRAMES = 17
-LPIPS_EVERY = 3  # every third frame: coprime to the length of a group, so that all its places are judged
 PICTURE_PX = 320  # width of one frame in the picture
 
 Scores = dict[str, float]  # "lpips", "psnr_db" and, of more than one frame, "temporal_psnr_db"
@@ -61,23 +60,6 @@ def to_frames(pixels: Tensor) -> Frames:
     scaled = pixels[0].float().add(1).mul(127.5).round().clamp(0, 255)
     frames: Frames = scaled.byte().permute(0, 2, 3, 1).cpu().numpy()
     return frames
-
-
-def psnr_db(error: NDArray[np.float32]) -> float:
-    """Mean over frames of the PSNR of errors `[T, H, W, 3]`, in levels of 255; in dB (100 for no error)."""
-    squares = np.square(error).mean(axis=(1, 2, 3))
-    return float(np.mean(np.minimum(100, 10 * np.log10(255**2 / np.maximum(squares, 1e-9)))))
-
-
-def lpips_distance(lpips: nn.Module, a: Frames, b: Frames) -> float:
-    """Mean LPIPS of every third frame of uint8 `[T, H, W, 3]`, frame by frame (memory), in float32."""
-    device = next((p.device for p in lpips.parameters()), torch.device("cpu"))
-    distances = []
-    with torch.autocast(device.type, enabled=False):
-        for pair in zip(a[::LPIPS_EVERY], b[::LPIPS_EVERY], strict=True):
-            images = [torch.from_numpy(x[None]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in pair]
-            distances.append(lpips(*images).mean().item())
-    return float(np.mean(distances))
 
 
 def scores(lpips: nn.Module, output: Frames, target: Frames) -> Scores:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.model import pick_device, pick_dtype
+from tokcodec.neural.device import pick_device, pick_dtype
 from tokcodec.neural.network import RestorerConfig
 from tokcodec.neural.weights import Array, Weights, find_weights, save_weights
 from tokcodec.output import replacing

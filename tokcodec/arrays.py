@@ -1,0 +1,183 @@
+"""Tokens out of a stream as arrays, and in again: for language models and analysis. Neither torch nor FFmpeg."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from tokcodec import output
+from tokcodec.edit import write
+from tokcodec.errors import BitstreamError, ModelError, TokcodecError
+from tokcodec.opening import chunks_of, reading, tokenizer_of, tokens_of
+from tokcodec.report import Report, report
+from tokcodec.stream.metadata import Metadata
+from tokcodec.stream.records import VERSION, Chunk, Header
+
+if TYPE_CHECKING:
+    from tokcodec.stream.entropy import Tables
+
+SUFFIXES = (".npz", ".safetensors")
+NAMES = ("levels", "motion", "chunks", "step", "pts", "durations", "header", "metadata")
+_FRACTIONS = ("time_base", "frame_rate", "sample_aspect")
+
+Array = NDArray[Any]
+
+
+def export_tokens(source: Path, target: Path, *, weights: str | Path | None = None, overwrite: bool = False) -> Report:
+    """Write the tokens of a stream as arrays.
+
+    FORMAT.md describes them. Other streams (audio) are not exported.
+
+    Args:
+        source: a stream.
+        target: .npz or .safetensors.
+        weights: those of the stream, for their coder tables; the released ones if None.
+        overwrite: replace a target that exists.
+
+    Raises:
+        ModelError: the weights are not the stream's.
+        TokcodecError: the source is damaged, or the target has another suffix or cannot be written.
+    """
+    started = time.monotonic()
+    if target.suffix.lower() not in SUFFIXES:
+        raise TokcodecError(f"{target}: tokens are written to .npz or .safetensors")
+    with reading(source) as reader, output.replacing(target, [source], overwrite) as partial:
+        header, tables = reader.header, tokenizer_of(reader, weights).tables
+        levels, motion, rows, steps, durations = [], [], [], [], []
+        pts: list[int] = []
+        group = field = 0
+        for chunk in chunks_of(reader):
+            tokens = tokens_of(chunk, header.height, header.width, tables)
+            groups, fields = tokens.levels.shape[1], len(tokens.motion)
+            rows.append((len(pts), chunk.frames, group, groups, field, fields))
+            group, field = group + groups, field + fields
+            levels.append(_narrow(tokens.levels))
+            motion.append(tokens.motion)
+            pts.extend(chunk.pts)
+            steps.append(chunk.step)
+            durations.append(chunk.duration)
+        arrays: dict[str, Array] = {
+            "levels": np.concatenate(levels, 1),
+            "motion": np.concatenate(motion),
+            "chunks": np.array(rows, np.int64),
+            "step": np.array(steps, np.uint16),
+            "pts": np.array(pts, np.int64),
+            "durations": np.array(durations, np.int64),
+            "header": _text(_header_json(header)),
+            "metadata": _text(reader.metadata.pack()),
+        }
+        if target.suffix.lower() == ".npz":
+            np.savez_compressed(partial, allow_pickle=False, **arrays)
+        else:
+            partial.write_bytes(save(arrays))
+        return report(header, reader.index, reader.bytes, reader.video_bytes, started)
+
+
+def _narrow(levels: NDArray[np.int16]) -> Array:
+    """As int8 where that holds them."""
+    return levels.astype(np.int8) if np.array_equal(levels.astype(np.int8), levels) else levels
+
+
+def _text(data: bytes) -> Array:
+    return np.frombuffer(data, np.uint8)
+
+
+def _header_json(header: Header) -> bytes:
+    fields: dict[str, Any] = {"format_version": VERSION, **dataclasses.asdict(header)}
+    fields |= {name: str(fields[name]) for name in _FRACTIONS}
+    fields["weights_sha256"] = header.weights_sha256.hex()
+    return json.dumps(fields).encode()
+
+
+def _header_of(data: bytes) -> Header:
+    """The inverse of `_header_json`; ValueError, TypeError or KeyError if it is no header."""
+    fields = json.loads(data)
+    if not isinstance(fields, dict) or fields.pop("format_version") != VERSION:
+        raise ValueError(f"the header is not of format version {VERSION}")
+    fields |= {name: Fraction(fields[name]) for name in _FRACTIONS}
+    fields["weights_sha256"] = bytes.fromhex(fields["weights_sha256"])
+    return Header(**fields)
+
+
+def import_tokens(
+    source: Path, target: str | Path, *, weights: str | Path | None = None, overwrite: bool = False
+) -> Report:
+    """Make a stream from arrays as `export_tokens` writes them: the way back, and from a language model.
+
+    Args:
+        source: .npz or .safetensors.
+        target: a stream; "-" is stdout.
+        weights: those that the header names, for their coder tables; the released ones if None.
+        overwrite: replace a target that exists.
+
+    Raises:
+        ModelError: the weights are not those that the header names.
+        TokcodecError: the arrays are missing or do not fit each other, or the target cannot be written.
+    """
+    from tokcodec.neural.tokenizer import load_tokenizer
+    from tokcodec.neural.weights import find_weights
+
+    started = time.monotonic()
+    with output.writing(target, [source], overwrite) as file:
+        try:
+            arrays = _load_arrays(source)
+            header = _header_of(arrays["header"].astype(np.uint8).tobytes())
+            metadata = Metadata.unpack(arrays["metadata"].astype(np.uint8).tobytes())
+            tables = load_tokenizer(find_weights(weights, header.weights_sha256), "auto", "auto").tables
+            written = write(file, header, _chunks_from(arrays, header, tables), metadata, None)
+            if not written[0]:
+                raise ValueError("no chunks")
+        except ModelError:
+            raise
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError, ArithmeticError, BitstreamError) as error:
+            raise TokcodecError(f"{source}: these arrays are not the tokens of a stream: {error}") from error
+    return report(header, *written, started)
+
+
+def _load_arrays(source: Path) -> dict[str, Array]:
+    try:
+        if source.suffix.lower() == ".safetensors":
+            return dict(load_file(source))
+        with np.load(source, allow_pickle=False) as file:
+            return {name: file[name] for name in NAMES}
+    except KeyError:
+        raise
+    except Exception as error:  # a damaged archive fails in a dozen ways inside zipfile, zlib and NumPy
+        raise TokcodecError(f"{source}: cannot read arrays: {str(error) or type(error).__name__}") from error
+
+
+def _chunks_from(arrays: dict[str, Array], header: Header, tables: Tables) -> Iterator[Chunk]:
+    from tokcodec.stream.entropy import Tokens, encode_chunk, shapes
+
+    levels, motion = _int16(arrays["levels"]), _int16(arrays["motion"])
+    pts, done = arrays["pts"].tolist(), np.zeros(3, np.int64)
+    facts = zip(arrays["chunks"].tolist(), arrays["step"].tolist(), arrays["durations"].tolist(), strict=True)
+    for (frame, frames, group, groups, field, fields), step, duration in facts:
+        if [frame, group, field] != done.tolist() or not 1 <= frames <= header.chunk_frames:
+            raise ValueError(
+                f"a chunk of {frames} frames begins at {frame}, {group}, {field} instead of {done.tolist()}"
+            )
+        tokens = Tokens(levels[:, group : group + groups], motion[field : field + fields])
+        wanted = shapes(frames, header.height, header.width, tables.dims)
+        if (tokens.levels.shape, tokens.motion.shape) != wanted:
+            raise ValueError(f"a chunk has {tokens.levels.shape} and {tokens.motion.shape}, not {wanted}")
+        coder, coded_motion, coded_levels = encode_chunk(tokens, step, tables)
+        yield Chunk(frames, coder, step, tuple(pts[frame : frame + frames]), duration, coded_motion, coded_levels)
+        done += (frames, groups, fields)
+    if done.tolist() != [len(pts), levels.shape[1], len(motion)]:
+        raise ValueError("the chunks do not use all frames, groups and fields")
+
+
+def _int16(array: Array) -> NDArray[np.int16]:
+    if array.dtype not in (np.int8, np.int16):
+        raise ValueError(f"tokens are {array.dtype}, not int8 or int16")
+    return array.astype(np.int16)

@@ -1,0 +1,39 @@
+"""Where the network runs, and in which arithmetic."""
+
+from __future__ import annotations
+
+import torch
+
+from tokcodec.errors import ModelError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device a user means: `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ModelError: CUDA is asked for and absent.
+        ValueError: the name is unknown.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {name!r}: auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ModelError("no CUDA device is available; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic a user means: `auto` is bfloat16 where the device has it in hardware, else float32.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"unknown dtype {name!r}: auto, float32 or bfloat16")
+    if name != "auto":
+        return torch.float32 if name == "float32" else torch.bfloat16
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        features = torch.cpu.get_capabilities()
+        fast = bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,178 @@
+"""Weights in use: frames to tokens by the coding loop, tokens to frames by the loop and the network behind it.
+
+Encoding and decoding tokens need no torch: it is imported when a picture goes through a network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.errors import ModelError
+from tokcodec.neural.loop import GROUP, Coding, Loop
+from tokcodec.neural.planes import Planes, to_rgb
+from tokcodec.neural.weights import Weights
+from tokcodec.stream.entropy import Tables, Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokcodec.neural.network import Restorer, State
+
+Frames = NDArray[np.uint8]
+
+
+class Tokenizer:
+    """Frames to tokens and back. Chunks may be coded and decoded in several threads at once.
+
+    Args:
+        weights: what the tokens are made with.
+        device: of the network: "auto", "cpu" or "cuda".
+        dtype: of its arithmetic: "auto", "float32" or "bfloat16".
+
+    Attributes:
+        weights: those given.
+        loop: the coding loop with their tables.
+        tables: what the entropy coder starts from.
+        busy_s: seconds spent in the network so far, transfers to and from its device included.
+
+    Raises:
+        ModelError: the weights hold no loop, or tables of another version.
+    """
+
+    def __init__(self, weights: Weights, device: str = "auto", dtype: str = "auto") -> None:
+        try:
+            self.loop = Loop(weights.arrays)
+        except KeyError as error:
+            raise ModelError(f"{weights.name}: these weights hold no array {error}") from error
+        self.tables = Tables.of(weights.arrays, self.loop.blocks)
+        self.weights = weights
+        self.busy_s = 0.0
+        self._device, self._dtype = device, dtype
+        self._lock = threading.Lock()
+
+    @functools.cached_property
+    def _network(self) -> tuple[Restorer, torch.device] | None:
+        """The network on its device; None where the weights hold none."""
+        if self.weights.config is None:
+            return None
+        from tokcodec.neural.device import pick_device, pick_dtype
+
+        device = pick_device(self._device)
+        return self.weights.restorer().to(device, pick_dtype(self._dtype, device)), device
+
+    @property
+    def peak_vram_bytes(self) -> int:
+        """The most memory this process has held on the GPU; 0 on a CPU."""
+        network = self.__dict__.get("_network")
+        if network is None or network[1].type != "cuda":
+            return 0
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+
+    def encode(self, frames: Frames, step: float) -> Coding:
+        """Code a chunk.
+
+        Args:
+            frames: uint8 `[F, H, W, 3]`, any F, H and W from 1.
+            step: of the quantizer, in levels; a multiple of 1/16.
+        """
+        return self.loop.encode(frames, step)
+
+    def decode(self, tokens: Tokens, step: float, height: int, width: int, frames: int) -> Iterator[Frames]:
+        """The pictures of a chunk.
+
+        Args:
+            tokens: of the chunk.
+            step: that it was coded with.
+            height, width: of a frame, in pixels.
+            frames: of the chunk.
+
+        Yields:
+            uint8 `[t, height, width, 3]`: the first frame, then four at a time; the last are fewer.
+
+        Raises:
+            ModelError: the device has too little memory.
+        """
+        state: State | None = None
+        for i, (base, prediction) in enumerate(self.loop.decode(tokens, step, height, width, frames)):
+            pictures, state = self.restore(base, prediction, step, i == 0, state, height, width)
+            yield pictures
+
+    def pictures(self, coding: Coding, step: float, height: int, width: int) -> Iterator[Frames]:
+        """What `decode` will give of a chunk that was just coded."""
+        state: State | None = None
+        count = len(coding.base.y)
+        edges = [0, *range(1, count, GROUP), count]
+        for begin, end in zip(edges, edges[1:], strict=False):
+            base, prediction = (Planes(p.y[begin:end], p.c[begin:end]) for p in (coding.base, coding.prediction))
+            pictures, state = self.restore(base, prediction, step, begin == 0, state, height, width)
+            yield pictures
+
+    def restore(
+        self, base: Planes, prediction: Planes, step: float, first: bool, state: State | None, height: int, width: int
+    ) -> tuple[Frames, State | None]:
+        """Show a group.
+
+        Args:
+            base, prediction: planes of its frames, as the loop gives them.
+            step: of the chunk.
+            first: whether it is the first of the chunk.
+            state: what the call for the group before returned; None for the first.
+            height, width: of a frame, in pixels.
+
+        Returns:
+            uint8 `[t, height, width, 3]`, and the state for the next group.
+
+        Raises:
+            ModelError: the device has too little memory, or the device that was asked for is absent.
+        """
+        began = time.perf_counter()
+        with self._lock:  # cached_property has none
+            network = self._network
+        if network is None:
+            return to_rgb(base, height, width), None
+        import torch
+
+        model, device = network
+        count = len(base.y)
+        planes = [_whole(p, first) for pair in (base, prediction) for p in pair]
+        try:
+            with torch.inference_mode():
+                given = [torch.from_numpy(p)[None].to(device) for p in planes]
+                steps = torch.tensor([step], dtype=torch.float32, device=device)
+                rgb, state = model(*given, steps, first, state)
+                pixels = rgb[0, :count, :, :height, :width].permute(0, 2, 3, 1).float()
+                pixels = pixels.mul_(127.5).add_(128).clamp_(0, 255).byte()  # + 127.5, and .5 to round
+                pictures: Frames = pixels.cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise ModelError("the device has too little memory for frames of this size; use --device cpu") from error
+        finally:
+            with self._lock:
+                self.busy_s += time.perf_counter() - began
+        return pictures, state
+
+
+def _whole(frames: NDArray[Any], first: bool) -> NDArray[Any]:
+    """A group as the network takes it: the last frame is repeated until there are four."""
+    missing = 0 if first else GROUP - len(frames)
+    return np.concatenate([frames, *[frames[-1:]] * missing]) if missing else np.ascontiguousarray(frames)
+
+
+@functools.lru_cache(maxsize=1)
+def load_tokenizer(weights: Path, device: str, dtype: str) -> Tokenizer:
+    """`Tokenizer`, kept: the next file with the same weights does not load them again.
+
+    Raises:
+        ModelError: the weights cannot be used.
+    """
+    return Tokenizer(Weights.load(weights), device, dtype)

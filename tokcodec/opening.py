@@ -1,0 +1,253 @@
+"""Open a stream and read it: its chunks, their tokens, and with a network its frames.
+
+Tokens need the tables of the weights but neither torch nor FFmpeg.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec import standard
+from tokcodec.clock import ticks_of
+from tokcodec.errors import BitstreamError, TokcodecError
+from tokcodec.pipeline import in_background
+from tokcodec.rate import STEP_UNITS
+from tokcodec.stream.container import Reader
+from tokcodec.stream.records import Chunk
+
+if TYPE_CHECKING:
+    from tokcodec.neural.planes import Planes
+    from tokcodec.neural.tokenizer import Tokenizer
+    from tokcodec.stream.entropy import Tables, Tokens
+
+Frames = NDArray[np.uint8]
+
+AHEAD_PX = 1 << 24  # of groups that wait for the network
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[BinaryIO]:
+    """A seekable file; stdin and pipes are copied to a temporary one."""
+    with contextlib.ExitStack() as stack:
+        file: BinaryIO = standard.stdin() if str(source) == "-" else stack.enter_context(source.open("rb"))
+        if str(source) == "-" or not file.seekable():
+            spool = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(file, spool)
+            file = spool
+        yield file
+
+
+def named(source: Path, error: BitstreamError) -> BitstreamError:
+    """The error with the name of its stream before it, unless it bears one already."""
+    if getattr(error, "has_name", False):
+        return error
+    named = type(error)(f"{source}: {error}")
+    named.has_name = True  # type: ignore[attr-defined]
+    return named
+
+
+@contextlib.contextmanager
+def reading(source: Path, salvage: bool = False) -> Iterator[Reader]:
+    """Open a stream; errors name the file.
+
+    Args:
+        source: path of a .tokc file; "-" is stdin.
+        salvage: accept a damaged or cut stream and read what is intact.
+
+    Raises:
+        BitstreamError: it is no stream, or (without `salvage`) it is damaged.
+        TokcodecError: it cannot be read.
+    """
+    try:
+        with _opened(source) as file:
+            reader = Reader(file, salvage=salvage)
+            if not reader.index:
+                raise BitstreamError("no intact chunk" if salvage else "no frames")
+            yield reader
+    except BitstreamError as error:
+        raise named(source, error) from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise TokcodecError(f"{source}: {error.strerror}") from error
+
+
+def checked_streams(reader: Reader) -> tuple[str, BinaryIO] | None:
+    """The other streams, read through once: FFmpeg is no place for their damage to come to light.
+
+    Raises:
+        BitstreamError: a part of them is damaged.
+    """
+    streams = reader.streams()
+    if streams is not None:
+        while streams[1].read(1 << 20):
+            pass
+        streams[1].seek(0)
+    return streams
+
+
+def chunks_of(reader: Reader) -> Iterator[Chunk]:
+    """All chunks, in order."""
+    return (reader.read_chunk(i) for i in range(len(reader.index)))
+
+
+def overlapping(reader: Reader, start_s: float, duration_s: float | None) -> list[int]:
+    """Which chunks have a part in [start_s, start_s + duration_s), in seconds after the first frame."""
+    begin, end = span_ticks(reader, start_s, duration_s)
+    return [i for i, entry in enumerate(reader.index) if entry.end_pts > begin and entry.first_pts < end]
+
+
+def span_ticks(reader: Reader, start_s: float, duration_s: float | None) -> tuple[int, int]:
+    """[start_s, start_s + duration_s) in seconds after the first frame to [begin, end) ticks of the stream's clock."""
+    time_base, origin = reader.header.time_base, reader.index[0].first_pts
+    begin = origin + ticks_of(start_s, time_base)
+    end = reader.index[-1].end_pts if duration_s is None else origin + ticks_of(start_s + duration_s, time_base)
+    return begin, end
+
+
+def tokens_of(chunk: Chunk, height: int, width: int, tables: Tables) -> Tokens:
+    """The tokens of a chunk of frames of so many pixels.
+
+    Raises:
+        BitstreamError: its payloads are damaged.
+    """
+    from tokcodec.stream.entropy import decode_chunk  # numba takes a while to import, and many commands do without
+
+    return decode_chunk(chunk.coder, chunk.motion, chunk.levels, chunk.frames, height, width, chunk.step, tables)
+
+
+class _Group(NamedTuple):
+    """A group on its way to the network."""
+
+    base: Planes
+    prediction: Planes
+    step: float
+    first: bool
+    edges: tuple[int, ...]  # timestamps of its frames and of what follows
+
+
+class Stream:
+    """An open stream: its header, its chunks, their tokens, and its frames.
+
+    Attributes:
+        header: what holds for the whole stream.
+        chunks: an entry a chunk: frames, step (in 1/16 level), first_pts, end_pts, place and size in the file.
+        metadata: tags, language and chapters.
+    """
+
+    def __init__(self, reader: Reader, tokenizer: Callable[[], Tokenizer]) -> None:
+        self.header, self.chunks, self.metadata = reader.header, reader.index, reader.metadata
+        self._reader, self._tokenizer = reader, tokenizer
+
+    def tokens(self, start_s: float = 0.0, end_s: float | None = None) -> Iterator[Tokens]:
+        """The tokens of every chunk that overlaps [start_s, end_s), in seconds from the first frame. No network.
+
+        Yields:
+            levels int16 `[D, t, h, w]` and motion int16 `[4 (t - 1), 5, 2 h, 2 w]` of a chunk.
+
+        Raises:
+            BitstreamError: a chunk is damaged.
+            ModelError: the weights are not the stream's.
+        """
+        duration_s = None if end_s is None else end_s - start_s
+        for _, tokens in self._tokens(overlapping(self._reader, start_s, duration_s)):
+            yield tokens
+
+    def frames(
+        self, start_s: float = 0.0, end_s: float | None = None
+    ) -> Generator[tuple[Frames, int, int], None, None]:
+        """The frames in [start_s, end_s), in seconds from the first frame; their chunks alone are decoded.
+
+        Yields:
+            Frame uint8 `[H, W, 3]` RGB, its timestamp and its duration in ticks of `header.time_base`.
+
+        Raises:
+            BitstreamError: a chunk is damaged.
+            ModelError: the weights are not the stream's.
+        """
+        duration_s = None if end_s is None else end_s - start_s
+        begin, end = span_ticks(self._reader, start_s, duration_s)
+        wanted = overlapping(self._reader, start_s, duration_s)
+        tokenizer, (height, width) = self._tokenizer(), (self.header.height, self.header.width)
+        state: Any = None
+        groups = in_background(self._groups(wanted, end), max(1, AHEAD_PX // (4 * height * width)))
+        with contextlib.closing(groups):
+            for group in groups:
+                pictures, state = tokenizer.restore(
+                    group.base,
+                    group.prediction,
+                    group.step,
+                    group.first,
+                    state if not group.first else None,
+                    height,
+                    width,
+                )
+                for i, picture in enumerate(pictures):
+                    if begin <= group.edges[i] < end:
+                        yield picture, group.edges[i], group.edges[i + 1] - group.edges[i]
+
+    def _tokens(self, wanted: list[int]) -> Generator[tuple[Chunk, Tokens], None, None]:
+        tables, header = self._tokenizer().tables, self.header
+        for i in wanted:
+            chunk = self._reader.read_chunk(i)
+            yield chunk, tokens_of(chunk, header.height, header.width, tables)
+
+    def _groups(self, wanted: list[int], end: int) -> Generator[_Group, None, None]:
+        """The groups of some chunks as the loop decodes them, up to a timestamp."""
+        loop, header = self._tokenizer().loop, self.header
+        coded = in_background(self._tokens(wanted))
+        with contextlib.closing(coded):
+            for chunk, tokens in coded:
+                step, edges, done = chunk.step / STEP_UNITS, (*chunk.pts, chunk.end_pts), 0
+                for base, prediction in loop.decode(tokens, step, header.height, header.width, chunk.frames):
+                    if edges[done] >= end:
+                        break
+                    count = len(base.y)
+                    yield _Group(base, prediction, step, done == 0, edges[done : done + count + 1])
+                    done += count
+
+
+@contextlib.contextmanager
+def open_stream(
+    path: str | Path,
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    salvage: bool = False,
+) -> Iterator[Stream]:
+    """Open a .tokc stream to read its tokens and frames.
+
+    Args:
+        path: of the stream; "-" is stdin.
+        weights: safetensors file; the released ones if None. Loaded on first use.
+        device: of the network: "auto", "cpu" or "cuda".
+        dtype: of its arithmetic: "auto", "float32" or "bfloat16".
+        salvage: accept a damaged or cut stream and give what is intact.
+
+    Raises:
+        BitstreamError: it is no stream, or damaged (without `salvage`).
+        TokcodecError: it cannot be opened.
+    """
+    with reading(Path(path), salvage) as reader:
+        yield Stream(reader, lambda: tokenizer_of(reader, weights, device, dtype))
+
+
+def tokenizer_of(
+    reader: Reader, weights: str | Path | None = None, device: str = "auto", dtype: str = "auto"
+) -> Tokenizer:
+    """The tokenizer that a stream was made with.
+
+    Raises:
+        ModelError: the weights are not there, or not the stream's.
+    """
+    from tokcodec.neural.tokenizer import load_tokenizer
+    from tokcodec.neural.weights import find_weights
+
+    return load_tokenizer(find_weights(weights, reader.header.weights_sha256), device, dtype)
