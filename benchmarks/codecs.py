@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.tools import Tools
 
-CHUNK_FRAMES = 33  # tokcodec's default: the "ra" modes may be entered as often
+CHUNK_FRAMES = 33  # the "ra" modes may be entered as often as this
 SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 YUV_FROM_RGB = f"scale=out_color_matrix=bt709:out_range=limited:{SCALE_FLAGS}"
 RGB_FROM_YUV = f"scale=in_color_matrix=bt709:in_range=limited:out_range=full:{SCALE_FLAGS}"
@@ -35,7 +35,7 @@ class Encoder:
     format: str
 
 
-TOKENIZER = Encoder("tokcodec", "bits", (8, 16, 24, 32, 48, 64), "tokc")
+TOKENIZER = Encoder("tokcodec", "step", (8, 12, 20, 30, 44, 64), "tokc")
 X264 = Encoder("libx264", "crf", (20, 26, 32, 38, 44), "h264")
 X265 = Encoder("libx265", "crf", (20, 26, 32, 38, 44), "hevc")
 VVENC = Encoder("libvvenc", "qp", (24, 30, 36, 42, 48), "vvc")
@@ -59,7 +59,7 @@ _X265 = "info=0:pools={threads}:frame-threads=1"
 
 _TABLE = (
     Mode(
-        "tokcodec", "this codec, through its own command line", TOKENIZER, "rgb24", "--bits {rate} --threads {threads}"
+        "tokcodec", "this codec, through its own command line", TOKENIZER, "rgb24", "--step {rate} --threads {threads}"
     ),
     Mode(
         "avc",

@@ -31,8 +31,7 @@ from benchmarks.metrics import METRICS, rgb_scores, summary, yuv_scores
 from benchmarks.report import write_report
 from benchmarks.tools import Finished, ToolError, Tools, ffmpeg_has, ffmpeg_version, find_tools, read_frames, run, shown
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.model import weights_sha256
-from tokcodec.network import find_weights
+from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.perceptual import load_lpips
 
 ROOT = Path(__file__).parent.parent
@@ -113,7 +112,8 @@ def speed(clip: Clip, finished: Finished, ours: bool) -> dict[str, float]:
     if ours:
         report = json.loads(finished.stdout)
         measured["started_fps"] = clip.frames / report["seconds"]
-        measured["network_fps"] = clip.frames / report["network_s"]
+        if report["network_s"]:  # encoding runs none
+            measured["network_fps"] = clip.frames / report["network_s"]
         measured["peak_vram_bytes"] = report["peak_vram_bytes"]
     return measured
 
@@ -140,7 +140,7 @@ def versions(tools: Tools, modes: list[Mode]) -> dict[str, str]:
     """The versions that decide a result; tokcodec's names its weights too."""
     found = {"ffmpeg": ffmpeg_version(tools)}
     if any(mode.encoder is TOKENIZER for mode in modes):
-        found["tokcodec"] = f"{tokcodec.__version__} weights {weights_sha256(find_weights()).hex()[:16]}"
+        found["tokcodec"] = f"{tokcodec.__version__} weights {Weights.load(find_weights()).sha256.hex()[:16]}"
     with contextlib.suppress(ToolError):  # no checkout, or no git
         git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
         found["git_commit"] = run(git).stdout.strip()

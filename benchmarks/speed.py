@@ -1,13 +1,14 @@
-"""How fast tokcodec codes, and in how much memory: whole files through the command line, and the network alone.
+"""How fast tokcodec codes, and in how much memory: whole files through the command line, and chunks in memory.
 
     python -m benchmarks.speed CLIP --out benchmarks/results/speed.json
 
 The clip is scaled to each size and looped to the frames wanted. A file-to-file figure is one run of the
-command, start-up included; a network figure is the median of several chunks after one to warm up.
+command, start-up included; a figure in memory is the median of several chunks after one to warm up.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import tempfile
@@ -17,15 +18,17 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 
 from benchmarks.codecs import MODES
 from benchmarks.run import machine, versions
 from benchmarks.tools import Tools, find_tools, run
-from tokcodec.codec import CHUNK_FRAMES
-from tokcodec.network import Network, find_weights
+from tokcodec.neural.tokenizer import Tokenizer
+from tokcodec.neural.weights import Weights, find_weights
+from tokcodec.rate import DEFAULT_QUALITY, quality_step
 from tokcodec.video import VideoReader
 
+CHUNK_FRAMES = 33  # of a run in memory
+STEP = quality_step(DEFAULT_QUALITY)
 SIZES = {"180p": (320, 180), "360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080), "4k": (3840, 2160)}
 
 
@@ -65,27 +68,27 @@ def file_to_file(tools: Tools, clip: Path, frames: int, device: str, dtype: str)
         }
 
 
-def network_only(clip: Path, device: str, dtype: str, repeats: int) -> dict[str, float]:
-    """Frames/s of the network on chunks in memory, transfers to and from the device included."""
-    network = Network(find_weights(), device, dtype)
+def in_memory(clip: Path, device: str, dtype: str, repeats: int) -> dict[str, float]:
+    """Frames/s of the loop (encode), and of loop and network (decode), on a chunk in memory, without entropy coding."""
+    tokenizer = Tokenizer(Weights.load(find_weights()), device, dtype)
     with VideoReader(clip) as reader:
-        chunk = np.stack([frame for frame, _ in reader][:CHUNK_FRAMES])
-    chunks = np.stack([chunk] * network.group(*chunk.shape[:3]))
+        chunk = np.stack([frame for frame, _ in itertools.islice(reader, CHUNK_FRAMES)])
+    frames, height, width = chunk.shape[:3]
     encode_s, decode_s = [], []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        bits = network.encode(chunks)
+        tokens = tokenizer.encode(chunk, STEP).tokens
         middle = time.perf_counter()
-        network.decode(list(bits), *chunk.shape[:3])
+        for _ in tokenizer.decode(tokens, STEP, height, width, frames):
+            pass
         encode_s.append(middle - start)
         decode_s.append(time.perf_counter() - middle)
-    frames = len(chunks) * len(chunk)
     figures = {
         "encode_frames_per_s": round(frames / statistics.median(encode_s[1:]), 2),
         "decode_frames_per_s": round(frames / statistics.median(decode_s[1:]), 2),
     }
-    if network.device.type == "cuda":
-        figures["peak_vram_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    if tokenizer.peak_vram_bytes:
+        figures["peak_vram_mib"] = round(tokenizer.peak_vram_bytes / 2**20)
     return figures
 
 
@@ -96,7 +99,7 @@ def network_only(clip: Path, device: str, dtype: str, repeats: int) -> dict[str,
 @click.option("--dtypes", default="bfloat16,float32", show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--frames", default=264, show_default=True, help="Frames of a file-to-file run; 0 leaves them out.")
-@click.option("--repeats", default=3, show_default=True, help="Chunks of a network run; 0 leaves them out.")
+@click.option("--repeats", default=3, show_default=True, help="Chunks of a run in memory; 0 leaves them out.")
 @click.option("--memory", default=0, show_default=True, help="Also code this many frames at 180p, for peak memory.")
 def main(clip: Path, out: Path, sizes: str, dtypes: str, device: str, frames: int, repeats: int, memory: int) -> None:
     """Measure speed and memory on this machine."""
@@ -115,7 +118,7 @@ def main(clip: Path, out: Path, sizes: str, dtypes: str, device: str, frames: in
                 if frames:
                     note("file to file", size, dtype, frames, file_to_file(tools, video, frames, device, dtype))
                 if repeats:
-                    note("network", size, dtype, CHUNK_FRAMES * repeats, network_only(video, device, dtype, repeats))
+                    note("in memory", size, dtype, CHUNK_FRAMES * repeats, in_memory(video, device, dtype, repeats))
             video.unlink()
         for count in (300, memory) if memory else ():
             scaled(tools, clip, "180p", count, video)

@@ -156,7 +156,7 @@ def matched_table(points: Points, metric: str) -> Table:
         "interpolated (PCHIP) at the rate tokcodec spent on that clip, never extrapolated. A cell is the reference's "
         "mean score, in brackets tokcodec minus reference on the same clips, and the number of those clips."
     )
-    table = Table(f"{METRICS[metric].label} at tokcodec's rates", note, ["bits", "bpp", OURS, *others])
+    table = Table(f"{METRICS[metric].label} at tokcodec's rates", note, ["step", "bpp", OURS, *others])
     ours: dict[int, list[tuple[str, Point]]] = defaultdict(list)
     for clip in clips_of(points):
         for point in points.get((clip, OURS), []):

@@ -26,7 +26,6 @@ def loop_arrays() -> dict[str, np.ndarray]:
     return {"toy.blocks": np.array([24, 16, 8])}
 
 
-
 def moving_frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
     """Frames uint8 `[H, W, 3]` of a smooth ramp with a bright square that moves 3 pixels a frame."""
     y, x = np.mgrid[:height, :width]

@@ -48,7 +48,7 @@ def test_the_commands_are_these(name: str) -> None:
     encode = " ".join(encode_argv(TOOLS, MODES[name], 30, Path("in.mkv"), Path("out"), threads=2))
     decode = " ".join(decode_argv(TOOLS, MODES[name], Path("out"), Path("seen.mkv"), threads=2))
     if name == "tokcodec":
-        assert encode == "tokcodec encode in.mkv out -f --bits 30 --threads 2 --json"
+        assert encode == "tokcodec encode in.mkv out -f --step 30 --threads 2 --json"
         assert decode == "tokcodec decode out seen.mkv --lossless -f --threads 2 --json"
     else:
         pixels, rest = GOLDEN[name]

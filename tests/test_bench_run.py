@@ -95,7 +95,7 @@ def test_a_failure_is_told_and_the_run_goes_on(bench: Runner, clip: Path) -> Non
     rates = ("--rates", "tokcodec=8,16", "--rates", "avc=30")
     result = bench(FAILS, clip, "--codecs", "tokcodec,avc", *rates, "--jobs", "2")
     assert result.exit_code == 1
-    assert "failed: clip_128x96_6f tokcodec bits 8: exit code 1 from tokcodec encode" in result.stderr
+    assert "failed: clip_128x96_6f tokcodec step 8: exit code 1 from tokcodec encode" in result.stderr
     assert "Error: the weights are gone" in result.stderr
     assert "2 of 3 points failed" in result.stderr
     assert list(bench.points()) == ["clip_128x96_6f__avc__30"]

@@ -1,4 +1,4 @@
-"""stream/ and FORMAT2.md: what is written is read, and nothing else is believed."""
+"""stream/ and FORMAT.md: what is written is read, and nothing else is believed."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ TINY = write(EXAMPLE)
 
 
 def test_example_of_the_format_page_is_what_the_code_writes() -> None:
-    page = (ROOT / "FORMAT2.md").read_text()
+    page = (ROOT / "FORMAT.md").read_text()
     (block,) = re.findall(r"```hex\n(.*?)```", page, re.DOTALL)
     example = b"".join(bytes.fromhex(line.split("   ")[0]) for line in block.splitlines())
     assert TINY.hex(" ") == example.hex(" ")

@@ -242,9 +242,8 @@ def encode_video(
                 step = next_step(tries, budget)
             if chosen is None:
                 least = min(t.bytes for t in tries)
-                raise TokcodecError(
-                    f"{source}: the rate cannot be met: its chunks take {least} bytes at least, {max(budget, 0)} are left for them"
-                )
+                room = f"there is room for {budget}" if budget > 0 else "there is no room for them"
+                raise TokcodecError(f"{source}: the rate cannot be met: its chunks take {least} bytes, {room}")
             chunks = (coded[t].read_chunk(i) for i, t in enumerate(chosen))
             written = write(file, header, chunks, *rest(coded[0].index))
         else:

@@ -335,6 +335,8 @@ class VideoReader:
 
     def _open_side(self, file: BinaryIO) -> None:
         streams = [s for s in self._container.streams if s.index != self._stream.index]
+        if self._container.chapters():  # the titles of those in mp4 and mov, a second time
+            streams = [s for s in streams if (s.type, _codec(s)) != ("data", "bin_data")]
         kinds = ("audio", "subtitle", "data", "attachment")
         for stream in [s for s in streams if s.type not in kinds or _codec(s) is None]:
             log.warning("%s: %s is left out", self.name, _title(stream))

@@ -13,11 +13,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokcodec import bitstream, output, video
-from tokcodec.codec import CHUNK_FRAMES, encode_video
-from tokcodec.edit import Rate, Report, chunks_of, reading, report, thin_stream
+from tokcodec import output, video
+from tokcodec.codec import chunk_frames_for, encode_video, metadata_of
+from tokcodec.edit import write
 from tokcodec.errors import TokcodecError
-from tokcodec.network import Network
+from tokcodec.opening import chunks_of, reading
+from tokcodec.rate import Rate
+from tokcodec.report import Report, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +31,11 @@ class Piece:
     frames: int
 
 
-def plan(source: Path, network: Network, chunks: int) -> list[Piece]:
+def plan(source: Path, chunks: int) -> list[Piece]:
     """Where to cut a video.
 
     Args:
         source: a video file.
-        network: that will code it; chunks it codes side by side stay together.
         chunks: of a piece, at least; the last piece has up to twice as many.
 
     Returns:
@@ -44,8 +45,7 @@ def plan(source: Path, network: Network, chunks: int) -> list[Piece]:
         VideoError: the source cannot be read.
     """
     with video.VideoReader(source) as reader:
-        group = network.group(CHUNK_FRAMES, reader.info.height, reader.info.width)
-        length = -(-chunks // group) * group * CHUNK_FRAMES
+        length = chunks * chunk_frames_for(reader.info.height, reader.info.width)
         if (reader.info.frames or 0) < 2 * length:
             return []
         times = reader.times()
@@ -58,20 +58,32 @@ def plan(source: Path, network: Network, chunks: int) -> list[Piece]:
 
 
 def encode_piece(
-    source: Path, target: Path, piece: Piece, *, rate: Rate, weights: Path, device: str, dtype: str
+    source: Path,
+    target: Path,
+    piece: Piece,
+    *,
+    rate: Rate,
+    weights: Path,
+    device: str,
+    dtype: str,
+    cores: int | None = None,
 ) -> Report:
-    """Encode one piece to a stream without other streams; a rate in bytes or bits/s is left to `join`.
+    """Encode one piece to a stream without metadata and other streams.
 
     Raises:
         TokcodecError: as `encode_video`; also if the piece has not the frames that were planned.
+        ValueError: the rate is of the whole.
     """
+    if rate.is_of_the_whole:
+        raise ValueError("a rate of the whole cannot be met in pieces")
     made = encode_video(
         source,
         target,
-        rate=Rate() if rate.is_target else rate,
+        rate=rate,
         weights=weights,
         device=device,
         dtype=dtype,
+        cores=cores,
         span=(piece.begin, piece.end),
         overwrite=True,
     )
@@ -80,14 +92,13 @@ def encode_piece(
     return made
 
 
-def join(source: Path, pieces: Sequence[Path], target: Path, *, rate: Rate) -> Report:
+def join(source: Path, pieces: Sequence[Path], target: Path) -> Report:
     """Make the stream of the whole: byte for byte what `encode_video` makes of the source.
 
     Args:
-        source: the video; its other streams are copied.
+        source: the video; its metadata and other streams are copied.
         pieces: streams of all its pieces, in order.
         target: the stream.
-        rate: of the whole.
 
     Raises:
         TokcodecError: the pieces do not fit each other, or as `encode_video`.
@@ -100,17 +111,9 @@ def join(source: Path, pieces: Sequence[Path], target: Path, *, rate: Rate) -> R
             raise TokcodecError(f"{source}: its size or colour changes on the way")
         file = stack.enter_context(output.writing(target, [source]))
         side = stack.enter_context(tempfile.TemporaryFile())
-        full = stack.enter_context(tempfile.TemporaryFile()) if rate.is_target else file
-        writer = bitstream.Writer(full, header)
-        for reader in readers:
-            for chunk in chunks_of(reader):
-                writer.write_chunk(chunk)
         with video.VideoReader(source, side=side) as whole:
             whole.skip()
-            if whole.side_format:
-                writer.write_streams(side, whole.side_format)
-        writer.close()
-        written = writer.index, writer.bytes, writer.video_bytes
-        if rate.is_target:
-            written = thin_stream(bitstream.Reader(full), file, rate)
+        chunks = (chunk for reader in readers for chunk in chunks_of(reader))
+        metadata = metadata_of(whole.info).cut(readers[0].index[0].first_pts, readers[-1].index[-1].end_pts, 0)
+        written = write(file, header, chunks, metadata, (whole.side_format, side) if whole.side_format else None)
     return report(header, *written, started)

@@ -16,14 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tokcodec import edit
 from tokcodec.batch import pieces
 from tokcodec.batch.pieces import Piece
 from tokcodec.batch.storage import exists, fetched, placed
 from tokcodec.codec import decode_video, encode_video
-from tokcodec.edit import Rate, Report
 from tokcodec.errors import TokcodecError
-from tokcodec.network import find_weights, load_network
+from tokcodec.neural.weights import find_weights
+from tokcodec.rate import Rate
+from tokcodec.report import Report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +104,17 @@ class Whole:
 
     def run(self, settings: Settings) -> Done:
         with fetched(self.source) as source:
-            if self.split:
-                network = load_network(**settings.network())
-                parts = pieces.plan(source, network, settings.piece_chunks)
+            if self.split and not settings.rate.is_of_the_whole:
+                parts = pieces.plan(source, settings.piece_chunks)
                 if parts:
                     return Done(pieces=tuple(parts))
             with placed(self.target, self.work) as target:
                 if settings.decode:
                     report = decode_video(source, target, crf=settings.crf, **settings.network())
                 else:
-                    report = encode_video(source, target, rate=settings.rate, **settings.network())
+                    report = encode_video(
+                        source, target, rate=settings.rate, cores=torch.get_num_threads(), **settings.network()
+                    )
                 return _finished(target, report, settings)
 
 
@@ -126,7 +130,9 @@ class Part:
     def run(self, settings: Settings) -> Done:
         if not exists(self.target):
             with fetched(self.source) as source, placed(self.target, self.work) as target:
-                pieces.encode_piece(source, target, self.piece, rate=settings.rate, **settings.network())
+                pieces.encode_piece(
+                    source, target, self.piece, rate=settings.rate, cores=torch.get_num_threads(), **settings.network()
+                )
         return Done()
 
 
@@ -144,7 +150,7 @@ class Join:
             source = stack.enter_context(fetched(self.source))
             parts = [stack.enter_context(fetched(part)) for part in self.parts]
             target = stack.enter_context(placed(self.target, self.work))
-            return _finished(target, pieces.join(source, parts, target, rate=settings.rate), settings)
+            return _finished(target, pieces.join(source, parts, target), settings)
 
 
 Unit = Whole | Part | Join
@@ -152,7 +158,7 @@ Unit = Whole | Part | Join
 
 def _finished(target: Path, report: Report, settings: Settings) -> Done:
     if settings.verify:
-        edit.verify(target)
+        edit.verify(target, weights=settings.network()["weights"])
     return Done(report, target.stat().st_size)
 
 

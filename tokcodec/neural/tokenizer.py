@@ -5,8 +5,8 @@ Encoding and decoding tokens need no torch: it is imported when a picture goes t
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -113,7 +113,7 @@ class Tokenizer:
         state: State | None = None
         count = len(coding.base.y)
         edges = [0, *range(1, count, GROUP), count]
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             base, prediction = (Planes(p.y[begin:end], p.c[begin:end]) for p in (coding.base, coding.prediction))
             pictures, state = self.restore(base, prediction, step, begin == 0, state, height, width)
             yield pictures

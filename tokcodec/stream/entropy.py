@@ -1,4 +1,4 @@
-"""Tokens to payload bytes and back, lossless. FORMAT2.md, "Coded payloads", is the specification.
+"""Tokens to payload bytes and back, lossless. FORMAT.md, "Coded payloads", is the specification.
 
 Each decision is coded under contexts from what is coded already: the neighbours in picture and time, the dimensions
 before, the motion of the place. One function walks over the decisions for encoder and decoder, so that they cannot

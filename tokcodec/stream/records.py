@@ -1,4 +1,4 @@
-"""What the records of a .tokc stream say: header, chunk and index as values, and as the bytes of FORMAT2.md.
+"""What the records of a .tokc stream say: header, chunk and index as values, and as the bytes of FORMAT.md.
 
 `container.py` finds these bytes in a file. Bytes that break the format raise BitstreamError here; a value that
 cannot be written raises ValueError. What a chunk's payloads mean is no concern of this file.
