@@ -19,11 +19,10 @@ import fsspec
 import numpy as np
 import psutil
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 from tests.conftest import MakeClip, moving_frames
-from tokcodec import edit
+from tokcodec import codec, edit
 from tokcodec.batch import pieces
 from tokcodec.batch.driver import Batch, select
 from tokcodec.batch.storage import BusyError, Item, Tree
@@ -31,22 +30,12 @@ from tokcodec.batch.units import Outcome, Settings, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
 from tokcodec.codec import encode_video
-from tokcodec.edit import Rate
 from tokcodec.errors import TokcodecError
-from tokcodec.model import Tokenizer, TokenizerConfig, weights_sha256
-from tokcodec.network import Network
+from tokcodec.neural.weights import Weights
+from tokcodec.rate import Rate
 from tokcodec.video import VideoReader
 
 CODED = {"device": "cpu", "dtype": "float32"}
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of a tiny network."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    Tokenizer(TokenizerConfig(8, 2, (16, 32), (1, 1), (1, 1))).save(path)
-    return path
 
 
 @pytest.fixture
@@ -77,7 +66,7 @@ def leftovers(root: Path) -> list[Path]:
 
 
 def settings(weights: Path, **more: Any) -> Settings:
-    return Settings(weights=weights, weights_sha256=weights_sha256(weights), **CODED, **more)
+    return Settings(weights=weights, weights_sha256=Weights.load(weights).sha256, **CODED, **more)
 
 
 def test_tree_in_tree_out_and_back(tree: Path, tmp_path: Path, weights: Path) -> None:
@@ -121,8 +110,8 @@ def test_what_is_finished_is_skipped(tree: Path, tmp_path: Path, weights: Path) 
     assert done() == 1  # another size of the output
     assert done("--verify") == 3  # not verified yet
     assert done() == 0
-    assert done("--bits", 4) == 3  # other settings
-    assert edit.describe(dst / "one.tokc")["token_bits"] == (4, 4)
+    assert done("--step", 4) == 3  # other settings
+    assert edit.describe(dst / "one.tokc")["step"] == (4, 4)
 
 
 def test_failures_do_not_stop_the_rest(tree: Path, tmp_path: Path, weights: Path) -> None:
@@ -170,7 +159,7 @@ def test_sources_are_deleted_after_verification_only(tree: Path, tmp_path: Path,
 def test_a_stream_that_does_not_verify_is_not_placed(
     tree: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, **_: object) -> None:
         raise TokcodecError(f"{path.name}: bad memory")
 
     monkeypatch.setattr(edit, "verify", refuse)
@@ -200,7 +189,7 @@ def test_select() -> None:
         (["--shard", "0/3"], "is not a part"),
         (["--shard", "4/3"], "is not a part"),
         (["--decode", "--verify"], "not for --decode"),
-        (["--decode", "--bits", "3"], "not for --decode"),
+        (["--decode", "--step", "3"], "not for --decode"),
         (["--ray=auto", "--jobs", "2"], "--jobs and --ray"),
     ],
 )
@@ -254,24 +243,28 @@ def vfr_with_sound(path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-@pytest.mark.parametrize("rate", [Rate(), Rate(token_bits=5), Rate(size_bytes=24900)])
-def test_pieces_join_to_the_stream_of_the_whole(suffix: str, rate: Rate, tmp_path: Path, weights: Path) -> None:
-    source, network = tmp_path / f"clip{suffix}", Network(weights, "cpu", "float32")
+@pytest.mark.parametrize("rate", [Rate(), Rate(step=5), Rate(target_psnr_db=20)])
+def test_pieces_join_to_the_stream_of_the_whole(
+    suffix: str, rate: Rate, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
+    source = tmp_path / f"clip{suffix}"
     vfr_with_sound(source)
     named = {"weights": weights, **CODED}
     encode_video(source, tmp_path / "whole.tokc", rate=rate, **named)
-    plan = pieces.plan(source, network, 1)
+    plan = pieces.plan(source, 1)
     assert [piece.frames for piece in plan] == [33, 33, 33, 51]
     parts = [tmp_path / f"{i}.tokc" for i in range(4)]
     for part, piece in zip(parts, plan, strict=True):
         pieces.encode_piece(source, part, piece, rate=rate, **named)
-    joined = pieces.join(source, parts, tmp_path / "joined.tokc", rate=rate)
+    joined = pieces.join(source, parts, tmp_path / "joined.tokc")
     assert (tmp_path / "joined.tokc").read_bytes() == (tmp_path / "whole.tokc").read_bytes()
     facts = edit.describe(tmp_path / "joined.tokc")
     assert facts["other_bytes"] > 1000
     assert (joined.video_bytes, joined.other_bytes) == (facts["video_bytes"], facts["other_bytes"])
     assert facts["chunks"] == 6  # of 33, 12, 21, 33, 33 and 18 frames
-    assert (facts["token_bits"][1] < network.token_bits) == (rate != Rate())
+    with pytest.raises(ValueError, match="of the whole"):
+        pieces.encode_piece(source, parts[0], plan[0], rate=Rate(target_size_bytes=9), **named)
 
 
 def test_pieces_that_do_not_hold_what_was_planned_are_made_whole(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.conftest import MakeClip, moving_frames
 from tokcodec.batch.cluster import RayTasks
@@ -19,7 +18,7 @@ from tokcodec.batch.driver import Batch
 from tokcodec.batch.storage import Tree
 from tokcodec.batch.units import Settings
 from tokcodec.batch.workers import ThisProcess
-from tokcodec.model import Tokenizer, TokenizerConfig, weights_sha256
+from tokcodec.neural.weights import Weights
 
 ray_cluster = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install 'tokcodec[ray]'")
 
@@ -49,16 +48,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         cluster.shutdown()
 
 
-def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    weights = tmp_path / "tiny.safetensors"
-    Tokenizer(TokenizerConfig(8, 2, (16, 32), (1, 1), (1, 1))).save(weights)
+def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
     source = tmp_path / "src"
     source.mkdir()
     for i in range(12):
         make_clip(f"{i:02}.mp4", moving_frames(70 + i, 144, 176)).rename(source / f"{i:02}.mp4")
     settings = Settings(
-        weights=weights, weights_sha256=weights_sha256(weights), device="cpu", dtype="float32", piece_chunks=1
+        weights=weights, weights_sha256=Weights.load(weights).sha256, device="cpu", dtype="float32", piece_chunks=1
     )
     src, log = Tree(str(source)), tmp_path / "run.ndjson"
     items = list(src.items().values())

@@ -204,7 +204,7 @@ def test_all_orientations_go_there_and_back(
     with VideoWriter(source, info) as writer:
         writer.write(moving_frames(1)[0], 0)
     tokcodec.encode_video(source, stream, weights=weights)
-    assert stream.read_bytes()[9 + 8 + 7] == rotation // 90 + 4 * mirrored  # behind the signature and the framing
+    assert stream.read_bytes()[9 + 8 + 6] == rotation // 90 + 4 * mirrored  # behind the signature and the framing
     facts = edit.describe(stream)
     assert (facts["rotation"], facts["mirrored"]) == (rotation, mirrored)
     tokcodec.decode_video(stream, back, weights=weights)

@@ -64,10 +64,10 @@ def test_there_and_back(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
 
 def test_json_says_what_the_file_says(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     make_clip("in.mp4", moving_frames(40))
-    report = json.loads(run("encode", "in.mp4", "a.tokc", "--bits", "24", "--json").out)
+    report = json.loads(run("encode", "in.mp4", "a.tokc", "--step", "24", "--json").out)
     facts = json.loads(run("info", "a.tokc", "--json").out)
     assert report["output"] == "a.tokc"
-    assert facts["token_bits"] == report["token_bits"] == [24, 24]
+    assert facts["step"] == report["step"] == [24, 24]
     assert facts["bytes"] == report["bytes"] == (tmp_path / "a.tokc").stat().st_size
     assert facts["bpp"] == report["bpp"]
     assert "chunks" in run("info", "a.tokc").out
@@ -86,20 +86,38 @@ def test_the_sound_is_told_apart(run: Run, make_clip: MakeClip, tmp_path: Path) 
 
 def test_rates(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     make_clip("in.mp4", moving_frames(40))
-    for options, k in ((["--quality", "2"], 16), (["--bits", "5"], 5), ([], 32), (["--quality", "8"], 64)):
+    for options, step in ((["-q", "8"], 6), (["--step", "5"], 5), ([], 29.25), (["--quality", "1"], 96)):
         assert run("encode", "in.mp4", "a.tokc", "-f", *options).code == 0
-        assert json.loads(run("info", "a.tokc", "--json").out)["token_bits"] == [k, k]
-    full = (tmp_path / "a.tokc").stat().st_size
-    assert run("thin", "a.tokc", "b.tokc", "--target-size", str(full - 1)).code == 0
-    assert (tmp_path / "b.tokc").stat().st_size < full
-    assert run("thin", "a.tokc", "c.tokc", "--bitrate", "1").code == 1
-    for options in (["--bits", "3", "--quality", "4"], ["--bits", "0"], ["--bitrate", "fast"]):
-        assert run("encode", "in.mp4", "d.tokc", *options).code == 2
-    assert run("thin", "a.tokc", "d.tokc").code == 2
-    assert names(tmp_path) == ["a.tokc", "b.tokc", "in.mp4"]
+        assert json.loads(run("info", "a.tokc", "--json").out)["step"] == [step, step]
+    assert run("encode", "in.mp4", "b.tokc", "--target-size", "2Ki").code == 0
+    assert (tmp_path / "b.tokc").stat().st_size <= 2048
+    assert run("encode", "in.mp4", "c.tokc", "--bitrate", "10k").code == 0
+    assert json.loads(run("info", "c.tokc", "--json").out)["kbps"] <= 10
+    assert run("encode", "in.mp4", "d.tokc", "--target-psnr", "15").code == 0
+    assert run("encode", "in.mp4", "e.tokc", "--bitrate", "1").code == 1
+    for options in (["--step", "3", "--quality", "4"], ["--step", "0"], ["-q", "9"], ["--bitrate", "fast"]):
+        assert run("encode", "in.mp4", "e.tokc", *options).code == 2
+    assert names(tmp_path) == ["a.tokc", "b.tokc", "c.tokc", "d.tokc", "in.mp4"]
 
 
-def test_trim_concat_and_tokens(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["lpips", "alexnet_features.safetensors"])
+def test_a_target_in_lpips_without_lpips_is_one_line(
+    run: Run, make_clip: MakeClip, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip("in.mp4", moving_frames(2))
+    if missing == "lpips":
+        monkeypatch.setitem(sys.modules, "lpips", None)
+    monkeypatch.setenv("TOKCODEC_LPIPS_DIR", str(tmp_path))
+    result = run("encode", "in.mp4", "a.tokc", "--target-lpips", ".3")
+    assert result.code == 1
+    assert result.err.startswith("tokcodec: LPIPS")
+    assert missing in result.err
+    assert result.err.count("\n") == 1
+    assert names(tmp_path) == ["in.mp4"]
+
+
+def test_trim_concat_and_tokens(run: Run, make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
     make_clip("in.mp4", moving_frames(70))
     run("encode", "in.mp4", "a.tokc")
     assert run("trim", "a.tokc", "b.tokc", "--duration", "1").code == 0
@@ -134,7 +152,8 @@ def test_errors_are_one_line(run: Run, make_clip: MakeClip, tmp_path: Path, text
         ["info", "bad"],
         ["info", "."],
         ["verify", "in.mp4"],
-        ["thin", "bad", "a.tokc", "--bits", "3"],
+        ["encode", "in.mp4", "a.tokc", "--target-size", "10"],
+        ["verify", "good.tokc", "--weights", "bad"],
         ["trim", "bad", "a.tokc"],
         ["concat", "good.tokc", "bad", "a.tokc"],
         ["tokens", "bad", "a.npz"],
@@ -251,7 +270,7 @@ def test_devices_and_links_are_not_replaced(run: Run, make_clip: MakeClip, tmp_p
         ("info -", "<&-", "stdin: is closed"),
         ("encode in.mp4 -", ">&-", "stdout: is closed"),
         ("decode a.tokc -", ">&-", "stdout: is closed"),
-        ("thin a.tokc - --bits 3", ">&-", "stdout: is closed"),
+        ("trim a.tokc -", ">&-", "stdout: is closed"),
     ],
 )
 def test_a_closed_pipe_is_one_line(

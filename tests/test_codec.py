@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+import os
 import threading
 from collections.abc import Generator
 from fractions import Fraction
@@ -13,14 +14,17 @@ import pytest
 from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound
 
 import tokcodec
-from tokcodec import ModelError, Rate, TokcodecError, VideoError, edit
-from tokcodec.bitstream import BitstreamError, Reader, TruncatedError
-from tokcodec.network import Network, find_weights, load_network
-from tokcodec.pipeline import in_background
-from tokcodec.video import VideoInfo, VideoWriter
+from tokcodec import BitstreamError, ModelError, Rate, TokcodecError, TruncatedError, VideoError, codec, edit
+from tokcodec.neural.tokenizer import load_tokenizer
+from tokcodec.neural.weights import Weights, find_weights, save_weights
+from tokcodec.pipeline import in_background, in_parallel
+from tokcodec.rate import STEP_RANGE
+from tokcodec.scores import psnr_db
+from tokcodec.stream.container import Reader
+from tokcodec.video import VideoInfo, VideoReader, VideoWriter
 
 FAST = {"device": "cpu", "dtype": "float32"}
-FULL = {"rate": Rate(), **FAST}
+FINE = {"rate": Rate(step=10), **FAST}
 
 
 @pytest.fixture(autouse=True)
@@ -38,61 +42,77 @@ def lossless(path: Path, frames: list[np.ndarray], pts: list[int] | None = None,
     return path
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 33, 34, 70])
-def test_stream_holds_exactly_what_the_network_says(tmp_path: Path, weights: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 5, 17, 33, 34, 70])
+def test_stream_holds_exactly_what_the_tokenizer_says(
+    tmp_path: Path, weights: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
     frames = moving_frames(count, 33, 50)
     stream, back = tmp_path / "a.tokc", tmp_path / "b.mkv"
-    report = tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), stream, **FULL)
+    report = tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), stream, **FINE)
     assert (report.frames, report.chunks, report.bytes) == (count, -(-count // 33), stream.stat().st_size)
     assert report.bpp == pytest.approx(8 * stream.stat().st_size / (50 * 33 * count), abs=1e-6)
+    assert report.step == (10, 10)
 
-    network = load_network(weights, "cpu", "float32")
+    tokenizer = load_tokenizer(weights, "cpu", "float32")
     chunks = [np.stack(frames[i : i + 33]) for i in range(0, count, 33)]
-    expected = [network.encode(chunk[None])[0] for chunk in chunks]
+    codings = [tokenizer.encode(chunk, 10) for chunk in chunks]
     with tokcodec.open_stream(stream, **FAST) as opened:
-        assert all(np.array_equal(a, b) for a, b in zip(opened.bits(), expected, strict=True))
+        for tokens, coding in zip(opened.tokens(), codings, strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(tokens, coding.tokens, strict=True))
     assert tokcodec.decode_video(stream, back, lossless=True, **FAST).frames == count
-    pictures = [network.decode([b], len(c), 33, 50)[0] for b, c in zip(expected, chunks, strict=True)]
+    pictures = [p for coding in codings for p in tokenizer.pictures(coding, 10, 33, 50)]
     assert np.array_equal(np.concatenate(pictures), np.stack(frames_of(back)))
 
 
-@pytest.mark.parametrize("group", [1, 2])
-def test_a_chunk_ends_with_its_scene(
-    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, group: int
+@pytest.mark.parametrize("cores", [1, 3])
+def test_a_chunk_ends_with_its_scene_however_many_are_coded_at_once(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
-    monkeypatch.setattr(Network, "group", lambda *_: group)
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
     one, two = moving_frames(80, 33, 50), [255 - frame for frame in moving_frames(80, 33, 50)]
     frames = [*one[:40], *two[40:55], *one[55:]]
-    tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), tmp_path / "a.tokc", **FULL)
-    network, edges = load_network(weights, "cpu", "float32"), [0, 33, 40, 55, 66, 80]
+    tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), tmp_path / "a.tokc", cores=cores, **FINE)
+    tokenizer, edges = load_tokenizer(weights, "cpu", "float32"), [0, 33, 40, 55, 66, 80]
     with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
         assert [entry.first_pts for entry in stream.chunks] == [40 * begin for begin in edges[:-1]]
-        for bits, (begin, end) in zip(stream.bits(), itertools.pairwise(edges), strict=True):
-            assert np.array_equal(bits, network.encode(np.stack(frames[begin:end])[None])[0])
+        for tokens, (begin, end) in zip(stream.tokens(), itertools.pairwise(edges), strict=True):
+            alone = tokenizer.encode(np.stack(frames[begin:end]), 10).tokens
+            assert np.array_equal(tokens.levels, alone.levels)
         assert len(list(stream.frames())) == 80
 
 
-def test_chunks_side_by_side_equal_chunks_alone(weights: Path) -> None:
-    """What a GPU does with several chunks at once."""
-    network = load_network(weights, "cpu", "float32")
-    clips = np.stack([np.stack(moving_frames(20, 32, 32)[i : i + 9]) for i in (0, 5, 11)])
-    together = network.encode(clips)
-    assert all(np.array_equal(network.encode(clip[None])[0], bits) for clip, bits in zip(clips, together, strict=True))
-    pictures = network.decode([together[0], together[1][:20], together[2]], 9, 32, 32)
-    for bits, clip in zip((together[0], together[1][:20], together[2]), pictures, strict=True):
-        alone = network.decode([bits], 9, 32, 32)[0]
-        assert np.abs(alone.astype(int) - clip).max() <= 1
+def test_large_frames_come_in_shorter_chunks() -> None:
+    assert codec.chunk_frames_for(360, 640) == codec.chunk_frames_for(1080, 1920) == 129
+    assert codec.chunk_frames_for(2160, 3840) == 29
+    assert codec.chunk_frames_for(16384, 16384) == 1
 
 
-def test_steps_of_the_network_do_not_show(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Network(weights, "cpu", "float32")
-    clip = np.stack(moving_frames(33, 48, 64))[None]
-    whole = network.encode(clip)
-    monkeypatch.setattr("tokcodec.network.STEP_PX", {"cpu": 4 * 48 * 64})  # one latent frame at a time
-    assert np.array_equal(network.encode(clip), whole)
-    stepwise = network.decode([whole[0]], 33, 48, 64)
-    monkeypatch.setattr("tokcodec.network.STEP_PX", {"cpu": 1 << 30})
-    assert np.abs(stepwise.astype(int) - network.decode([whole[0]], 33, 48, 64)).max() <= 1
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_tags_language_and_chapters_go_there_and_back(tmp_path: Path, suffix: str) -> None:
+    source, back = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    chapters = ((0, 1000, "One"), (1000, 2000, "Two"))
+    info = VideoInfo(64, 48, Fraction(1, 1000), tags={"title": "A Title"}, language="fra", chapters=chapters)
+    with VideoWriter(source, info) as writer:
+        for i, frame in enumerate(moving_frames(50)):
+            writer.write(frame, 40 * i, 40)
+    tokcodec.encode_video(source, tmp_path / "a.tokc", **FINE)
+    with tokcodec.open_stream(tmp_path / "a.tokc") as stream:
+        kept, base = stream.metadata, stream.header.time_base
+    assert (kept.tags["title"], kept.language) == ("A Title", "fra")
+    assert [(c.start * base, c.end * base, c.title) for c in kept.chapters] == [(0, 1, "One"), (1, 2, "Two")]
+    tokcodec.decode_video(tmp_path / "a.tokc", back, **FAST)
+    with VideoReader(back) as reader:
+        known = reader.info
+    assert (known.tags["title"], known.language) == ("A Title", "fra")
+    seconds = [(start * known.time_base, end * known.time_base, title) for start, end, title in known.chapters]
+    assert seconds == [(0, 1, "One"), (1, 2, "Two")]
+    tokcodec.encode_video(source, tmp_path / "late.tokc", start_s=1.2, **FINE)
+    edit.trim(tmp_path / "a.tokc", tmp_path / "all.tokc")
+    for name, spans in (("late", [(0, 0.8, "Two")]), ("all", [(0, 1, "One"), (1, 2, "Two")])):
+        with tokcodec.open_stream(tmp_path / f"{name}.tokc") as stream:
+            found = [(float(c.start * base), float(c.end * base), c.title) for c in stream.metadata.chapters]
+        assert found == spans
 
 
 def test_variable_frame_rate_sound_rotation_and_aspect_survive(make_clip: MakeClip, tmp_path: Path) -> None:
@@ -100,7 +120,7 @@ def test_variable_frame_rate_sound_rotation_and_aspect_survive(make_clip: MakeCl
     silent = make_clip("v.mp4", moving_frames(45), pts=pts)
     source = with_sound(silent, tmp_path / "s.mp4")
     stream, back = tmp_path / "s.tokc", tmp_path / "back.mp4"
-    tokcodec.encode_video(source, stream, **FULL)
+    tokcodec.encode_video(source, stream, **FINE)
     tokcodec.decode_video(stream, back, **FAST)
     assert times_of(back) == times_of(source) == [Fraction(t, 30) for t in pts]
     assert times_of(back, "audio") == times_of(source, "audio")
@@ -109,7 +129,7 @@ def test_variable_frame_rate_sound_rotation_and_aspect_survive(make_clip: MakeCl
     with VideoWriter(tmp_path / "t.mp4", turned) as writer:
         for i, frame in enumerate(moving_frames(5, 34, 50)):
             writer.write(frame, i)
-    tokcodec.encode_video(tmp_path / "t.mp4", tmp_path / "t.tokc", **FULL)
+    tokcodec.encode_video(tmp_path / "t.mp4", tmp_path / "t.tokc", **FINE)
     facts = edit.describe(tmp_path / "t.tokc")
     assert (facts["rotation"], facts["sample_aspect"], facts["frame_rate"]) == (90, "4/3", 25)
 
@@ -119,9 +139,9 @@ def test_the_rate_is_that_of_the_video_without_the_sound(make_clip: MakeClip, tm
     silent = make_clip("v.mp4", moving_frames(70))
     sounded = with_sound(silent, tmp_path / "s.mp4")
     a, b = tmp_path / "a.tokc", tmp_path / "b.tokc"
-    plain = tokcodec.encode_video(silent, a, **FULL)
+    plain = tokcodec.encode_video(silent, a, **FINE)
     assert (plain.bytes, plain.video_bytes, plain.other_bytes) == (a.stat().st_size, a.stat().st_size, 0)
-    made = tokcodec.encode_video(sounded, b, **FULL)
+    made = tokcodec.encode_video(sounded, b, **FINE)
     with b.open("rb") as file:
         reader = Reader(file)
         name, streams = reader.streams() or ("", io.BytesIO())
@@ -136,22 +156,19 @@ def test_the_rate_is_that_of_the_video_without_the_sound(make_clip: MakeClip, tm
         edit.verify(b),
         *(tokcodec.decode_video(b, tmp_path / f"{x}.mp4", salvage=x, **FAST) for x in (False, True)),
     ]
-    written = [edit.trim(b, tmp_path / "t.tokc"), edit.thin(b, tmp_path / "k.tokc", Rate(token_bits=64))]
+    written = [edit.trim(b, tmp_path / "t.tokc")]
     for report in map(dataclasses.asdict, [*read, *written]):
         assert (report["video_bytes"], report["bpp"], report["kbps"]) == (made.video_bytes, made.bpp, made.kbps)
     facts = edit.describe(b)
     assert (facts["video_bytes"], facts["other_bytes"], facts["bpp"]) == (made.video_bytes, records_bytes, made.bpp)
-    target = tokcodec.thin(b, tmp_path / "r.tokc", Rate(bits_per_s=500 * made.kbps))
-    assert 0.4 * made.kbps < target.kbps <= 0.5 * made.kbps
-    assert target.other_bytes == made.other_bytes
 
 
 def test_span_of_the_source_and_of_the_stream_agree(make_clip: MakeClip, tmp_path: Path) -> None:
     """--start and --duration pick the same frames in encode and decode, and both begin at 0."""
     source = with_sound(make_clip("v.mp4", moving_frames(80)), tmp_path / "s.mp4")
     cut, whole = tmp_path / "cut.tokc", tmp_path / "whole.tokc"
-    tokcodec.encode_video(source, cut, start_s=1.0, duration_s=0.5, **FULL)
-    tokcodec.encode_video(source, whole, **FULL)
+    tokcodec.encode_video(source, cut, start_s=1.0, duration_s=0.5, **FINE)
+    tokcodec.encode_video(source, whole, **FINE)
     assert edit.describe(cut)["frames"] == 15
     a, b = tmp_path / "a.mp4", tmp_path / "b.mp4"
     tokcodec.decode_video(cut, a, **FAST)
@@ -165,61 +182,101 @@ def test_span_of_the_source_and_of_the_stream_agree(make_clip: MakeClip, tmp_pat
     assert not (tmp_path / "c.mp4").exists()
 
 
-def test_open_stream_gives_the_frames_of_a_span(tmp_path: Path) -> None:
+def test_open_stream_gives_the_frames_of_a_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
     source = lossless(tmp_path / "a.mkv", moving_frames(70))
-    tokcodec.encode_video(source, tmp_path / "a.tokc", **FULL)
+    tokcodec.encode_video(source, tmp_path / "a.tokc", **FINE)
     with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
         assert [entry.frames for entry in stream.chunks] == [33, 33, 4]
         everything = list(stream.frames())
         part = list(stream.frames(1.0, 1.5))
         assert [pts for _, pts, _ in part] == [pts for _, pts, _ in everything if 1000 <= pts < 1500]
         assert all(any(np.array_equal(f, g) for g, _, _ in everything) for f, _, _ in part)
-        assert len(list(stream.bits(1.0, 1.5))) == 2  # frame 32 is at 1.28 s
+        assert len(list(stream.tokens(1.0, 1.5))) == 2  # frame 32 is at 1.28 s
 
 
-@pytest.mark.parametrize("k", [1, 17, 64])
-def test_fewer_bits_at_once_equal_thinning_later(tmp_path: Path, k: int) -> None:
-    source = lossless(tmp_path / "a.mkv", moving_frames(40))
-    at_once, full, later = (tmp_path / name for name in ("k.tokc", "full.tokc", "later.tokc"))
-    tokcodec.encode_video(source, at_once, rate=Rate(token_bits=k), **FAST)
-    tokcodec.encode_video(source, full, **FULL)
-    tokcodec.thin(full, later, Rate(token_bits=k))
-    assert at_once.read_bytes() == later.read_bytes()
-    assert edit.describe(later)["token_bits"] == (k, k)
-
-
-@pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
-def test_targets_are_met_from_below(tmp_path: Path, share: float) -> None:
+def noise(count: int) -> list[np.ndarray]:
+    """Frames without anything to predict, coarse ones, the first half calmer than the second."""
     rng = np.random.default_rng(0)
-    noise = [rng.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(330)]
-    source = lossless(tmp_path / "a.mkv", noise)
-    full, sized, timed = (tmp_path / name for name in ("full.tokc", "sized.tokc", "timed.tokc"))
-    whole = tokcodec.encode_video(source, full, **FULL)
+    tiles = [rng.integers(0, 100 + 155 * (2 * i > count), (16, 24, 3), np.uint8) for i in range(count)]
+    return [tile.repeat(4, 0).repeat(4, 1) for tile in tiles]
+
+
+@pytest.mark.parametrize("share", [0.95, 0.5, 0.2])
+def test_targets_are_met_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 17)
+    source = lossless(tmp_path / "a.mkv", noise(150))
+    whole = tokcodec.encode_video(source, tmp_path / "whole.tokc", rate=Rate(step=4), **FAST)
     target = int(share * whole.bytes)
-    report = tokcodec.encode_video(source, sized, rate=Rate(size_bytes=target), **FAST)
-    assert 0.97 * target <= report.bytes == sized.stat().st_size <= target
+    report = tokcodec.encode_video(source, tmp_path / "sized.tokc", rate=Rate(target_size_bytes=target), **FAST)
+    assert 0.97 * target <= report.bytes == (tmp_path / "sized.tokc").stat().st_size <= target
     wanted_kbps = share * whole.kbps
-    report = tokcodec.thin(full, timed, Rate(bits_per_s=1000 * wanted_kbps))
+    report = tokcodec.encode_video(source, tmp_path / "timed.tokc", rate=Rate(bitrate_kbps=wanted_kbps), **FAST)
     assert 0.97 * wanted_kbps <= report.kbps <= wanted_kbps
-    tokcodec.verify(timed)
+    assert tokcodec.verify(tmp_path / "timed.tokc").frames == 150
+
+
+def test_a_target_counts_sound_and_metadata(
+    make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 17)
+    source = with_sound(make_clip("v.mp4", noise(120)), tmp_path / "s.mp4")
+    whole = tokcodec.encode_video(source, tmp_path / "whole.tokc", rate=Rate(step=10), **FAST)
+    target = whole.other_bytes + whole.video_bytes // 2
+    made = tokcodec.encode_video(source, tmp_path / "a.tokc", rate=Rate(target_size_bytes=target), **FAST)
+    assert made.other_bytes == whole.other_bytes
+    assert 0.97 * (target - whole.other_bytes) <= made.video_bytes <= target - whole.other_bytes
 
 
 def test_targets_out_of_reach(tmp_path: Path) -> None:
     source = lossless(tmp_path / "a.mkv", moving_frames(34))
-    with pytest.raises(TokcodecError, match="cannot be met"):
-        tokcodec.encode_video(source, tmp_path / "a.tokc", rate=Rate(size_bytes=100), **FAST)
-    assert not (tmp_path / "a.tokc").exists()
-    whole = tokcodec.encode_video(source, tmp_path / "a.tokc", rate=Rate(size_bytes=10**9), **FAST)
-    assert whole.token_bits == (64, 64)
-    with pytest.raises(ValueError, match="one positive number"):
-        Rate(token_bits=3, size_bytes=4)
-    with pytest.raises(ValueError, match="1 to 64"):
-        tokcodec.encode_video(source, tmp_path / "b.tokc", rate=Rate(token_bits=65), **FAST)
+    for rate in (Rate(target_size_bytes=100), Rate(bitrate_kbps=0.01)):
+        with pytest.raises(TokcodecError, match=r"a\.mkv: the rate cannot be met"):
+            tokcodec.encode_video(source, tmp_path / "a.tokc", rate=rate, **FAST)
+        assert not (tmp_path / "a.tokc").exists()
+    whole = tokcodec.encode_video(source, tmp_path / "a.tokc", rate=Rate(target_size_bytes=10**9), **FAST)
+    assert whole.step == (STEP_RANGE[0], STEP_RANGE[0])
+
+
+def test_a_target_of_quality_holds_for_every_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 17)
+    flat = [np.full((32, 32, 3), 40 + 5 * (i % 9), np.uint8) for i in range(17)]
+    source = lossless(tmp_path / "a.mkv", [*flat, *moving_frames(17, 32, 32)])
+    frames = np.stack(frames_of(source))
+    scores = []
+    for goal in (18.0, 24.0):
+        made = tokcodec.encode_video(
+            source, tmp_path / "a.tokc", rate=Rate(target_psnr_db=goal), overwrite=True, **FAST
+        )
+        with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
+            shown = np.stack([frame for frame, _, _ in stream.frames()])
+            steps, counts = zip(*((entry.step / 16, entry.frames) for entry in stream.chunks), strict=True)
+        assert made.step == (min(steps), max(steps))
+        assert len(set(steps)) > 1  # one scene is easier than the other
+        edges = itertools.pairwise(itertools.accumulate(counts, initial=0))
+        for step, (begin, end) in zip(steps, edges, strict=True):
+            scores.append((goal, psnr_db(shown[begin:end].astype(np.float32) - frames[begin:end]), step))
+    reached = [db >= goal for goal, db, step in scores if step > STEP_RANGE[0]]
+    assert len(reached) >= 2
+    assert all(reached)
+
+
+@pytest.mark.parametrize("rate", [Rate(quality=3), Rate(target_size_bytes=3000)])
+def test_a_pipe_gives_the_stream_of_the_file(make_clip: MakeClip, tmp_path: Path, rate: Rate) -> None:
+    """Also where the source is read several times."""
+    source, fifo = make_clip("a.mkv", moving_frames(40)), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    tokcodec.encode_video(source, tmp_path / "a.tokc", rate=rate, **FAST)
+    writer = threading.Thread(target=lambda: fifo.write_bytes(source.read_bytes()))
+    writer.start()
+    tokcodec.encode_video(fifo, tmp_path / "b.tokc", rate=rate, **FAST)
+    writer.join()
+    assert (tmp_path / "a.tokc").read_bytes() == (tmp_path / "b.tokc").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.y4m", "png/%04d.png"])
 def test_every_output_has_every_frame(tmp_path: Path, name: str) -> None:
-    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(36)), tmp_path / "a.tokc", **FULL)
+    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(36)), tmp_path / "a.tokc", **FINE)
     tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / name, **FAST)
     assert len(frames_of(tmp_path / name)) == 36
     with pytest.raises(TokcodecError, match="already"):
@@ -231,7 +288,7 @@ def test_a_shorter_set_of_images_replaces_a_longer_one(tmp_path: Path) -> None:
     """Old pictures behind the new ones would be taken for theirs; what else is there stays."""
     for count in (12, 3):
         source = lossless(tmp_path / f"{count}.mkv", moving_frames(count))
-        tokcodec.encode_video(source, tmp_path / f"{count}.tokc", **FULL)
+        tokcodec.encode_video(source, tmp_path / f"{count}.tokc", **FINE)
     folder = tmp_path / "100% d"
     tokcodec.decode_video(tmp_path / "12.tokc", folder / "f%02d.png", **FAST)
     others = ["f001.png", "f1.png", "g04.png", "f04.jpg", "f04.png.txt", "f-4.png"]
@@ -243,22 +300,22 @@ def test_a_shorter_set_of_images_replaces_a_longer_one(tmp_path: Path) -> None:
 
 
 def test_other_weights_are_named(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(2)), tmp_path / "a.tokc", **FULL)
-    other = tmp_path / "other.safetensors"
-    network = load_network(weights, "cpu", "float32")
-    network.model.save(other, {"note": "other"})
-    with pytest.raises(ModelError, match=f"{network.sha256.hex()[:16]}.*other.safetensors.*--weights"):
+    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(2)), tmp_path / "a.tokc", **FINE)
+    other, own = tmp_path / "other.safetensors", Weights.load(weights)
+    save_weights(other, None, own.arrays, {"note": "other"})
+    with pytest.raises(ModelError, match=f"{own.sha256.hex()[:16]}.*other.safetensors.*--weights"):
         tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / "b.mkv", weights=other, **FAST)
     monkeypatch.delenv("TOKCODEC_WEIGHTS")
-    monkeypatch.setattr("tokcodec.network.RELEASED", tmp_path / "nothing")
+    monkeypatch.setattr("tokcodec.neural.weights.RELEASED", tmp_path / "nothing")
     with pytest.raises(ModelError, match="no weights are installed"):
         find_weights()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tokc", "other.safetensors", "s.mkv"]
 
 
-def test_salvage_plays_what_is_intact(tmp_path: Path) -> None:
+def test_salvage_plays_what_is_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
     stream = tmp_path / "a.tokc"
-    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(99)), stream, **FULL)
+    tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(99)), stream, **FINE)
     with tokcodec.open_stream(stream) as opened:
         middle = opened.chunks[1]
     data = bytearray(stream.read_bytes())
@@ -283,14 +340,14 @@ def test_bad_sources_leave_nothing(tmp_path: Path, make_clip: MakeClip) -> None:
     before = set(tmp_path.iterdir())
     for source in ("text.mp4", "empty.mp4", "headless.mp4", "absent.mp4"):
         with pytest.raises(VideoError, match=source) as caught:
-            tokcodec.encode_video(tmp_path / source, tmp_path / "out.tokc", **FULL)
+            tokcodec.encode_video(tmp_path / source, tmp_path / "out.tokc", **FINE)
         assert "\n" not in str(caught.value)
     with pytest.raises(TokcodecError, match="same file"):
-        tokcodec.encode_video(good, good, overwrite=True, **FULL)
+        tokcodec.encode_video(good, good, overwrite=True, **FINE)
     with pytest.raises(TokcodecError, match="no folder"):
-        tokcodec.encode_video(good, tmp_path / "no" / "out.tokc", **FULL)
+        tokcodec.encode_video(good, tmp_path / "no" / "out.tokc", **FINE)
     with pytest.raises(TokcodecError, match="is a folder"):
-        tokcodec.encode_video(good, tmp_path, overwrite=True, **FULL)
+        tokcodec.encode_video(good, tmp_path, overwrite=True, **FINE)
     with pytest.raises(BitstreamError, match=r"good\.mp4.*not a \.tokc"):
         tokcodec.decode_video(good, tmp_path / "out.mkv", **FAST)
     assert set(tmp_path.iterdir()) == before
@@ -301,7 +358,7 @@ def test_frames_too_large_for_the_format(tmp_path: Path, monkeypatch: pytest.Mon
     real = tokcodec.codec._header
     monkeypatch.setattr("tokcodec.codec._header", lambda info, net: real(dataclasses.replace(info, width=20000), net))
     with pytest.raises(TokcodecError, match="20000"):
-        tokcodec.encode_video(clip, tmp_path / "a.tokc", **FULL)
+        tokcodec.encode_video(clip, tmp_path / "a.tokc", **FINE)
 
 
 def test_full_disk_is_one_line_and_no_file(
@@ -333,7 +390,7 @@ def test_full_disk_is_one_line_and_no_file(
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(TokcodecError, match=r"a\.tokc: cannot write: No space left"):
-        tokcodec.encode_video(clip, tmp_path / "a.tokc", **FULL)
+        tokcodec.encode_video(clip, tmp_path / "a.tokc", **FINE)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4"]
 
 
@@ -360,3 +417,29 @@ def test_background_iteration_keeps_order_errors_and_cleanup() -> None:
     with pytest.raises(KeyError):
         next(failing)
     assert not [t for t in threading.enumerate() if t.name.startswith("tokcodec") and t.is_alive()]
+
+
+def test_parallel_work_keeps_order_and_holds_few_items() -> None:
+    state = {"taken": 0, "most": 0}
+
+    def items() -> Generator[int, None, None]:
+        for i in range(40):
+            state["taken"] += 1
+            yield i
+
+    results = []
+    for result in in_parallel(lambda i: i * i, items(), 3):
+        results.append(result)
+        state["most"] = max(state["most"], state["taken"] - len(results))
+    assert results == [i * i for i in range(40)]
+    assert state["most"] <= 3
+
+    def fails(i: int) -> int:
+        if i == 5:
+            raise KeyError(i)
+        return i
+
+    failing = in_parallel(fails, range(100), 2)
+    assert [next(failing) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(KeyError):
+        next(failing)

@@ -21,5 +21,5 @@ def test_python_example(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKCODEC_WEIGHTS", str(weights))
     exec(compile(example, "README.md", "exec"), {})
-    assert "64 48 [33, 7]" in capsys.readouterr().out
+    assert "64 48 [40]" in capsys.readouterr().out
     assert len(frames_of(tmp_path / "out.mp4")) == 40

@@ -61,7 +61,7 @@ CHUNK_FRAMES = 129
 CHUNK_PX = 1 << 28  # of a chunk's frames: larger frames than 1080p come in shorter chunks
 FLIGHT_PX = 1 << 29  # of the frames of all chunks that are coded at once
 PROGRESS_FRAMES = 16  # between two calls of `progress` in decoding
-MAX_TRIES = 4  # codings of a video for a rate of the whole ...
+MAX_TRIES = 6  # codings of a video for a rate of the whole ...
 MAX_HARD_TRIES = 8  # ... and while none of them fits
 INDEX_SLACK_BYTES = 3  # that an entry of the index may grow by when a chunk is coded with another step
 
@@ -165,7 +165,7 @@ def encode_video(
     """Encode a video file to a .tokc stream.
 
     A rate in bits per second or bytes is met by coding the video again with other steps, as often as it takes (two to
-    four times); a target of quality by coding each chunk again.
+    four times as a rule); a target of quality by coding each chunk again.
 
     Args:
         source: any file FFmpeg reads; "-" reads stdin.
@@ -206,7 +206,8 @@ def encode_video(
 
         def code_all(opened: video.VideoReader, code: Callable[[_Clip], Chunk], writer: Writer) -> None:
             frames = 0
-            with contextlib.closing(_clips(opened, header.chunk_frames)) as clips:
+            clips = in_background(_clips(opened, header.chunk_frames), 0)
+            with contextlib.closing(clips):
                 for chunk in in_parallel(code, clips, workers):
                     writer.write_chunk(chunk)
                     frames += chunk.frames

@@ -7,13 +7,13 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
 _END = object()
-_PATIENCE_S = 2.0  # with a thread that is stuck in a read, when the work is given up
+_PATIENCE_S = 2.0  # with a thread that is stuck in a read or at work, when the work is given up
 
 
 def in_background(items: Generator[T, None, None], depth: int = 1) -> Generator[T, None, None]:
@@ -22,9 +22,10 @@ def in_background(items: Generator[T, None, None], depth: int = 1) -> Generator[
     Args:
         items: runs wholly in the thread, its cleanup included; so it should own what it reads. An error it raises
             is raised here.
-        depth: how many finished items may wait. Memory holds depth + 2: one here, one in the making.
+        depth: how many finished items may wait. Memory holds depth + 2: one here, one in the making. With 0 the next
+            item is begun when the last one is taken.
     """
-    ready: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(depth)
+    ready: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(max(depth, 1))
     stopped = threading.Event()
 
     def put(item: object, error: BaseException | None = None) -> bool:
@@ -41,6 +42,9 @@ def in_background(items: Generator[T, None, None], depth: int = 1) -> Generator[
             for item in items:
                 if not put(item):
                     break
+                del item  # else a third would be held with it
+                while depth == 0 and not ready.empty() and not stopped.wait(0.01):
+                    pass
             else:
                 put(_END)
         except BaseException as error:  # it belongs to whoever consumes
@@ -71,18 +75,23 @@ def available_cores() -> int:
 def in_parallel(work: Callable[[T], U], items: Iterable[T], workers: int) -> Generator[U, None, None]:
     """Yield `work(item)` of every item, in order, done by several threads.
 
-    Items are taken in this thread while the others work: at most `workers` + 1 of them are held. An error is raised
-    here; what was begun then ends in the background.
+    An item is taken when a thread is free for it, so `workers` of them are held at most. An error is raised
+    here; what was begun then ends in the background, if it does not end soon.
     """
     pool = ThreadPoolExecutor(workers, "tokcodec worker")
     pending: collections.deque[Future[U]] = collections.deque()
     try:
-        for item in items:
+        iterator = iter(items)
+        while True:
             if len(pending) == workers:
                 yield pending.popleft().result()
-            pending.append(pool.submit(work, item))
+            item = next(iterator, _END)
+            if item is _END:
+                break
+            pending.append(pool.submit(work, item))  # type: ignore[arg-type]
             del item  # else one more would be held than is said
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        begun = [future for future in pending if not future.cancel()]
+        pool.shutdown(wait=not wait(begun, _PATIENCE_S).not_done)
