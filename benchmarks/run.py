@@ -7,6 +7,7 @@ machine's FFmpeg has, and writes a report with `benchmarks.report`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -31,7 +32,7 @@ from benchmarks.metrics import METRICS, rgb_scores, summary, yuv_scores
 from benchmarks.report import write_report
 from benchmarks.tools import Finished, ToolError, Tools, ffmpeg_has, ffmpeg_version, find_tools, read_frames, run, shown
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.neural.weights import Weights, find_weights
+from tokcodec.neural.weights import find_weights
 from tokcodec.perceptual import load_lpips
 
 ROOT = Path(__file__).parent.parent
@@ -140,7 +141,8 @@ def versions(tools: Tools, modes: list[Mode]) -> dict[str, str]:
     """The versions that decide a result; tokcodec's names its weights too."""
     found = {"ffmpeg": ffmpeg_version(tools)}
     if any(mode.encoder is TOKENIZER for mode in modes):
-        found["tokcodec"] = f"{tokcodec.__version__} weights {Weights.load(find_weights()).sha256.hex()[:16]}"
+        sha256 = hashlib.sha256(find_weights().read_bytes()).hexdigest()
+        found["tokcodec"] = f"{tokcodec.__version__} weights {sha256[:16]}"
     with contextlib.suppress(ToolError):  # no checkout, or no git
         git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
         found["git_commit"] = run(git).stdout.strip()

@@ -22,8 +22,25 @@ TINY = RestorerConfig(channels=(16, 16), blocks=(1, 1, 0), features=4, pixel_cha
 
 
 def loop_arrays() -> dict[str, np.ndarray]:
-    """What the coding loop needs of its weights, small and made up."""
-    return {"toy.blocks": np.array([24, 16, 8])}
+    """What the coding loop needs of its weights, small and made up: orthonormal means of squares and halves."""
+    first = [_mean(384, 16, 4, 4 * (i // 4), 4 * (i % 4)) for i in range(16)]
+    first += [_mean(384, 8, 4, 4 * (i // 2), 4 * (i % 2), 256 + 64 * k) for k in range(2) for i in range(4)]
+    between = [np.tile(_mean(384, 16, 8, 8 * (i // 2), 8 * (i % 2)), 3) for i in range(4)]
+    between += [np.tile(_mean(384, 8, 4, 4 * i, 0, 256 + 64 * k), 3) for k in range(2) for i in range(2)]
+    columns = {"intra": first, "key": first[:16], "between": between}
+    arrays = {}
+    for name, vectors in columns.items():
+        unit = [vector / np.linalg.norm(vector) for vector in vectors]
+        arrays[f"klt.{name}"] = np.ascontiguousarray(np.round(2**14 * np.stack(unit, 1)).astype(np.int16))
+    return arrays | {"klt.chroma": np.array(1, np.float32)}
+
+
+def _mean(size: int, side: int, cell: int, row: int, column: int, begin: int = 0) -> np.ndarray:
+    """Ones in a square of a plane that begins at a place of a vector, zeros elsewhere."""
+    vector = np.zeros(size)
+    plane = vector[begin : begin + side * side].reshape(side, side)
+    plane[row : row + cell, column : column + cell] = 1
+    return vector
 
 
 def moving_frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ ARRAYS = {
     "klt.next": np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3).T,
     "coder.levels": np.array([1, 65535], np.uint16),
     "coder.none": np.zeros((0, 2), np.int64),
+    "klt.number": np.array(2.5, np.float32),
 }
 
 
@@ -42,6 +43,7 @@ def test_what_is_written_is_read(file: Path) -> None:
     assert weights.arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert weights.arrays[name].dtype == array.dtype
+        assert weights.arrays[name].shape == array.shape
         assert np.array_equal(weights.arrays[name], array)
     network = weights.restorer()
     torch.manual_seed(0)
@@ -71,7 +73,7 @@ def test_bytes_that_are_known_are_not_read_again(file: Path, tmp_path: Path) -> 
 def test_tables_are_read_without_torch(file: Path) -> None:
     code = (
         "import sys; from tokcodec.neural.weights import Weights; w = Weights.load(sys.argv[1]); "
-        "assert len(w.arrays) == 4; sys.exit('torch' in sys.modules)"
+        "assert len(w.arrays) == 5; sys.exit('torch' in sys.modules)"
     )
     root = Path(module.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code, file], cwd=root).returncode == 0

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from conftest import moving_frames
 from test_training import Distance, coarse
 
 from tokcodec.cli import cli
 from tokcodec.neural.network import RestorerConfig
+from tokcodec.neural.planes import from_rgb
+from tokcodec.neural.tokenizer import Tokenizer
 from tokcodec.neural.weights import Weights, save_weights
 from tokcodec.training import train
 
@@ -64,10 +67,20 @@ def test_from_a_folder_to_weights_and_on(data: Path, tmp_path: Path) -> None:
         assert weights.arrays["klt.next"].tolist() == [0, 1, 2, 3], "the tables go with the network"
 
 
+def test_the_loop_that_is_learned_from_is_the_codec_s(weights: Path) -> None:
+    """Also of steps that no stream can say: they are rounded as the codec would."""
+    found = Weights.load(weights)
+    frames = np.stack(moving_frames(9, 48, 64))
+    original, base, prediction = train.coding_loop(found)(frames, 12.01)
+    coding = Tokenizer(found).encode(frames, 12)
+    for given, wanted in ((original, from_rgb(frames)), (base, coding.base), (prediction, coding.prediction)):
+        assert all(np.array_equal(a, b) for a, b in zip(given, wanted, strict=True))
+
+
 def test_without_a_loop_there_is_nothing_to_learn_from(footage: Path, tables: Path, tmp_path: Path) -> None:
     result = invoke(footage, "--out", tmp_path / "out", "--tables", tables, *SIZE)
     assert result.exit_code == 1
-    assert "tables.safetensors: this version has no coding loop" in str(result.exception)
+    assert "tables.safetensors: these weights hold no klt" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def next_step(tries: Sequence[Try], budget: int) -> float | None:
     if len(near) == 2 and near[0].bytes > near[1].bytes:
         slope = math.log(near[0].bytes / near[1].bytes) / math.log(near[1].step / near[0].step)
     aim = max(1.0, MARGIN * budget)
-    step = anchor.step * (anchor.bytes / aim) ** (1 / min(max(slope, 0.6), 2.5))
+    step = anchor.step * (anchor.bytes / aim) ** (1 / min(max(slope, 0.3), 2.5))
     low = above[-1].step if above else STEP_RANGE[0]
     high = below[0].step if below else STEP_RANGE[1]
     step = whole_units(min(max(step, low), high))

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.errors import ModelError
 from tokcodec.neural.planes import GRID, Planes, from_rgb, padded
+from tokcodec.neural.transform import Basis
 from tokcodec.stream.entropy import Tokens
 
 GROUP = 4
@@ -28,14 +30,13 @@ def _joined(parts: list[Planes]) -> Planes:
 
 
 class Loop:
-    """The coding loop with the tables of some weights; KeyError where one is missing.
-
-    Attributes:
-        blocks: dimensions of the levels' blocks: intra, key, between.
-    """
+    """The coding loop with the tables of some weights; ModelError where one is missing."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.blocks: tuple[int, int, int] = tuple(arrays["toy.blocks"].tolist())
+        if missing := {"klt.intra", "klt.key", "klt.between", "klt.chroma"} - set(arrays):
+            raise ModelError(f"these weights hold no {min(missing)}")
+        weight = float(arrays["klt.chroma"])
+        self.intra, self.key, self.between = (Basis(arrays[f"klt.{n}"], weight) for n in ("intra", "key", "between"))
 
     def encode(self, frames: U8, step: float) -> Coding:
         """uint8 `[F, H, W, 3]`; step in levels, a multiple of 1/16."""

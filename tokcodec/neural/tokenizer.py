@@ -51,9 +51,10 @@ class Tokenizer:
     def __init__(self, weights: Weights, device: str = "auto", dtype: str = "auto") -> None:
         try:
             self.loop = Loop(weights.arrays)
-        except KeyError as error:
-            raise ModelError(f"{weights.name}: these weights hold no array {error}") from error
-        self.tables = Tables.of(weights.arrays, self.loop.blocks)
+            blocks = (self.loop.intra, self.loop.key, self.loop.between)
+            self.tables = Tables.of(weights.arrays, tuple(basis.dimensions for basis in blocks))
+        except ModelError as error:
+            raise ModelError(f"{weights.name}: {error}") from error
         self.weights = weights
         self.busy_s = 0.0
         self._device, self._dtype = device, dtype

@@ -118,7 +118,7 @@ def save_weights(
     """
     if any(name.startswith(PREFIX) for name in arrays):
         raise ValueError(f"arrays may not be called {PREFIX}*")
-    tensors: dict[str, Array] = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
+    tensors: dict[str, Array] = {k: np.asarray(v, order="C") for k, v in arrays.items()}
     about: dict[str, Any] = dict(note or {})
     if restorer is not None:
         about["restorer"] = json.loads(restorer.config.to_json())
