@@ -17,9 +17,10 @@ import tokcodec
 from tokcodec import BitstreamError, ModelError, Rate, TokcodecError, TruncatedError, VideoError, codec, edit
 from tokcodec.neural.tokenizer import load_tokenizer
 from tokcodec.neural.weights import Weights, find_weights, save_weights
+from tokcodec.perceptual import load_lpips
 from tokcodec.pipeline import in_background, in_parallel
 from tokcodec.rate import STEP_RANGE
-from tokcodec.scores import psnr_db
+from tokcodec.scores import lpips_distance, psnr_db
 from tokcodec.stream.container import Reader
 from tokcodec.video import VideoInfo, VideoReader, VideoWriter
 
@@ -443,3 +444,21 @@ def test_parallel_work_keeps_order_and_holds_few_items() -> None:
     assert [next(failing) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(KeyError):
         next(failing)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_target_in_lpips_is_measured_on_the_decoded_picture(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKCODEC_LPIPS_DIR", str(shared / "lpips"))
+    source = lossless(tmp_path / "a.mkv", moving_frames(9, 96, 128))
+    lpips = load_lpips("alex")
+    fixed = tokcodec.encode_video(source, tmp_path / "b.tokc", rate=Rate(step=20), **FAST)
+    with tokcodec.open_stream(tmp_path / "b.tokc", **FAST) as stream:
+        shown = np.stack([frame for frame, _, _ in stream.frames()])
+    goal = lpips_distance(lpips, np.stack(frames_of(source)), shown)
+    made = tokcodec.encode_video(source, tmp_path / "a.tokc", rate=Rate(target_lpips=goal), **FAST)
+    assert made.step[0] >= 0.9 * fixed.step[0]  # the search is fine to 9 %
+    with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
+        shown = np.stack([frame for frame, _, _ in stream.frames()])
+    assert lpips_distance(lpips, np.stack(frames_of(source)), shown) <= goal

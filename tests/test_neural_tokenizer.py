@@ -77,7 +77,7 @@ def test_the_network_is_told_what_went_before(tmp_path: Path) -> None:
     tokens = codec.encode(clip, STEP).tokens
     once, again = (np.concatenate(list(codec.decode(tokens, STEP, 48, 64, 9))) for _ in range(2))
     assert np.array_equal(once, again)
-    base, prediction = list(codec.loop.decode(tokens, STEP, 48, 64, 9))[2]
+    base, prediction = list(codec.loop.decode(tokens, STEP, 9))[2]
     forgetful, _ = codec.restore(base, prediction, STEP, False, None, 48, 64)
     assert not np.array_equal(forgetful, once[5:])
 

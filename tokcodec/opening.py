@@ -200,12 +200,12 @@ class Stream:
 
     def _groups(self, wanted: list[int], end: int) -> Generator[_Group, None, None]:
         """The groups of some chunks as the loop decodes them, up to a timestamp."""
-        loop, header = self._tokenizer().loop, self.header
+        loop = self._tokenizer().loop
         coded = in_background(self._tokens(wanted))
         with contextlib.closing(coded):
             for chunk, tokens in coded:
                 step, edges, done = chunk.step / STEP_UNITS, (*chunk.pts, chunk.end_pts), 0
-                for base, prediction in loop.decode(tokens, step, header.height, header.width, chunk.frames):
+                for base, prediction in loop.decode(tokens, step, chunk.frames):
                     if edges[done] >= end:
                         break
                     count = len(base.y)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import ModelError
-from tokcodec.neural.planes import GRID, Planes, from_rgb, padded
+from tokcodec.neural.planes import GRID, Planes, from_rgb
 from tokcodec.neural.transform import Basis
 from tokcodec.stream.entropy import Tokens
 
@@ -63,14 +63,13 @@ class Loop:
         motion[:, 3] = _depths(2 * h, 2 * w)
         return Coding(Tokens(np.stack(levels, 1), motion), _joined(bases), _joined(predictions))
 
-    def decode(
-        self, tokens: Tokens, step: float, height: int, width: int, frames: int
-    ) -> Iterator[tuple[Planes, Planes]]:
+    def decode(self, tokens: Tokens, step: float, frames: int) -> Iterator[tuple[Planes, Planes]]:
         """Base and prediction of each group."""
         reference: Planes | None = None
+        rows, columns = (GRID * size for size in tokens.levels.shape[2:])
         for i in range(tokens.levels.shape[1]):
             size = 1 if i == 0 else min(GROUP, frames - 1 - GROUP * (i - 1))
-            prediction = _predicted(reference, size, padded(height), padded(width))
+            prediction = _predicted(reference, size, rows, columns)
             base = _added(prediction, tokens.levels[:, i], step)
             reference = base[-1:]
             yield base, prediction

@@ -105,7 +105,7 @@ class Tokenizer:
             ModelError: the device has too little memory.
         """
         state: State | None = None
-        for i, (base, prediction) in enumerate(self.loop.decode(tokens, step, height, width, frames)):
+        for i, (base, prediction) in enumerate(self.loop.decode(tokens, step, frames)):
             pictures, state = self.restore(base, prediction, step, i == 0, state, height, width)
             yield pictures
 
