@@ -207,8 +207,8 @@ def encode_video(
         def code_all(opened: video.VideoReader, code: Callable[[_Clip], Chunk], writer: Writer) -> None:
             frames = 0
             clips = in_background(_clips(opened, header.chunk_frames), 0)
-            with contextlib.closing(clips):
-                for chunk in in_parallel(code, clips, workers):
+            with contextlib.closing(clips), contextlib.closing(in_parallel(code, clips, workers)) as chunks:
+                for chunk in chunks:
                     writer.write_chunk(chunk)
                     frames += chunk.frames
                     if progress:
