@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,11 +70,11 @@ def judge_of(rate: Rate) -> Judge | None:
     """
     if rate.target_psnr_db is not None:
         return Judge(rate.target_psnr_db)
-    return None if rate.target_lpips is None else Judge(rate.target_lpips, _alex())
+    return None if rate.target_lpips is None else Judge(rate.target_lpips, _alex(os.environ.get("TOKCODEC_LPIPS_DIR")))
 
 
 @functools.cache
-def _alex() -> Any:
+def _alex(directory: str | None) -> Any:
     from tokcodec.perceptual import load_lpips
 
-    return load_lpips("alex")
+    return load_lpips("alex", directory)
