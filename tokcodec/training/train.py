@@ -23,13 +23,15 @@ from torch import nn
 
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.model import pick_device, pick_dtype
+from tokcodec.neural.loop import STEP_UNIT, Loop
 from tokcodec.neural.network import RestorerConfig
+from tokcodec.neural.planes import from_rgb
 from tokcodec.neural.weights import Array, Weights, find_weights, save_weights
 from tokcodec.output import replacing
 from tokcodec.perceptual import load_lpips
 from tokcodec.pipeline import in_background
 from tokcodec.training import processes
-from tokcodec.training.coded import Code, WindowSampler, code_cache, code_segments
+from tokcodec.training.coded import Code, Frames, Planes, WindowSampler, code_cache, code_segments
 from tokcodec.training.data import build_cache
 from tokcodec.training.evaluate import CLIP_FRAMES, Scores, evaluate, load_clips, means
 from tokcodec.training.losses import MeanDistance
@@ -250,8 +252,18 @@ def code_clips(folder: Path, cache: Path, code: Code, steps: tuple[float, ...]) 
 
 
 def coding_loop(weights: Weights) -> Code:
-    """The loop that a decoder runs, with the tables of these weights, as a function of frames and step."""
-    raise ModelError(f"{weights.name}: this version has no coding loop to make training data with")
+    """The loop that a decoder runs, with the tables of these weights, as a function of frames and step.
+
+    Raises:
+        ModelError: the weights hold no transform.
+    """
+    loop = Loop(weights.arrays)
+
+    def code(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:
+        coding = loop.encode(frames, round(step * STEP_UNIT) / STEP_UNIT)
+        return from_rgb(frames), coding.base, coding.prediction
+
+    return code
 
 
 def settings_of(given: dict[str, Any]) -> tuple[TrainSettings, RestorerConfig | None]:
