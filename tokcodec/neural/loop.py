@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tokcodec.errors import ModelError
 from tokcodec.neural.lfq import choose, dequantize
-from tokcodec.neural.motion import Reference, compensate, reference
+from tokcodec.neural.motion import compensate, reference
 from tokcodec.neural.planes import Planes, from_rgb
 from tokcodec.neural.search import coarse_vectors, search, small
 from tokcodec.neural.transform import Basis, blocks_of

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tokcodec.neural.planes import Planes
-from tokcodec.stream.fields import BOTH, FIRST, SECOND
+from tokcodec.stream.fields import BOTH, SECOND
 
 BLOCK = 8  # pixels of a vector's block
 BORDER = 24  # of a reference, on every side: a block further out sees nothing else

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from tokcodec.errors import ModelError, TokcodecError
+from tokcodec.errors import TokcodecError
 from tokcodec.model import pick_device, pick_dtype
 from tokcodec.neural.loop import STEP_UNIT, Loop
 from tokcodec.neural.network import RestorerConfig
