@@ -64,7 +64,8 @@ class Loop:
     """The loop with the tables of some weights.
 
     Args:
-        arrays: `klt.intra` int16 `[384, D]`, `klt.key` `[384, D]`, `klt.between` `[1152, D]`, `klt.chroma` float32 `[]`.
+        arrays: `klt.intra` int16 `[384, D]`, `klt.key` `[384, D]`, `klt.between` `[1152, D]`,
+            `klt.chroma` float32 `[1]`.
 
     Raises:
         ModelError: some of them are missing.
@@ -74,7 +75,7 @@ class Loop:
         missing = {f"klt.{name}" for name in ("intra", "key", "between", "chroma")} - set(arrays)
         if missing:
             raise ModelError(f"these weights hold no {min(missing)}")
-        weight = float(arrays["klt.chroma"])
+        weight = arrays["klt.chroma"].item()
         self.intra, self.key, self.between = (
             Basis(arrays[f"klt.{name}"], weight) for name in ("intra", "key", "between")
         )
