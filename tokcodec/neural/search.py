@@ -33,7 +33,7 @@ def _small(plane: U8, out: NDArray[np.int32]) -> None:
             for a in range(COARSE):
                 for b in range(COARSE):
                     total += plane[COARSE * i + a, COARSE * j + b]
-            out[i, j] = total >> 2  # 6 bits of fraction kept would be 16; 4 are plenty
+            out[i, j] = total >> 2
 
 
 @njit(cache=True, nogil=True)
@@ -101,23 +101,23 @@ def _distance(
     bq = min(max(left + (bx >> 2) + BORDER, 0), wide - columns)
     total = 0
     for i in range(rows):
-        part = np.int32(0)
+        part = 0
         own = y[top + i]
         if kind == FIRST:
             line = ap[ar + i]
             for j in range(columns):
-                d = np.int32(own[left + j]) - np.int32(line[aq + j])
+                d = int(own[left + j]) - int(line[aq + j])
                 part += d * d
         elif kind == SECOND:
             line = bp[br + i]
             for j in range(columns):
-                d = np.int32(own[left + j]) - np.int32(line[bq + j])
+                d = int(own[left + j]) - int(line[bq + j])
                 part += d * d
         else:
             line = ap[ar + i]
             other = bp[br + i]
             for j in range(columns):
-                d = np.int32(own[left + j]) - ((np.int32(line[aq + j]) + np.int32(other[bq + j]) + 1) >> 1)
+                d = int(own[left + j]) - ((int(line[aq + j]) + int(other[bq + j]) + 1) >> 1)
                 part += d * d
         total += part
         if total > most:
@@ -347,8 +347,9 @@ def search(
     rows, columns = y.shape[0] // BLOCK, y.shape[1] // BLOCK
     field = np.zeros((5, rows, columns), np.int16)
     has_before = before is not None
+    temporal = np.zeros_like(field) if before is None else before
     _search(
         y, first.luma, second.luma, spans[0], spans[1], BOTH + 1 if two else 1, coarse,
-        before if has_before else np.zeros_like(field), has_before, rate, field,
+        temporal, has_before, rate, field,
     )  # fmt: skip
     return field
