@@ -190,11 +190,28 @@ def test_malformed_tokens_are_the_callers_mistake() -> None:
 
 def test_trained_tables_make_chunks_smaller() -> None:
     size = (9, 64, 96)
-    arrays = train_tables(((random_tokens(seed, *size), STEP) for seed in range(10, 14)), BLOCKS)
+    arrays = train_tables([(random_tokens(seed, *size), STEP) for seed in range(10, 14)], BLOCKS)
     tokens = random_tokens(15, *size)
     assert assert_comes_back(tokens, *size, Tables.of(arrays, BLOCKS)) < 0.97 * assert_comes_back(tokens, *size)
+
+
+def test_tables_are_not_trained_on_an_iterator() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        train_tables(iter([(random_tokens(10, 1, 16, 16), STEP)]), BLOCKS)
+
+
+def test_a_smooth_first_frame_is_predicted() -> None:
+    """A dimension that is a ramp is coded as differences, others are not."""
+    tokens = random_tokens(16, 1, 200, 200)
+    tokens.levels[0, 0] = np.add.outer(np.arange(13), 3 * np.arange(13)) * 50 - 32768
+    tokens.levels[1, 0] = np.random.default_rng(17).integers(-3, 4, (13, 13))
+    arrays = train_tables([(tokens, STEP)], BLOCKS)
+    assert list(arrays["coder.levels.predicted"][:2]) == [1, 0]
+    assert assert_comes_back(tokens, 1, 200, 200, Tables.of(arrays, BLOCKS)) < assert_comes_back(tokens, 1, 200, 200)
 
 
 def test_tables_of_another_shape_are_refused() -> None:
     with pytest.raises(ModelError, match=r"coder\.levels\.weights"):
         Tables.of({"coder.levels.weights": np.zeros((3, 3), np.int32)}, BLOCKS)
+    with pytest.raises(ModelError, match="2049"):
+        Tables.of({}, (1, 1, 2049))
