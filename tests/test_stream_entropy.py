@@ -86,6 +86,32 @@ def test_tokens_come_back(size: tuple[int, int, int], scale: float) -> None:
     assert_comes_back(random_tokens(1, *size, scale), *size)
 
 
+def golden_tokens() -> Tokens:
+    """5 frames of 20 x 16 pixels, written by hand: an escape, signs of all kinds, merged and explicit motion."""
+    levels = np.zeros((32, 2, 1, 2), np.int16)
+    levels[[0, 1, 2, 9, 23], 0, 0, 0] = [-70, 3, -1, 1, 1]
+    levels[0, 0, 0, 1] = -66
+    levels[[0, 11, 12, 31], 1, 0, 1] = [2, -1, 1, -32768]
+    motion = np.zeros((4, 5, 2, 4), np.int16)
+    motion[0] = np.array([5, -300, 0, 2, -1])[:, None, None]
+    motion[0, :, :, 2:] = np.array([5, -300, 0, 2, 0])[:, None, None]
+    motion[1] = np.array([0, 0, 2, 2, 2])[:, None, None]
+    motion[1, 4, :, 2:] = 0
+    motion[2] = np.array([1023, -1023, 1, 2, -1])[:, None, None]
+    motion[3] = np.array([5, -300, 0, 2, 0])[:, None, None]
+    return Tokens(levels, motion)
+
+
+def test_golden_bytes() -> None:
+    coder, motion, levels = encode_chunk(golden_tokens(), STEP, TABLES)
+    assert (coder, motion.hex(" "), levels.hex(" ")) == (
+        1,
+        "f2 b9 9a db c9 67 d1 6c 75 e0 88 74 b3",
+        "00 00 00 14 8d 1c 24 65 16 df 88 ea 86 ae d5 9a 78 23 ff 6a",
+    )
+    assert_same(decode_chunk(coder, motion, levels, 5, 16, 20, STEP, TABLES), golden_tokens())
+
+
 def test_nothing_costs_next_to_nothing() -> None:
     of_levels, of_motion = shapes(129, 256, 256, TABLES.dims)
     motion = np.zeros(of_motion, np.int16)
