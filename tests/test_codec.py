@@ -453,7 +453,7 @@ def test_a_target_in_lpips_is_measured_on_the_decoded_picture(
     monkeypatch.setenv("TOKCODEC_LPIPS_DIR", str(shared / "lpips"))
     source = lossless(tmp_path / "a.mkv", moving_frames(9, 96, 128))
     lpips = load_lpips("alex")
-    fixed = tokcodec.encode_video(source, tmp_path / "b.tokc", rate=Rate(step=20), **FAST)
+    tokcodec.encode_video(source, tmp_path / "b.tokc", rate=Rate(step=20), **FAST)
     with tokcodec.open_stream(tmp_path / "b.tokc", **FAST) as stream:
         shown = np.stack([frame for frame, _, _ in stream.frames()])
     goal = lpips_distance(lpips, np.stack(frames_of(source)), shown)

@@ -86,6 +86,32 @@ def test_tokens_come_back(size: tuple[int, int, int], scale: float) -> None:
     assert_comes_back(random_tokens(1, *size, scale), *size)
 
 
+def golden_tokens() -> Tokens:
+    """5 frames of 20 x 16 pixels, written by hand: an escape, signs of all kinds, merged and explicit motion."""
+    levels = np.zeros((32, 2, 1, 2), np.int16)
+    levels[[0, 1, 2, 9, 23], 0, 0, 0] = [-70, 3, -1, 1, 1]
+    levels[0, 0, 0, 1] = -66
+    levels[[0, 11, 12, 31], 1, 0, 1] = [2, -1, 1, -32768]
+    motion = np.zeros((4, 5, 2, 4), np.int16)
+    motion[0] = np.array([5, -300, 0, 2, -1])[:, None, None]
+    motion[0, :, :, 2:] = np.array([5, -300, 0, 2, 0])[:, None, None]
+    motion[1] = np.array([0, 0, 2, 2, 2])[:, None, None]
+    motion[1, 4, :, 2:] = 0
+    motion[2] = np.array([1023, -1023, 1, 2, -1])[:, None, None]
+    motion[3] = np.array([5, -300, 0, 2, 0])[:, None, None]
+    return Tokens(levels, motion)
+
+
+def test_golden_bytes() -> None:
+    coder, motion, levels = encode_chunk(golden_tokens(), STEP, TABLES)
+    assert (coder, motion.hex(" "), levels.hex(" ")) == (
+        1,
+        "f2 b9 9a db c9 67 d1 6c 75 e0 88 74 b3",
+        "00 00 00 14 8d 1c 24 65 16 df 88 ea 86 ae d5 9a 78 23 ff 6a",
+    )
+    assert_same(decode_chunk(coder, motion, levels, 5, 16, 20, STEP, TABLES), golden_tokens())
+
+
 def test_nothing_costs_next_to_nothing() -> None:
     of_levels, of_motion = shapes(129, 256, 256, TABLES.dims)
     motion = np.zeros(of_motion, np.int16)
@@ -190,11 +216,28 @@ def test_malformed_tokens_are_the_callers_mistake() -> None:
 
 def test_trained_tables_make_chunks_smaller() -> None:
     size = (9, 64, 96)
-    arrays = train_tables(((random_tokens(seed, *size), STEP) for seed in range(10, 14)), BLOCKS)
+    arrays = train_tables([(random_tokens(seed, *size), STEP) for seed in range(10, 14)], BLOCKS)
     tokens = random_tokens(15, *size)
     assert assert_comes_back(tokens, *size, Tables.of(arrays, BLOCKS)) < 0.97 * assert_comes_back(tokens, *size)
+
+
+def test_tables_are_not_trained_on_an_iterator() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        train_tables(iter([(random_tokens(10, 1, 16, 16), STEP)]), BLOCKS)
+
+
+def test_a_smooth_first_frame_is_predicted() -> None:
+    """A dimension that is a ramp is coded as differences, others are not."""
+    tokens = random_tokens(16, 1, 200, 200)
+    tokens.levels[0, 0] = np.add.outer(np.arange(13), 3 * np.arange(13)) * 50 - 32768
+    tokens.levels[1, 0] = np.random.default_rng(17).integers(-3, 4, (13, 13))
+    arrays = train_tables([(tokens, STEP)], BLOCKS)
+    assert list(arrays["coder.levels.predicted"][:2]) == [1, 0]
+    assert assert_comes_back(tokens, 1, 200, 200, Tables.of(arrays, BLOCKS)) < assert_comes_back(tokens, 1, 200, 200)
 
 
 def test_tables_of_another_shape_are_refused() -> None:
     with pytest.raises(ModelError, match=r"coder\.levels\.weights"):
         Tables.of({"coder.levels.weights": np.zeros((3, 3), np.int32)}, BLOCKS)
+    with pytest.raises(ModelError, match="2049"):
+        Tables.of({}, (1, 1, 2049))

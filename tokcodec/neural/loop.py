@@ -1,4 +1,10 @@
-"""PROVISIONAL: a toy closed loop (no motion, means of 4x4 pixels); the real one replaces this file."""
+"""The reference loop: a chunk as motion and levels, and back.
+
+The first frame is coded by itself. Then come groups of four: their last frame, the key, is predicted from the key
+before it (and the one before that); the three between are predicted from the keys on both sides. What a prediction
+lacks is transformed and quantized. Whatever is predicted from is what a decoder has, bit for bit: everything
+behind the levels is in integers.
+"""
 
 from __future__ import annotations
 
@@ -9,93 +15,160 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import ModelError
-from tokcodec.neural.planes import GRID, Planes, from_rgb
-from tokcodec.neural.transform import Basis
+from tokcodec.neural.lfq import choose, dequantize
+from tokcodec.neural.motion import compensate, reference
+from tokcodec.neural.planes import Planes, from_rgb
+from tokcodec.neural.search import coarse_vectors, search, small
+from tokcodec.neural.transform import Basis, blocks_of
 from tokcodec.stream.entropy import Tokens
 
 GROUP = 4
+STEP_UNIT = 16  # steps are multiples of 1 / 16 of an 8-bit level
+SPANS = ((4, 8), (1, -3), (2, -2), (3, -1))  # of the key and of the frames between
+GREY = 128
+MOTION_RATE = 0.3  # squared levels a bit of motion, over the squared step
+FIRST_STEP = 0.25  # step of the first frame, of the key and of the frames between, over the chunk's
+KEY_STEP = 0.85
+BETWEEN_STEP = 1.7
 U8 = NDArray[np.uint8]
+I16 = NDArray[np.int16]
 
 
 class Coding(NamedTuple):
-    """A chunk as the encoder left it: its tokens, and what a decoder will have, planes of F frames each."""
+    """A coded chunk of F frames.
+
+    Attributes:
+        tokens: what goes into the stream.
+        base, prediction: planes of the F frames, with and without what the levels add.
+    """
 
     tokens: Tokens
     base: Planes
     prediction: Planes
 
 
-def _joined(parts: list[Planes]) -> Planes:
+def steps_of(step: float, group: int) -> tuple[int, int, int]:
+    """Steps, in 1/16 level, of the first frame, a key and the frames between, in a chunk of a base step in levels."""
+    return tuple(max(round(step * STEP_UNIT * part), 1) for part in (FIRST_STEP, KEY_STEP, BETWEEN_STEP))  # type: ignore[return-value]
+
+
+def grey(height: int, width: int) -> Planes:
+    return Planes(np.full((1, height, width), GREY, np.uint8), np.full((1, 2, height // 2, width // 2), GREY, np.uint8))
+
+
+def joined(parts: list[Planes]) -> Planes:
     return Planes(np.concatenate([p.y for p in parts]), np.concatenate([p.c for p in parts]))
 
 
 class Loop:
-    """The coding loop with the tables of some weights; ModelError where one is missing."""
+    """The loop with the tables of some weights.
+
+    Args:
+        arrays: `klt.intra` int16 `[384, D]`, `klt.key` `[384, D]`, `klt.between` `[1152, D]`,
+            `klt.chroma` float32 `[1]`.
+
+    Raises:
+        ModelError: some of them are missing.
+    """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        if missing := {"klt.intra", "klt.key", "klt.between", "klt.chroma"} - set(arrays):
+        missing = {f"klt.{name}" for name in ("intra", "key", "between", "chroma")} - set(arrays)
+        if missing:
             raise ModelError(f"these weights hold no {min(missing)}")
-        weight = float(arrays["klt.chroma"])
-        self.intra, self.key, self.between = (Basis(arrays[f"klt.{n}"], weight) for n in ("intra", "key", "between"))
+        weight = arrays["klt.chroma"].item()
+        self.intra, self.key, self.between = (
+            Basis(arrays[f"klt.{name}"], weight) for name in ("intra", "key", "between")
+        )
+        self.dimensions = max(self.intra.dimensions, self.key.dimensions + self.between.dimensions)
 
     def encode(self, frames: U8, step: float) -> Coding:
-        """uint8 `[F, H, W, 3]`; step in levels, a multiple of 1/16."""
-        planes = from_rgb(frames)
-        count, rows, columns = planes.y.shape
-        h, w = rows // GRID, columns // GRID
-        groups = [planes[:1], *(planes[i : i + GROUP] for i in range(1, count, GROUP))]
-        levels, bases, predictions = [], [], []
-        reference: Planes | None = None
-        for group in groups:
-            size = len(group.y)
-            prediction = _predicted(reference, size, rows, columns)
-            y = (group.y.astype(np.float64) - prediction.y).mean(0)
-            c = (group.c.astype(np.float64) - prediction.c).mean(0)
-            cells = y.reshape(h, 4, 4, w, 4, 4).mean((2, 5)).transpose(1, 3, 0, 2).reshape(16, h, w)
-            chroma = c.reshape(2, h, 2, 4, w, 2, 4).mean((3, 6)).transpose(0, 2, 4, 1, 3).reshape(8, h, w)
-            q = np.trunc(np.concatenate([cells, chroma]) / step + 0.33 * np.sign(np.concatenate([cells, chroma])))
-            levels.append(q.astype(np.int16))
-            base = _added(prediction, levels[-1], step)
-            bases.append(base)
-            predictions.append(prediction)
-            reference = base[-1:]
-        motion = np.zeros((GROUP * (len(groups) - 1), 5, 2 * h, 2 * w), np.int16)
-        motion[:, 3] = _depths(2 * h, 2 * w)
-        return Coding(Tokens(np.stack(levels, 1), motion), _joined(bases), _joined(predictions))
+        """Code a chunk.
+
+        Args:
+            frames: uint8 `[F, H, W, 3]`.
+            step: of the quantizer, in 8-bit levels, a multiple of 1/16.
+        """
+        count = len(frames)
+        original = from_rgb(frames)
+        height, width = original.y.shape[1:]
+        groups = -(-(count - 1) // GROUP)
+        levels = np.zeros((self.dimensions, 1 + groups, height // 16, width // 16), np.int16)
+        motion = np.zeros((GROUP * groups, 5, height // 8, width // 8), np.int16)
+        steps = steps_of(step, 0)
+        prediction = grey(height, width)
+        levels[: self.intra.dimensions, 0] = self._coded(self.intra, original.part(slice(1)), prediction, steps[0])
+        base = self._added(self.intra, prediction, levels[: self.intra.dimensions, 0], steps[0])
+        bases, predictions = [base], [prediction]
+        last, older = reference(base), None
+        before = None
+        before_small = small(original.y[0])
+        rate = MOTION_RATE * step * step
+        for group in range(groups):
+            steps = steps_of(step, group + 1)
+            places = [min(1 + GROUP * group + i, count - 1) for i in range(GROUP)]
+            now_small = small(original.y[places[3]])
+            coarse = coarse_vectors(now_small, before_small, GROUP)
+            field = search(
+                original.y[places[3]], last, older or last, SPANS[0], older is not None, coarse, before, rate
+            )
+            prediction = compensate(last, older or last, SPANS[0], field)
+            wanted = Planes(original.y[places[3]][None], original.c[places[3]][None])
+            part = levels[: self.key.dimensions, 1 + group]
+            part[:] = self._coded(self.key, wanted, prediction, steps[1])
+            base = self._added(self.key, prediction, part, steps[1])
+            motion[GROUP * group] = before = field
+            key = reference(base)
+            between = []
+            for i in range(GROUP - 1):
+                y = original.y[places[i]]
+                fields = search(y, last, key, SPANS[1 + i], True, _middle(field), field, rate)
+                motion[GROUP * group + 1 + i] = fields
+                between.append(compensate(last, key, SPANS[1 + i], fields))
+            three = joined(between)
+            wanted = Planes(original.y[places[:3]], original.c[places[:3]])
+            part = levels[self.key.dimensions : self.key.dimensions + self.between.dimensions, 1 + group]
+            part[:] = self._coded(self.between, wanted, three, steps[2])
+            bases += [self._added(self.between, three, part, steps[2]), base]
+            predictions += [three, prediction]
+            older, last, before_small = last, key, now_small
+        return Coding(Tokens(levels, motion), joined(bases).part(slice(count)), joined(predictions).part(slice(count)))
 
     def decode(self, tokens: Tokens, step: float, frames: int) -> Iterator[tuple[Planes, Planes]]:
-        """Base and prediction of each group."""
-        reference: Planes | None = None
-        rows, columns = (GRID * size for size in tokens.levels.shape[2:])
-        for i in range(tokens.levels.shape[1]):
-            size = 1 if i == 0 else min(GROUP, frames - 1 - GROUP * (i - 1))
-            prediction = _predicted(reference, size, rows, columns)
-            base = _added(prediction, tokens.levels[:, i], step)
-            reference = base[-1:]
-            yield base, prediction
+        """The inverse: base and prediction of the first frame, then of four at a time.
+
+        Args:
+            tokens: of a chunk.
+            step: as it was coded with.
+            frames: of the chunk.
+        """
+        levels, motion = tokens
+        height, width = 16 * levels.shape[2], 16 * levels.shape[3]
+        prediction = grey(height, width)
+        base = self._added(self.intra, prediction, levels[: self.intra.dimensions, 0], steps_of(step, 0)[0])
+        yield base, prediction
+        last, older = reference(base), None
+        for group in range(levels.shape[1] - 1):
+            steps = steps_of(step, group + 1)
+            fields = motion[GROUP * group : GROUP * group + GROUP]
+            prediction = compensate(last, older or last, SPANS[0], fields[0])
+            base = self._added(self.key, prediction, levels[: self.key.dimensions, 1 + group], steps[1])
+            key = reference(base)
+            three = joined([compensate(last, key, SPANS[1 + i], fields[1 + i]) for i in range(GROUP - 1)])
+            part = levels[self.key.dimensions : self.key.dimensions + self.between.dimensions, 1 + group]
+            middle = self._added(self.between, three, part, steps[2])
+            left = frames - 1 - GROUP * group
+            yield joined([middle, base]).part(slice(left)), joined([three, prediction]).part(slice(left))
+            older, last = last, key
+
+    def _coded(self, basis: Basis, original: Planes, prediction: Planes, step16: int) -> I16:
+        """Levels `[D, h, w]` of an innovation."""
+        latents = basis.latents(blocks_of(original, prediction))
+        return choose(latents, step16 / STEP_UNIT).transpose(2, 0, 1)
+
+    def _added(self, basis: Basis, prediction: Planes, levels: I16, step16: int) -> Planes:
+        return basis.add(prediction, dequantize(np.ascontiguousarray(levels.transpose(1, 2, 0)), step16))
 
 
-def _depths(rows: int, columns: int) -> NDArray[np.int16]:
-    """Of the largest blocks of a quad-tree that lie within the field."""
-    i, j = np.mgrid[:rows, :columns]
-    depth = np.full((rows, columns), 3, np.int16)
-    for d in (2, 1, 0):
-        size = 8 >> d
-        depth[(i // size * size + size <= rows) & (j // size * size + size <= columns)] = d
-    return depth
-
-
-def _predicted(reference: Planes | None, size: int, rows: int, columns: int) -> Planes:
-    if reference is None:
-        return Planes(
-            np.full((size, rows, columns), 128, np.uint8), np.full((size, 2, rows // 2, columns // 2), 128, np.uint8)
-        )
-    return Planes(np.repeat(reference.y, size, 0), np.repeat(reference.c, size, 0))
-
-
-def _added(prediction: Planes, levels: NDArray[np.int16], step: float) -> Planes:
-    h, w = levels.shape[1:]
-    values = (levels.astype(np.int64) * round(16 * step) + 8) >> 4
-    y = values[:16].reshape(4, 4, h, w).transpose(2, 0, 3, 1).reshape(4 * h, 4 * w).repeat(4, 0).repeat(4, 1)
-    c = values[16:].reshape(2, 2, 2, h, w).transpose(0, 3, 1, 4, 2).reshape(2, 2 * h, 2 * w).repeat(4, 1).repeat(4, 2)
-    return Planes((prediction.y + y).clip(0, 255).astype(np.uint8), (prediction.c + c).clip(0, 255).astype(np.uint8))
+def _middle(field: I16) -> I16:
+    """A field's vectors for blocks of 16x16."""
+    return np.ascontiguousarray(field[:2, ::2, ::2])

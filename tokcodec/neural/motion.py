@@ -8,23 +8,45 @@ with HEVC's 8-tap filters, eighths of chroma with its 4-tap filters (ITU-T H.265
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from tokcodec.neural.planes import Planes
+from tokcodec.stream.fields import BOTH, SECOND
 
 BLOCK = 8  # pixels of a vector's block
 BORDER = 24  # of a reference, on every side: a block further out sees nothing else
-FIRST, SECOND, BOTH = 0, 1, 2  # which reference a block is predicted from
 U8 = NDArray[np.uint8]
 I32 = NDArray[np.int32]
 
-LUMA = np.array([[0, 0, 0, 64, 0, 0, 0, 0], [-1, 4, -10, 58, 17, -5, 1, 0], [-1, 4, -11, 40, 40, -11, 4, -1], [0, 1, -5, 17, 58, -10, 4, -1]], np.int32)
-CHROMA = np.array([[0, 64, 0, 0], [-2, 58, 10, -2], [-4, 54, 16, -2], [-6, 46, 28, -4], [-4, 36, 36, -4], [-4, 28, 46, -6], [-2, 16, 54, -4], [-2, 10, 58, -2]], np.int32)
-_SIDE = np.array([[2, 2, 2, 2, 2, 2, 2, 2], [1, 1, 2, 2, 2, 2, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]], np.int32)
+LUMA = np.array(
+    [
+        [0, 0, 0, 64, 0, 0, 0, 0],
+        [-1, 4, -10, 58, 17, -5, 1, 0],
+        [-1, 4, -11, 40, 40, -11, 4, -1],
+        [0, 1, -5, 17, 58, -10, 4, -1],
+    ],
+    np.int32,
+)
+CHROMA = np.array(
+    [
+        [0, 64, 0, 0],
+        [-2, 58, 10, -2],
+        [-4, 54, 16, -2],
+        [-6, 46, 28, -4],
+        [-4, 36, 36, -4],
+        [-4, 28, 46, -6],
+        [-2, 16, 54, -4],
+        [-2, 10, 58, -2],
+    ],
+    np.int32,
+)
+_SIDE = np.array(
+    [[2, 2, 2, 2, 2, 2, 2, 2], [1, 1, 2, 2, 2, 2, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]], np.int32
+)
 ABOVE = np.concatenate([_SIDE, _SIDE[::-1]])  # weight of the nearer vertical neighbour's vector, of 8 in all
 BESIDE = np.ascontiguousarray(ABOVE.T)
 OWN = 8 - ABOVE - BESIDE
@@ -40,29 +62,6 @@ class Reference(NamedTuple):
 
     luma: U8
     chroma: U8
-
-
-class Field(NamedTuple):
-    """The motion of a frame.
-
-    Attributes:
-        vector: int16 `[2, H / 8, W / 8]`, (y, x) in quarter pixels over four frames.
-        kind: int8 `[H / 8, W / 8]`: FIRST, SECOND or BOTH.
-        depth: int8, of the block a vector was coded for: 0 is 64 pixels, 3 is 8.
-        merge: int8, number of the neighbour it was taken from, -1 if it was coded.
-    """
-
-    vector: NDArray[np.int16]
-    kind: NDArray[np.int8]
-    depth: NDArray[np.int8]
-    merge: NDArray[np.int8]
-
-
-def empty_field(height: int, width: int) -> Field:
-    """No motion, from the first reference."""
-    shape = height // BLOCK, width // BLOCK
-    still = np.zeros((2, *shape), np.int16)
-    return Field(still, np.zeros(shape, np.int8), np.zeros(shape, np.int8), np.zeros(shape, np.int8))
 
 
 def reference(planes: Planes) -> Reference:
@@ -89,8 +88,14 @@ def _interpolate(luma: U8, phases: U8) -> None:
             line = luma[i]
             for j in range(width):
                 across[i, j] = (
-                    f0 * line[j + 1] + f1 * line[j + 2] + f2 * line[j + 3] + f3 * line[j + 4]
-                    + f4 * line[j + 5] + f5 * line[j + 6] + f6 * line[j + 7] + f7 * line[j + 8]
+                    f0 * line[j + 1]
+                    + f1 * line[j + 2]
+                    + f2 * line[j + 3]
+                    + f3 * line[j + 4]
+                    + f4 * line[j + 5]
+                    + f5 * line[j + 6]
+                    + f6 * line[j + 7]
+                    + f7 * line[j + 8]
                 )
         for y in range(4):
             plane = phases[4 * y + x]
@@ -163,8 +168,9 @@ def _block(
 @njit(cache=True, nogil=True)
 def _compensate(
     a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, spans: tuple[int, int],
-    vector: NDArray[np.int16], kind: NDArray[np.int8], y: U8, c: U8,
+    field: NDArray[np.int16], y: U8, c: U8,
 ) -> None:  # fmt: skip
+    vector, kind = field[:2], field[2]
     rows, columns = kind.shape
     own_y, own_c = np.empty((BLOCK, BLOCK), np.int32), np.empty((2, 4, 4), np.int32)
     near_y, near_c = np.empty((BLOCK, BLOCK), np.int32), np.empty((2, 4, 4), np.int32)
@@ -173,7 +179,9 @@ def _compensate(
     for i in range(rows):
         for j in range(columns):
             v0, v1, k = vector[0, i, j], vector[1, i, j], kind[i, j]
-            _block(a_luma, a_chroma, b_luma, b_chroma, spans, i * BLOCK, j * BLOCK, v0, v1, k, own_y, own_c, more_y, more_c)
+            _block(
+                a_luma, a_chroma, b_luma, b_chroma, spans, i * BLOCK, j * BLOCK, v0, v1, k, own_y, own_c, more_y, more_c
+            )
             mixed = False
             for side in range(4):  # above, below, left, right
                 ni = i + (side == 1) - (side == 0)
@@ -212,24 +220,19 @@ def _compensate(
                         c[p, i * 4 + r, j * 4 + q] = own_c[p, r, q]
 
 
-def compensate(first: Reference, second: Reference, spans: tuple[int, int], field: Field) -> Planes:
+def compensate(first: Reference, second: Reference, spans: tuple[int, int], field: NDArray[np.int16]) -> Planes:
     """Predict a frame.
 
     Args:
         first, second: what it is predicted from; the same one twice where there is only one.
         spans: frames from the predicted frame back to each reference; negative where the reference is later.
-        field: its motion.
+        field: its motion, int16 `[>= 3, H / 8, W / 8]`: y, x and the kind of each cell (see `stream.fields`).
 
     Returns:
         Planes of one frame.
     """
-    rows, columns = field.kind.shape
+    rows, columns = field.shape[1:]
     y = np.empty((1, rows * BLOCK, columns * BLOCK), np.uint8)
     c = np.empty((1, 2, rows * BLOCK // 2, columns * BLOCK // 2), np.uint8)
-    _compensate(*first, *second, spans, field.vector, field.kind, y[0], c[0])
+    _compensate(*first, *second, spans, field, y[0], c[0])
     return Planes(y, c)
-
-
-def arrays(*references: Reference) -> tuple[Any, ...]:
-    """The arrays of references one after another, for compiled code."""
-    return tuple(array for r in references for array in r)

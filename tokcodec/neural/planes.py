@@ -28,7 +28,7 @@ class Planes(NamedTuple):
     y: U8
     c: U8
 
-    def __getitem__(self, frames: slice) -> Planes:  # type: ignore[override]
+    def part(self, frames: slice) -> Planes:
         return Planes(self.y[frames], self.c[frames])
 
 

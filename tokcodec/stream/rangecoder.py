@@ -8,21 +8,22 @@ probabilities are the encoder's on every machine.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 INPUTS = 8  # contexts of a decision
-SLOT_BITS = 16  # log2 of the slots of an input
 ONE = 1 << 16  # probability 1
 UNIT = 256  # of the logistic domain
 LIMIT = 12 * UNIT
 SLOT_COUNT = 1023  # the low bits of a slot: decisions met; the high 22 are the probability of a 1
-SLOWEST = 255  # count from which on a slot's rate stays
-FRESH_SLOT = 1 << 31
-FRESH_WEIGHT = ONE * 3 // 20  # of one of the two mixers
+MIXING = 8  # rate of the mixers, in 2^-20
+FRESH_SLOT = 1 << 31  # probability 1/2, nothing met
+HASH = 0x9E3779B97F4A7C15
+FRESH_WEIGHT = 9830  # of one of the two mixers: 0.15
+MAX_WEIGHT = 1 << 24
 
 U32 = NDArray[np.uint32]
 I32 = NDArray[np.int32]
@@ -35,7 +36,7 @@ _SQUASH = np.clip(np.rint(ONE / (1 + np.exp(-np.arange(-LIMIT, LIMIT + 1) / UNIT
 _RATES = np.array([ONE * 2 // (2 * n + 3) for n in range(SLOT_COUNT + 1)], np.int32)
 
 # Registers
-LOW, HIGH, WINDOW, POSITION, DECODING, OVERRUN, SLOWEST_AT, MIXER_RATE = range(8)
+LOW, HIGH, WINDOW, POSITION, DECODING, OVERRUN = range(6)
 
 
 class Coder(NamedTuple):
@@ -43,7 +44,7 @@ class Coder(NamedTuple):
 
     registers: I64
     buffer: NDArray[np.uint8]
-    slots: U32  # [INPUTS, 2 ** SLOT_BITS]
+    slots: U32  # [INPUTS, 2^n], n up to 16
     weights: I32  # [mixers, INPUTS + 1]
     at: I64  # [INPUTS], slot of each context of the next decision
     inputs: I64  # [INPUTS + 1]
@@ -52,9 +53,9 @@ class Coder(NamedTuple):
     rates: I32
 
 
-def encoder(slots: U32, weights: I32, capacity: int, slowest: int = SLOWEST) -> Coder:
+def encoder(slots: U32, weights: I32, capacity: int) -> Coder:
     """A coder that writes to a buffer of that many bytes. It changes `slots` and `weights`."""
-    registers = np.array([0, 0xFFFFFFFF, 0, 0, 0, 0, slowest, 6], np.int64)
+    registers = np.array([0, 0xFFFFFFFF, 0, 0, 0, 0], np.int64)
     at, inputs = np.zeros(INPUTS, np.int64), np.full(INPUTS + 1, UNIT, np.int64)
     buffer = np.zeros(capacity, np.uint8)
     return Coder(registers, buffer, slots, weights, at, inputs, _STRETCH, _SQUASH, _RATES)
@@ -83,7 +84,7 @@ def is_finished(coder: Coder) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _narrow(coder: Coder, p: int, bit: int) -> int:
+def _narrow(coder: Coder, p: int, bit: Any) -> Any:
     """Code a decision that is 1 with probability p / ONE, 0 < p < ONE."""
     registers, buffer = coder.registers, coder.buffer
     low, high = registers[LOW], registers[HIGH]
@@ -114,19 +115,38 @@ def _narrow(coder: Coder, p: int, bit: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def code_raw(coder: Coder, bit: int) -> int:
+def code_raw(coder: Coder, bit: Any) -> Any:
     """Code a decision without a model. A decoder ignores `bit`; both return the decision, 0 or 1."""
     return _narrow(coder, ONE // 2, bit)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def context(coder: Coder, number: int, value: int) -> None:
-    """Give the next decision its context `number`, an integer from 0 to 2^63 - 1."""
-    coder.at[number] = (np.uint64(value) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - SLOT_BITS)
+def context(coder: Coder, number: int, kind: int, a: Any = 0, b: Any = 0, c: Any = 0, d: Any = 0, e: Any = 0) -> None:
+    """Give the next decision its context `number`: a kind and up to five integers, each from 0 to 1023."""
+    value = ((((kind << 10 | a) << 10 | b) << 10 | c) << 10 | d) << 10 | e
+    hashed = (np.uint64(value) * np.uint64(HASH)) >> np.uint64(48)
+    coder.at[number] = np.int64(hashed) & (coder.slots.shape[1] - 1)
 
 
 @njit(cache=True, nogil=True)
-def code(coder: Coder, first: int, second: int, bit: int) -> int:
+def log_class(n: int) -> int:
+    """The class of a number from 0 to 2^62: itself up to 3, then half octaves."""
+    if n < 4:
+        return n
+    bits = 2
+    while n >> (bits + 1) != 0:
+        bits += 1
+    return 2 * bits + ((n >> (bits - 1)) & 1)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def sign_class(n: int) -> int:
+    """0 for 0, 1 for a positive number, 2 for a negative one."""
+    return 1 if n > 0 else (2 if n < 0 else 0)
+
+
+@njit(cache=True, nogil=True)
+def code(coder: Coder, first: int, second: int, bit: Any) -> Any:
     """Code a decision by its contexts and two mixers. A decoder ignores `bit`; both return the decision, 0 or 1."""
     slots, at, inputs = coder.slots, coder.at, coder.inputs
     a, b = coder.weights[first], coder.weights[second]
@@ -136,18 +156,18 @@ def code(coder: Coder, first: int, second: int, bit: int) -> int:
         inputs[k] = stretched
         dot += stretched * (np.int64(a[k]) + np.int64(b[k]))
     dot += UNIT * (np.int64(a[INPUTS]) + np.int64(b[INPUTS]))
-    p = np.int64(coder.squash[min(max(dot >> 16, -LIMIT), LIMIT) + LIMIT])
+    mixed = int(dot >> 16)
+    p = int(coder.squash[min(max(mixed, -LIMIT), LIMIT) + LIMIT])
     bit = _narrow(coder, p, bit)
-    error = ((bit << 16) - p) * coder.registers[MIXER_RATE]
+    error = ((bit << 16) - p) * MIXING
     for k in range(INPUTS + 1):
-        step = (inputs[k] * error + (1 << 17)) >> 18
-        a[k] = min(max(a[k] + step, -(1 << 24)), 1 << 24)
-        b[k] = min(max(b[k] + step, -(1 << 24)), 1 << 24)
-    slowest = coder.registers[SLOWEST_AT]
+        step = (inputs[k] * error + (1 << 19)) >> 20
+        a[k] = min(max(a[k] + step, -MAX_WEIGHT), MAX_WEIGHT)
+        b[k] = min(max(b[k] + step, -MAX_WEIGHT), MAX_WEIGHT)
     for k in range(INPUTS):
         slot = np.int64(slots[k, at[k]])
         count = slot & SLOT_COUNT
         chance = slot >> 10
         chance += (((bit << 22) - bit - chance) * coder.rates[count]) >> 16
-        slots[k, at[k]] = np.uint32((chance << 10) | min(count + 1, slowest))
+        slots[k, at[k]] = np.uint32((chance << 10) | min(count + 1, SLOT_COUNT))
     return bit

@@ -253,7 +253,11 @@ def code_clips(folder: Path, cache: Path, code: Code, steps: tuple[float, ...]) 
 
 
 def coding_loop(weights: Weights) -> Code:
-    """The loop that a decoder runs, with the tables of these weights, as a function of frames and step."""
+    """The loop that a decoder runs, with the tables of these weights, as a function of frames and step.
+
+    Raises:
+        ModelError: the weights hold no transform.
+    """
     loop = Tokenizer(weights).loop
 
     def code(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:

@@ -1,0 +1,355 @@
+"""Motion search: how an encoder chooses the field that a decoder follows.
+
+Coarse vectors come from a full search in pictures of a quarter of the size. Then a quad-tree from 64x64 to 8x8 pixels
+is chosen by squared error + lambda * bits: every block may take over one of its `candidates` or name a vector of its
+own, found from there by moves that halve.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tokcodec.neural.motion import BLOCK, BORDER, Reference, share
+from tokcodec.stream.fields import BOTH, FIRST, MAX_CANDIDATES, MAX_VECTOR, SECOND, candidates, predicted
+
+U8 = NDArray[np.uint8]
+I16 = NDArray[np.int16]
+CELLS = 8  # cells along a tree's side
+DEPTHS = 4
+COARSE = 4  # scale of the first search
+COARSE_CELL = 4  # a block of it is that many pixels of the small picture: 16 of the large one
+COARSE_REACH = 16
+MERGE_BITS = np.array([0.6, 2.0, 3.2, 4.2, 4.2], np.float32)  # of a leaf that takes over a candidate
+SPLIT_BITS = np.array([[0.7, 1.2], [0.6, 1.4], [0.35, 2.2], [0.0, 0.0]], np.float32)  # of a leaf, of a split, by depth
+
+
+@njit(cache=True, nogil=True)
+def _small(plane: U8, out: NDArray[np.int32]) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            total = 0
+            for a in range(COARSE):
+                for b in range(COARSE):
+                    total += plane[COARSE * i + a, COARSE * j + b]
+            out[i, j] = total >> 2
+
+
+@njit(cache=True, nogil=True)
+def _coarse(now: NDArray[np.int32], then: NDArray[np.int32], span: int, out: I16) -> None:
+    """Full search: for every 16x16 block the vector over four frames, smooth between neighbours."""
+    height, width = now.shape
+    rows, columns = height // COARSE_CELL, width // COARSE_CELL
+    around = 2  # pixels of context around a block
+    for i in range(rows):
+        for j in range(columns):
+            top, bottom = max(i * COARSE_CELL - around, 0), min(i * COARSE_CELL + COARSE_CELL + around, height)
+            left, right = max(j * COARSE_CELL - around, 0), min(j * COARSE_CELL + COARSE_CELL + around, width)
+            py, px = 0, 0
+            if j > 0:
+                py, px = out[0, i, j - 1] // 16, out[1, i, j - 1] // 16
+            elif i > 0:
+                py, px = out[0, i - 1, j] // 16, out[1, i - 1, j] // 16
+            best, by, bx = 1 << 30, 0, 0
+            for dy in range(-COARSE_REACH, COARSE_REACH + 1):
+                if top + dy < -2 or bottom + dy > height + 2:
+                    continue
+                for dx in range(-COARSE_REACH, COARSE_REACH + 1):
+                    if left + dx < -2 or right + dx > width + 2:
+                        continue
+                    cost = 40 * (min(abs(dy - py) + abs(dx - px), 6)) + 4 * (abs(dy) + abs(dx))
+                    for r in range(top, bottom):
+                        rr = min(max(r + dy, 0), height - 1)
+                        if cost >= best:
+                            break
+                        for q in range(left, right):
+                            qq = min(max(q + dx, 0), width - 1)
+                            cost += abs(now[r, q] - then[rr, qq])
+                    if cost < best:
+                        best, by, bx = cost, dy, dx
+            out[0, i, j] = min(max(by * 16 * 4 // span, -MAX_VECTOR), MAX_VECTOR)
+            out[1, i, j] = min(max(bx * 16 * 4 // span, -MAX_VECTOR), MAX_VECTOR)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _distance(
+    y: U8,
+    a_luma: U8,
+    b_luma: U8,
+    s0: int,
+    s1: int,
+    top: int,
+    left: int,
+    size: int,
+    vy: int,
+    vx: int,
+    kind: int,
+    most: int,
+) -> int:
+    """Squared error of a block's luma by one vector, without overlap; may stop above `most`."""
+    height, width = y.shape
+    rows, columns = min(size, height - top), min(size, width - left)
+    ay, ax = share(vy, s0), share(vx, s0)
+    by, bx = share(vy, s1), share(vx, s1)
+    ap = a_luma[4 * (ay & 3) + (ax & 3)]
+    bp = b_luma[4 * (by & 3) + (bx & 3)]
+    high, wide = ap.shape
+    ar = min(max(top + (ay >> 2) + BORDER, 0), high - rows)
+    aq = min(max(left + (ax >> 2) + BORDER, 0), wide - columns)
+    br = min(max(top + (by >> 2) + BORDER, 0), high - rows)
+    bq = min(max(left + (bx >> 2) + BORDER, 0), wide - columns)
+    total = 0
+    for i in range(rows):
+        part = 0
+        own = y[top + i]
+        if kind == FIRST:
+            line = ap[ar + i]
+            for j in range(columns):
+                d = int(own[left + j]) - int(line[aq + j])
+                part += d * d
+        elif kind == SECOND:
+            line = bp[br + i]
+            for j in range(columns):
+                d = int(own[left + j]) - int(line[bq + j])
+                part += d * d
+        else:
+            line = ap[ar + i]
+            other = bp[br + i]
+            for j in range(columns):
+                d = int(own[left + j]) - ((int(line[aq + j]) + int(other[bq + j]) + 1) >> 1)
+                part += d * d
+        total += part
+        if total > most:
+            return total
+    return total
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _number_bits(d: int) -> float:
+    n = abs(d)
+    bits = 1.0
+    while n:
+        bits += 1.7
+        n >>= 1
+    return bits
+
+
+@njit(cache=True, nogil=True)
+def _leaf(
+    y: U8, a_luma: U8, b_luma: U8, s0: int, s1: int, kinds: int, coarse: I16, vector: I16, kind: I16,
+    before: I16, has_before: bool, row: int, column: int, size: int, rate: float, spare: I16, starts: I16, best: I16,
+) -> float:  # fmt: skip
+    """The best way to predict a block as a whole: `best` takes (y, x, kind, merge); its cost."""
+    top, left, px = row * BLOCK, column * BLOCK, size * BLOCK
+    count = candidates(vector, kind, row, column, size, before, before[2], has_before, spare)
+    cost = 1e30
+    seeds = 0
+    for i in range(count):
+        k = int(spare[i, 2])
+        distance = _distance(y, a_luma, b_luma, s0, s1, top, left, px, spare[i, 0], spare[i, 1], k, int(min(cost, 2e9)))
+        total = distance + rate * MERGE_BITS[i]
+        if total < cost:
+            cost = total
+            best[0], best[1], best[2], best[3] = spare[i, 0], spare[i, 1], k, i
+    if cost <= rate * 8:
+        return cost
+    py, px_ = predicted(vector, kind, row, column, size)
+    # starts: the best candidate, the coarse vectors in the block's middle and corners, the temporal neighbour
+    starts[0, 0], starts[0, 1] = best[0], best[1]
+    seeds = 1
+    middle_row, middle_column = min(row + size // 2, kind.shape[0] - 1), min(column + size // 2, kind.shape[1] - 1)
+    starts[seeds, 0], starts[seeds, 1] = (
+        coarse[0, middle_row // 2, middle_column // 2],
+        coarse[1, middle_row // 2, middle_column // 2],
+    )
+    seeds += 1
+    if size > 2:
+        starts[seeds, 0], starts[seeds, 1] = coarse[0, row // 2, column // 2], coarse[1, row // 2, column // 2]
+        seeds += 1
+    if has_before:
+        starts[seeds, 0], starts[seeds, 1] = before[0, middle_row, middle_column], before[1, middle_row, middle_column]
+        seeds += 1
+    own, oy, ox, ok = 1e30, 0, 0, FIRST
+    for trial in range(kinds):  # FIRST, then SECOND, then BOTH, each from where the one before ended
+        k = trial
+        here, hy, hx = 1e30, 0, 0
+        for i in range(seeds):
+            vy, vx = int(starts[i, 0]), int(starts[i, 1])
+            bits = 3.5 + _number_bits(vy - py) + _number_bits(vx - px_)
+            distance = _distance(y, a_luma, b_luma, s0, s1, top, left, px, vy, vx, k, int(min(here, 2e9)))
+            if distance + rate * bits < here:
+                here, hy, hx = distance + rate * bits, vy, vx
+        step = 16 if trial == 0 else 4
+        while step >= 1:
+            moved = False
+            cy, cx = hy, hx
+            for direction in range(8):
+                if direction < 4:
+                    dy = step * ((direction == 0) - (direction == 1))
+                    dx = step * ((direction == 2) - (direction == 3))
+                else:
+                    dy = step if direction & 1 else -step
+                    dx = step if direction & 2 else -step
+                vy, vx = cy + dy, cx + dx
+                if abs(vy) > MAX_VECTOR or abs(vx) > MAX_VECTOR:
+                    continue
+                bits = 3.5 + _number_bits(vy - py) + _number_bits(vx - px_)
+                distance = _distance(y, a_luma, b_luma, s0, s1, top, left, px, vy, vx, k, int(min(here, 2e9)))
+                if distance + rate * bits < here:
+                    here, hy, hx = distance + rate * bits, vy, vx
+                    moved = True
+            if not moved:
+                step //= 2
+        if here < own:
+            own, oy, ox, ok = here, hy, hx, k
+        starts[0, 0], starts[0, 1] = hy, hx
+        seeds = 1
+        if trial == 0 and kinds > 1:
+            starts[1, 0], starts[1, 1] = best[0], best[1]
+            seeds = 2
+    if own < cost:
+        best[0], best[1], best[2], best[3] = oy, ox, ok, -1
+        cost = own
+    return cost
+
+
+@njit(cache=True, nogil=True)
+def _set(field: I16, row: int, column: int, depth: int, own: I16) -> None:
+    size = CELLS >> depth
+    for i in range(row, row + size):
+        for j in range(column, column + size):
+            field[0, i, j], field[1, i, j], field[2, i, j], field[3, i, j], field[4, i, j] = (
+                own[0],
+                own[1],
+                own[2],
+                depth,
+                own[3],
+            )
+
+
+@njit(cache=True, nogil=True)
+def _tree(
+    y: U8, a_luma: U8, b_luma: U8, s0: int, s1: int, kinds: int, coarse: I16, field: I16,
+    before: I16, has_before: bool, root_row: int, root_column: int, rate: float, spare: I16, starts: I16,
+) -> float:  # fmt: skip
+    """Choose a tree, depth first. A stack instead of recursion, which numba cannot keep compiled on the disk."""
+    rows, columns = field.shape[1:]
+    row, column = np.zeros(DEPTHS, np.int64), np.zeros(DEPTHS, np.int64)
+    part = np.zeros(DEPTHS, np.int64)  # the child that comes next; -1: the block is new
+    whole, parts = np.zeros(DEPTHS), np.zeros(DEPTHS)  # costs: of the leaf, and of the children so far
+    own = np.zeros((DEPTHS, 4), np.int16)
+    depth = 0
+    row[0], column[0], part[0] = root_row, root_column, -1
+    while True:
+        size = CELLS >> depth
+        r, c = row[depth], column[depth]
+        done, cost = False, 0.0
+        if r >= rows or c >= columns:
+            done = True
+        elif part[depth] < 0:
+            part[depth] = 0
+            forced = r + size > rows or c + size > columns
+            whole[depth], parts[depth] = 1e30, 0.0
+            if not forced:
+                parts[depth] = rate * SPLIT_BITS[depth, 1]
+                cost = _leaf(
+                    y, a_luma, b_luma, s0, s1, kinds, coarse, field[:2], field[2],
+                    before, has_before, r, c, size, rate, spare, starts, own[depth],
+                )  # fmt: skip
+                cost += rate * SPLIT_BITS[depth, 0]
+                whole[depth] = cost
+                if size == 1 or cost <= rate * (SPLIT_BITS[depth, 0] + 3.0):
+                    _set(field, r, c, depth, own[depth])
+                    done = True
+        elif parts[depth] >= whole[depth]:
+            _set(field, r, c, depth, own[depth])
+            done, cost = True, whole[depth]
+        elif part[depth] == 4:
+            done, cost = True, parts[depth]
+        if done:
+            if depth == 0:
+                return cost
+            depth -= 1
+            parts[depth] += cost
+        else:
+            half = size // 2
+            row[depth + 1] = r + half * (part[depth] >> 1)
+            column[depth + 1] = c + half * (part[depth] & 1)
+            part[depth] += 1
+            depth += 1
+            part[depth] = -1
+
+
+@njit(cache=True, nogil=True)
+def _search(
+    y: U8,
+    a_luma: U8,
+    b_luma: U8,
+    s0: int,
+    s1: int,
+    kinds: int,
+    coarse: I16,
+    before: I16,
+    has_before: bool,
+    rate: float,
+    field: I16,
+) -> float:
+    field[2] = -1
+    spare, starts = np.zeros((MAX_CANDIDATES, 3), np.int16), np.zeros((8, 2), np.int16)
+    total = 0.0
+    for row in range(0, field.shape[1], CELLS):
+        for column in range(0, field.shape[2], CELLS):
+            # what an abandoned split wrote beyond a leaf is overwritten by the leaf itself
+            total += _tree(
+                y, a_luma, b_luma, s0, s1, kinds, coarse, field, before, has_before, row, column, rate, spare, starts
+            )
+    return total
+
+
+def small(plane: U8) -> NDArray[np.int32]:
+    """A plane `[H, W]` at a quarter of its size, in quarter levels."""
+    out = np.empty((plane.shape[0] // COARSE, plane.shape[1] // COARSE), np.int32)
+    _small(plane, out)
+    return out
+
+
+def coarse_vectors(now: NDArray[np.int32], then: NDArray[np.int32], span: int) -> I16:
+    """Vectors over four frames of blocks of 16x16, int16 `[2, H / 16, W / 16]`, from two small planes `span` apart."""
+    out = np.zeros((2, now.shape[0] // COARSE_CELL, now.shape[1] // COARSE_CELL), np.int16)
+    _coarse(now, then, span, out)
+    return out
+
+
+def search(
+    y: U8,
+    first: Reference,
+    second: Reference,
+    spans: tuple[int, int],
+    two: bool,
+    coarse: I16,
+    before: I16 | None,
+    rate: float,
+) -> I16:
+    """The motion field of a frame.
+
+    Args:
+        y: uint8 `[H, W]`, its luma.
+        first, second, spans: as for `compensate`.
+        two: whether the second reference is another than the first.
+        coarse: int16 `[2, H / 16, W / 16]`, vectors to start from.
+        before: the temporal field of `candidates`, int16 `[5, H / 8, W / 8]`.
+        rate: lambda, squared levels a bit.
+
+    Returns:
+        int16 `[5, H / 8, W / 8]`: y, x, kind, depth, merge.
+    """
+    rows, columns = y.shape[0] // BLOCK, y.shape[1] // BLOCK
+    field = np.zeros((5, rows, columns), np.int16)
+    has_before = before is not None
+    temporal = np.zeros_like(field) if before is None else before
+    _search(
+        y, first.luma, second.luma, spans[0], spans[1], BOTH + 1 if two else 1, coarse,
+        temporal, has_before, rate, field,
+    )  # fmt: skip
+    return field

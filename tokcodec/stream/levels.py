@@ -1,0 +1,261 @@
+"""The decisions that levels are coded as. FORMAT.md, "Levels", is the specification.
+
+One function walks over them for encoder and decoder, so that the two cannot differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tokcodec.stream.rangecoder import (
+    DECODING,
+    INPUTS,
+    OVERRUN,
+    Coder,
+    code,
+    code_raw,
+    context,
+    log_class,
+    sign_class,
+)
+
+# Bounds of the runs of dimensions of a block that are coded as empty or not.
+RUNS = np.array(
+    [0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048], np.int64
+)  # fmt: skip
+MAX_RUNS = 20
+MAX_SIZE = 2048  # dimensions of a block
+PREDICTED = 64  # dimensions of an intra block that may be predicted
+SIGNED = 32  # dimensions whose signs have contexts
+UNARY = 14  # magnitudes above are escaped
+MIXERS = 768
+
+_USED, _RUN, _SIGNIFICANT, _MORE, _SIGN, _ESCAPE = range(6)  # kinds of decisions
+# Where the mixers of each kind start: those that are chosen by the place in the block, then the second ones.
+_BY_USED, _BY_RUN, _BY_SIGNIFICANT, _BY_MORE, _BY_SIGN, _BY_ESCAPE = 0, 60, 120, 180, 240, 740
+_THEN_USED, _THEN_RUN, _THEN_SIGNIFICANT, _THEN_MORE, _THEN_SIGN = 640, 400, 480, 600, 620
+
+Array = NDArray[Any]
+
+
+@njit(cache=True, nogil=True)
+def predict(x: Array, which: Array, direction: int) -> None:
+    """Replace levels int32 `[h, w, D]` by their differences to a prediction (direction -1) or back (1), modulo 2^16.
+
+    The prediction is the median of left, up and left + up - corner, as in JPEG-LS (ITU-T T.87).
+
+    Args:
+        which: uint8 `[PREDICTED]`, 1 for the dimensions to predict.
+    """
+    rows, columns, dims = x.shape
+    for n in range(rows * columns):
+        at = n if direction > 0 else rows * columns - 1 - n
+        i, j = at // columns, at % columns
+        for d in range(min(dims, PREDICTED)):
+            if which[d] == 0 or at == 0:
+                continue
+            left = x[i, j - 1, d] if j > 0 else x[i - 1, j, d]
+            up = x[i - 1, j, d] if i > 0 else left
+            corner = x[i - 1, j - 1, d] if i > 0 and j > 0 else left
+            guess = max(min(left, up), min(max(left, up), left + up - corner))
+            x[i, j, d] = ((x[i, j, d] + direction * guess + 32768) & 65535) - 32768
+
+
+@njit(cache=True, nogil=True)
+def code_group(
+    coder: Coder, now: Array, before: Array, info: Array, info_before: Array, motion: Array,
+    is_first: bool, sizes: tuple[int, int, int], step: int,
+) -> bool:  # fmt: skip
+    """Code the levels of a group. With a decoder, `now` is zero and is filled.
+
+    Args:
+        now, before: int32 `[1 + h, w + 2, D]`, levels of this group and the one before, with zeros around; without one
+            of the same blocks before, zeros.
+        info, info_before: int64 `[2, 1 + h, w + 2, 1 + MAX_RUNS]`: of each block the runs in use, then the sum of
+            magnitudes of each run. `info` is zero and is filled.
+        motion: int64 `[2, h, w]`, class of the motion under each block, below 1024.
+        is_first: the group is the first: of an intra block.
+        sizes: dimensions of intra, key and between.
+        step: class of the step.
+
+    Returns:
+        Whether all went well: false where the payload is damaged or the buffer full.
+    """
+    rows, columns = motion.shape[1:]
+    for i in range(1, rows + 1):
+        if coder.registers[OVERRUN] != 0:
+            return False
+        for j in range(1, columns + 1):
+            for part in range(1 if is_first else 2):
+                block = 0 if is_first else 1 + part
+                offset = sizes[1] if block == 2 else 0
+                under = motion[part, i - 1, j - 1]
+                if not _block(coder, now, before, info, info_before, i, j, block, offset, sizes[block], step, under):
+                    return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _block(
+    coder: Coder, now: Array, before: Array, info: Array, info_before: Array,
+    i: int, j: int, block: int, offset: int, size: int, step: int, motion: int,
+) -> bool:  # fmt: skip
+    """Code a block of a position; see `code_group`."""
+    decoding = coder.registers[DECODING] != 0
+    end = offset + size
+    x, key = now[i, j, offset:end], now[i, j, :offset]
+    left, up, past = now[i, j - 1, offset:end], now[i - 1, j, offset:end], before[i, j, offset:end]
+    corner, right = now[i - 1, j - 1, offset:end], now[i - 1, j + 1, offset:end]
+    part = 1 if block == 2 else 0
+    own, own_past = info[part, i, j], info_before[part, i, j]
+    own_left, own_up = info[part, i, j - 1], info[part, i - 1, j]
+    own_corner, own_right = info[part, i - 1, j - 1], info[part, i - 1, j + 1]
+
+    used = 0
+    for d in range(0 if decoding else size):
+        if x[d] != 0:
+            while RUNS[used] <= d:
+                used += 1
+    in_left, in_up, in_corner, in_right = own_left[0], own_up[0], own_corner[0], own_right[0]
+    in_past, in_key = own_past[0], info[0, i, j, 0] if block == 2 else 0
+    around = in_left + in_up + in_corner + in_right
+    mass = 0
+    for g in range(1, MAX_RUNS + 1):
+        mass += 2 * (own_left[g] + own_up[g] + own_past[g]) + own_corner[g] + own_right[g]
+    g = 0
+    while RUNS[g] < size:
+        context(coder, 0, _USED, block, g, step)
+        context(coder, 1, _USED, block, g, in_left, in_up)
+        context(coder, 2, _USED, block, g, in_past, max(in_left, in_up), in_key)
+        context(coder, 3, _USED, block, g, log_class(mass), in_key)
+        context(coder, 4, _USED, block, g, motion, in_past > g, in_key > 0)
+        context(coder, 5, _USED, block, g, in_past, in_key)
+        context(coder, 6, _USED, block, g, around, in_past)
+        context(coder, 7, _USED, block, g, in_right, in_corner, 2 * (in_up > g) + (in_left > g))
+        if code(coder, _BY_USED + 20 * block + g, _THEN_USED + around, used > g) == 0:
+            break
+        g += 1
+    used = g
+    own[0] = used
+
+    # Of the block so far: sum and largest of the magnitudes, two means that forget, which runs are empty.
+    total, largest, fast, slow, history = 0, 0, 0, 0, 0
+    expected = 0  # what the neighbours' magnitudes up to here sum up to
+    for g in range(used):
+        begin, end = RUNS[g], min(RUNS[g + 1], size)
+        near_left, near_up, near_past = own_left[1 + g], own_up[1 + g], own_past[1 + g]
+        beside = 2 * (near_left + near_up) + own_corner[1 + g] + own_right[1 + g]
+        place = 3 * g + block
+        if g < used - 1:
+            is_used = False
+            for d in range(begin, end):
+                is_used = is_used or x[d] != 0
+            context(coder, 0, _RUN, place, used, step)
+            context(coder, 1, _RUN, place, history)
+            context(coder, 2, _RUN, place, min(near_left, 15), min(near_up, 15))
+            context(coder, 3, _RUN, place, log_class(beside), log_class(near_past))
+            context(coder, 4, _RUN, place, used, log_class(total), min(largest, 7))
+            context(coder, 5, _RUN, place, log_class(near_past), used)
+            context(coder, 6, _RUN, place, log_class(beside), used)
+            context(coder, 7, _RUN, place, motion, min(beside, 2))
+            bit = code(coder, _BY_RUN + 20 * block + g, _THEN_RUN + 20 * block + used, is_used)
+            history = (2 * history + bit) & 15
+            if bit == 0:
+                expected += beside + 2 * near_past
+                continue
+        # The run's magnitudes if it is to its neighbours' as the block was to its neighbours' up to here.
+        due = log_class(64 * (beside + 2 * near_past) * (total + 1) // (expected + 8))
+        expected += beside + 2 * near_past
+        found = 0
+        for d in range(begin, end):
+            l, u, c, r, p = int(left[d]), int(up[d]), int(corner[d]), int(right[d]), int(past[d])  # noqa: E741
+            al, au, ap = abs(l), abs(u), abs(p)
+            near = 2 * (al + au) + abs(c) + abs(r)
+            l1, u1, s1, s2, wide = 0, 0, 0, 0, 0
+            if d > 0:
+                l1, u1, s1 = int(left[d - 1]), int(up[d - 1]), int(x[d - 1])
+                wide = abs(l1) + abs(u1) + abs(int(past[d - 1]))
+            if d > 1:
+                s2 = int(x[d - 2])
+            if d + 1 < size:
+                wide += abs(int(left[d + 1])) + abs(int(up[d + 1])) + abs(int(past[d + 1]))
+            k = int(key[d]) if d < key.size else 0
+            here = 3 * min(d, 300) + block
+            value = int(x[d])
+            magnitude = abs(value)
+
+            if found > 0 or d < end - 1:  # else it is certain
+                context(coder, 0, _SIGNIFICANT, here, step)
+                context(coder, 1, _SIGNIFICANT, here, min(al, 2), min(au, 2), min(ap, 2))
+                context(coder, 2, _SIGNIFICANT, here, log_class(near), log_class(ap))
+                context(coder, 3, _SIGNIFICANT, place, log_class(near), log_class(wide), log_class(ap))
+                context(coder, 4, _SIGNIFICANT, place, log_class(slow), log_class(fast))
+                context(coder, 5, _SIGNIFICANT, here, min(abs(s1), 2), min(abs(s2), 2), min(abs(k), 2))
+                context(coder, 6, _SIGNIFICANT, place, due, log_class(near))
+                context(coder, 7, _SIGNIFICANT, here, used, log_class(slow))
+                second = _THEN_SIGNIFICANT + 20 * min(found, 3) + used
+                bit = code(coder, _BY_SIGNIFICANT + place, second, magnitude != 0)
+                fast, slow = fast - (fast >> 2), slow - (slow >> 4)
+                if bit == 0:
+                    continue
+            found += 1
+
+            near_class = log_class(near + 2 * ap)
+            m = 1
+            while m <= UNARY:
+                context(coder, 0, _MORE, here, m, step)
+                context(coder, 1, _MORE, place, m, min(al, 15), min(au, 15), min(ap, 15))
+                context(coder, 2, _MORE, here, m, near_class)
+                context(coder, 3, _MORE, place, m, near_class, log_class(wide))
+                context(coder, 4, _MORE, place, m, log_class(total), min(largest, 15))
+                context(coder, 5, _MORE, here, m, min(abs(s1), 7), min(abs(s2), 7))
+                context(coder, 6, _MORE, place, m, used, min(abs(k), 7))
+                context(coder, 7, _MORE, here, m, min(ap, 15), min(abs(k), 3))
+                if code(coder, _BY_MORE + place, _THEN_MORE + m, magnitude > m) == 0:
+                    break
+                m += 1
+            if m > UNARY:
+                m += _escaped(coder, block, magnitude - m)
+
+            negative = value < 0
+            if d < SIGNED:
+                context(coder, 0, _SIGN, here)
+                context(coder, 1, _SIGN, here, sign_class(l), sign_class(u))
+                context(coder, 2, _SIGN, here, sign_class(p))
+                context(coder, 3, _SIGN, here, sign_class(l), sign_class(u), sign_class(c), sign_class(r))
+                context(coder, 4, _SIGN, here, sign_class(s1), sign_class(s2))
+                context(coder, 5, _SIGN, here, sign_class(k))
+                context(coder, 6, _SIGN, here, min(max(l, -3), 3) + 3, min(max(u, -3), 3) + 3, min(m, 2))
+                context(coder, 7, _SIGN, here, sign_class(l1), sign_class(u1), sign_class(s1))
+                bit = code(coder, _BY_SIGN + here, _THEN_SIGN + min(m, 3), negative)
+            else:
+                bit = code_raw(coder, negative)
+            if m > 32767 + bit:
+                return False
+            if decoding:
+                x[d] = -m if bit != 0 else m
+            own[1 + g] += m
+            total, largest = total + m, max(largest, m)
+            fast, slow = fast + 16 * min(m, 15), slow + 16 * min(m, 15)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _escaped(coder: Coder, block: int, value: int) -> int:
+    """Code a number in Exp-Golomb form of order 0: from 0 to 2^16 - 2, or what is damaged, to 2^17."""
+    value += 1
+    bits = 0
+    while bits < 16:
+        for k in range(INPUTS):
+            context(coder, k, _ESCAPE, block, bits)
+        if code(coder, _BY_ESCAPE, _BY_ESCAPE + 1, value >> (bits + 1) != 0) == 0:
+            break
+        bits += 1
+    result = 1
+    for k in range(bits - 1, -1, -1):
+        result = 2 * result + code_raw(coder, (value >> k) & 1)
+    return result - 1

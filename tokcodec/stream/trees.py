@@ -1,0 +1,229 @@
+"""The decisions that motion is coded as. FORMAT.md, "Motion", is the specification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tokcodec.stream.fields import BOTH, MAX_CANDIDATES, MAX_VECTOR, SECOND, candidates, predicted
+from tokcodec.stream.rangecoder import OVERRUN, Coder, code, code_raw, context, log_class, sign_class
+
+TREE = 8  # cells across the tree of a 64x64 block
+MIXERS = 128
+MOST_BITS = 12  # of a difference of vectors
+
+_SPLIT, _MERGE, _CANDIDATE, _KIND, _SIZE, _TOP_BIT, _NEGATIVE = range(7)  # kinds of decisions
+_BY_SPLIT, _BY_MERGE, _BY_CANDIDATE, _BY_KIND, _BY_SIZE, _BY_TOP_BIT, _BY_NEGATIVE = 0, 20, 28, 36, 40, 44, 48
+_THEN_SPLIT, _THEN_MERGE, _THEN_CANDIDATE, _THEN_KIND, _THEN_SIZE, _THEN_TOP_BIT, _THEN_NEGATIVE = (
+    12, 24, 32, 100, 50, 70, 84,
+)  # fmt: skip
+
+Array = NDArray[Any]
+
+
+@njit(cache=True, nogil=True)
+def code_field(
+    coder: Coder, wanted: Array, field: Array, key: Array, last: Array, has_last: bool, role: int
+) -> bool:  # fmt: skip
+    """Code the motion of a frame.
+
+    Args:
+        wanted: int16 `[5, h8, w8]`, the field to code; a decoder does not look at it.
+        field: is filled; its kinds are -1.
+        key: the temporal field: that of the key frame of this group, or for a key frame of the group before.
+        last: the field before it; for a key frame, `key`.
+        has_last: the two are there.
+        role: 0 for a key frame, 1 to 3 for one of those between.
+
+    Returns:
+        Whether all went well: false where the payload is damaged, vectors are out of range or the buffer is full.
+    """
+    rows, columns = field.shape[1:]
+    offers = np.zeros((MAX_CANDIDATES, 3), np.int16)
+    for top in range(0, rows, TREE):
+        for left in range(0, columns, TREE):
+            if coder.registers[OVERRUN] != 0:
+                return False
+            z = 0  # number of a cell in z-order
+            while z < TREE * TREE:
+                i = top + ((z >> 1 & 1) | (z >> 2 & 2) | (z >> 3 & 4))
+                j = left + ((z & 1) | (z >> 1 & 2) | (z >> 2 & 4))
+                size, depth = TREE, 0
+                while z & (size * size - 1) != 0:
+                    size, depth = size >> 1, depth + 1
+                if i < rows and j < columns:
+                    while size > 1 and _is_split(coder, wanted, field, key, last, has_last, role, i, j, size, depth):
+                        size, depth = size >> 1, depth + 1
+                    if not _leaf(coder, wanted, field, key, last, has_last, role, i, j, size, depth, offers):
+                        return False
+                z += size * size
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _is_split(
+    coder: Coder, wanted: Array, field: Array, key: Array, last: Array, has_last: bool, role: int,
+    i: int, j: int, size: int, depth: int,
+) -> bool:  # fmt: skip
+    if i + size > field.shape[1] or j + size > field.shape[2]:
+        return True
+    left = field[3, i, j - 1] + 1 if j > 0 else 0
+    up = field[3, i - 1, j] + 1 if i > 0 else 0
+    of_key, most, least = 0, 0, 0
+    if has_last:
+        least = 4
+        for a in range(i, i + size):
+            for b in range(j, j + size):
+                of_key = max(of_key, key[3, a, b] + 1)
+                most, least = max(most, last[3, a, b] + 1), min(least, last[3, a, b] + 1)
+    context(coder, 0, _SPLIT, role, depth)
+    context(coder, 1, _SPLIT, role, depth, left > depth + 1, up > depth + 1)
+    context(coder, 2, _SPLIT, depth, left, up)
+    context(coder, 3, _SPLIT, role, depth, of_key, left > depth + 1)
+    context(coder, 4, _SPLIT, role, depth, most, least)
+    context(coder, 5, _SPLIT, depth, most, of_key, role > 1)
+    context(coder, 6, _SPLIT, depth, most, left, up)
+    context(coder, 7, _SPLIT, role, depth, of_key, up)
+    return bool(code(coder, _BY_SPLIT + 3 * role + depth, _THEN_SPLIT + left, wanted[3, i, j] > depth) != 0)
+
+
+@njit(cache=True, nogil=True)
+def _leaf(
+    coder: Coder, wanted: Array, field: Array, key: Array, last: Array, has_last: bool, role: int,
+    i: int, j: int, size: int, depth: int, offers: Array,
+) -> bool:  # fmt: skip
+    vector, kinds, merges = field[:2], field[2], field[4]
+    count = candidates(vector, kinds, i, j, size, key[:2], key[2], has_last, offers)
+    # Of the cells left, above, and in the middle of the last field and the key's: kind + 1 and merge + 2, or 0.
+    kind_left, merge_left = (kinds[i, j - 1] + 1, merges[i, j - 1] + 2) if j > 0 else (0, 0)
+    kind_up, merge_up = (kinds[i - 1, j] + 1, merges[i - 1, j] + 2) if i > 0 else (0, 0)
+    at_left, at_up = min(merge_left, 2), min(merge_up, 2)
+    ci, cj = i + size // 2, j + size // 2
+    last_y, last_x, last_kind, last_merge, key_kind = 0, 0, 0, 0, 0
+    match = 0  # the candidate that is the last field's motion, + 1
+    if has_last:
+        last_y, last_x, last_kind = int(last[0, ci, cj]), int(last[1, ci, cj]), last[2, ci, cj] + 1
+        last_merge, key_kind = last[4, ci, cj] + 2, key[2, ci, cj] + 1
+        for k in range(count - 1, -1, -1):
+            if offers[k, 0] == last_y and offers[k, 1] == last_x and offers[k, 2] == last_kind - 1:
+                match = k + 1
+    spread = log_class(abs(int(offers[0, 0]) - offers[1, 0]) + abs(int(offers[0, 1]) - offers[1, 1]))
+    merge = int(wanted[4, i, j])
+    context(coder, 0, _MERGE, role, depth, count)
+    context(coder, 1, _MERGE, at_left, at_up, depth)
+    context(coder, 2, _MERGE, role, last_merge, depth)
+    context(coder, 3, _MERGE, role, match, last_merge > 1, at_left)
+    context(coder, 4, _MERGE, depth, spread, count, role > 0)
+    context(coder, 5, _MERGE, role, depth, kind_left, kind_up)
+    context(coder, 6, _MERGE, match, role, depth)
+    context(coder, 7, _MERGE, depth, at_left, at_up, last_merge > 1, match)
+    if code(coder, _BY_MERGE + role, _THEN_MERGE + depth, merge >= 0) != 0:
+        k = 0
+        while k < count - 1:
+            kind_k = offers[k, 2]
+            is_still = offers[k, 0] == 0 and offers[k, 1] == 0
+            off = log_class(abs(offers[k, 0] - last_y) + abs(offers[k, 1] - last_x))
+            context(coder, 0, _CANDIDATE, role, k, count)
+            context(coder, 1, _CANDIDATE, k, depth, kind_k, offers[k + 1, 2])
+            context(coder, 2, _CANDIDATE, k, role, kind_k, depth)
+            context(coder, 3, _CANDIDATE, k, match, role)
+            context(coder, 4, _CANDIDATE, k, merge_left, merge_up, role > 0)
+            context(coder, 5, _CANDIDATE, k, last_merge, role, match)
+            context(coder, 6, _CANDIDATE, k, depth, is_still, count)
+            context(coder, 7, _CANDIDATE, k, off, last_kind, kind_k)
+            if code(coder, _BY_CANDIDATE + k, _THEN_CANDIDATE + role, merge > k) == 0:
+                break
+            k += 1
+        merge, y, x, kind = k, int(offers[k, 0]), int(offers[k, 1]), int(offers[k, 2])
+    else:
+        merge, kind = -1, int(wanted[2, i, j])
+        for k in range(2):
+            context(coder, 0, _KIND, k, role)
+            context(coder, 1, _KIND, k, kind_left, kind_up)
+            context(coder, 2, _KIND, k, last_kind, role)
+            context(coder, 3, _KIND, k, key_kind, role)
+            context(coder, 4, _KIND, k, depth, role)
+            context(coder, 5, _KIND, k, last_kind, key_kind, kind_left)
+            context(coder, 6, _KIND, k, kind_left, role)
+            context(coder, 7, _KIND, k, kind_up, role)
+            bit = code(coder, _BY_KIND + k, _THEN_KIND + role, kind == (BOTH if k == 0 else SECOND))
+            if k == 1:
+                kind = bit
+            elif bit != 0:
+                kind = BOTH
+                break
+        guess_y, guess_x = predicted(vector, kinds, i, j, size)
+        key_y, key_x, apart_y, apart_x = guess_y, guess_x, 0, 0
+        if has_last:
+            key_y, key_x = int(key[0, ci, cj]), int(key[1, ci, cj])
+        else:
+            last_y, last_x = guess_y, guess_x
+        if i > 0 and j > 0:
+            apart_y = log_class(abs(int(vector[0, i, j - 1]) - vector[0, i - 1, j]))
+            apart_x = log_class(abs(int(vector[1, i, j - 1]) - vector[1, i - 1, j]))
+        y = _difference(coder, wanted[0, i, j] - guess_y, 0, role, depth, 0, apart_y, key_y - guess_y, last_y - guess_y)
+        x = _difference(coder, wanted[1, i, j] - guess_x, 1, role, depth, y, apart_x, key_x - guess_x, last_x - guess_x)
+        y, x = y + guess_y, x + guess_x
+        if max(abs(y), abs(x)) > MAX_VECTOR:
+            return False
+    for a in range(i, i + size):
+        for b in range(j, j + size):
+            field[0, a, b], field[1, a, b], field[2, a, b], field[3, a, b], field[4, a, b] = y, x, kind, depth, merge
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _difference(
+    coder: Coder, value: Any, axis: int, role: int, depth: int, other: int, apart: int, of_key: int, of_last: int
+) -> int:  # fmt: skip
+    """Code a component of a vector less its prediction, from -(2^13 - 2) to 2^13 - 2.
+
+    Args:
+        axis: 0 for y, 1 for x.
+        other: the component before; 0 for y.
+        apart: class of how far the neighbours' are apart.
+        of_key, of_last: that component of the key's and the last field's vectors, less the prediction.
+    """
+    number = abs(value) + 1
+    is_between = role > 0
+    o, k, l = log_class(abs(other)), log_class(abs(of_key)), log_class(abs(of_last))  # noqa: E741
+    bits = 0
+    while bits < MOST_BITS:
+        context(coder, 0, _SIZE, axis, bits, role, depth)
+        context(coder, 1, _SIZE, axis, bits, o)
+        context(coder, 2, _SIZE, axis, bits, apart, is_between)
+        context(coder, 3, _SIZE, axis, bits, k, is_between)
+        context(coder, 4, _SIZE, axis, bits, l, is_between)
+        context(coder, 5, _SIZE, axis, bits, l, k)
+        context(coder, 6, _SIZE, axis, bits, o, apart)
+        context(coder, 7, _SIZE, axis, bits, depth, apart)
+        if code(coder, _BY_SIZE + 2 * is_between + axis, _THEN_SIZE + bits, number >> (bits + 1) != 0) == 0:
+            break
+        bits += 1
+    if bits == 0:
+        return 0
+    context(coder, 0, _TOP_BIT, axis, bits)
+    context(coder, 1, _TOP_BIT, axis, bits, o)
+    context(coder, 2, _TOP_BIT, axis, bits, apart)
+    context(coder, 3, _TOP_BIT, axis, bits, k)
+    context(coder, 4, _TOP_BIT, axis, bits, l)
+    context(coder, 5, _TOP_BIT, axis, bits, role)
+    context(coder, 6, _TOP_BIT, axis, bits, depth)
+    context(coder, 7, _TOP_BIT, axis, bits, min(abs(of_key), 63))
+    top = number >> (bits - 1) & 1
+    result: int = 2 + code(coder, _BY_TOP_BIT + 2 * is_between + axis, _THEN_TOP_BIT + bits, top)
+    for n in range(bits - 2, -1, -1):
+        result = 2 * result + code_raw(coder, number >> n & 1)
+    context(coder, 0, _NEGATIVE, axis, sign_class(other))
+    context(coder, 1, _NEGATIVE, axis, sign_class(of_key), bits)
+    context(coder, 2, _NEGATIVE, axis, sign_class(of_last), bits)
+    context(coder, 3, _NEGATIVE, axis, sign_class(of_key), sign_class(of_last))
+    context(coder, 4, _NEGATIVE, axis, sign_class(of_key), k)
+    context(coder, 5, _NEGATIVE, axis, sign_class(of_last), l)
+    context(coder, 6, _NEGATIVE, axis, role)
+    context(coder, 7, _NEGATIVE, axis, sign_class(other), bits)
+    negative = code(coder, _BY_NEGATIVE + axis, _THEN_NEGATIVE + min(bits, 11), value < 0)
+    return 1 - result if negative != 0 else result - 1
