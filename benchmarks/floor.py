@@ -117,7 +117,7 @@ def main(
     about = {
         "weights_sha256": table.sha256.hex(),
         "numpy": np.__version__,
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(2),
     }
     out.write_text(json.dumps({**about, "lpips_every": every, "means": means, "points": points}, indent=1) + "\n")
 

@@ -42,8 +42,9 @@ def _cosines(size: int) -> NDArray[np.float64]:
     return rows
 
 
-def _in_integers(vectors: NDArray[np.float64]) -> NDArray[np.int16]:
-    return np.round(vectors * 2**BASIS_BITS).clip(-32768, 32767).astype(np.int16)
+def _in_integers(vectors: NDArray[Any]) -> NDArray[np.int16]:
+    integers: NDArray[np.int16] = np.round(vectors * 2**BASIS_BITS).clip(-32768, 32767).astype(np.int16)
+    return integers
 
 
 def cosine_tables() -> Tables:
