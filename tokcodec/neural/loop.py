@@ -67,6 +67,10 @@ class Loop:
         arrays: `klt.intra` int16 `[384, D]`, `klt.key` `[384, D]`, `klt.between` `[1152, D]`,
             `klt.chroma` float32 `[1]`.
 
+    Attributes:
+        blocks: dimensions of intra, key and between.
+        dimensions: of a token.
+
     Raises:
         ModelError: some of them are missing.
     """
@@ -79,6 +83,7 @@ class Loop:
         self.intra, self.key, self.between = (
             Basis(arrays[f"klt.{name}"], weight) for name in ("intra", "key", "between")
         )
+        self.blocks = self.intra.dimensions, self.key.dimensions, self.between.dimensions
         self.dimensions = max(self.intra.dimensions, self.key.dimensions + self.between.dimensions)
 
     def encode(self, frames: U8, step: float) -> Coding:

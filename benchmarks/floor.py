@@ -1,0 +1,126 @@
+"""The loop by itself: real coded bytes, LPIPS and PSNR of what motion, KLT and coder make without a network.
+
+`python -m benchmarks.floor CLIPS...` writes a JSON file. It is the floor from which training starts; `benchmarks.run`
+compares the whole codec with other ones.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.clips import file_source, prepare
+from benchmarks.metrics import psnr_db
+from benchmarks.run import machine, parse_size
+from benchmarks.tools import find_tools
+from tokcodec.neural.loop import STEP_UNIT, Loop
+from tokcodec.neural.planes import to_rgb
+from tokcodec.neural.weights import Weights, find_weights
+from tokcodec.perceptual import load_lpips
+from tokcodec.stream.entropy import Tables, encode_chunk
+from tokcodec.video import VideoReader
+
+LPIPS_BATCH = 4
+Frames = np.ndarray
+
+
+@torch.inference_mode()
+def distances(judge: nn.Module, true: Frames, seen: Frames) -> list[float]:
+    """LPIPS of frames, uint8 `[T, H, W, 3]`."""
+    found: list[float] = []
+    for i in range(0, len(true), LPIPS_BATCH):
+        pair = [torch.from_numpy(v[i : i + LPIPS_BATCH]).permute(0, 3, 1, 2).float() / 127.5 - 1 for v in (true, seen)]
+        found += judge(*pair).flatten().tolist()
+    return found
+
+
+def point(weights: Weights, judge: nn.Module, frames: Frames, step: float, every: int) -> dict[str, Any]:
+    """Code a clip as one chunk: its bytes, time, and scores of every n-th frame (PSNR: of all)."""
+    loop = Loop(weights.arrays)
+    began_s = time.monotonic()
+    coding = loop.encode(frames, step)
+    encoded_s = time.monotonic() - began_s
+    _, motion, levels = encode_chunk(coding.tokens, round(step * STEP_UNIT), Tables.of(weights.arrays, loop.blocks))
+    decoded = to_rgb(coding.base, *frames.shape[1:3])
+    errors = [float(np.square(a.astype(np.float32) - b).mean()) for a, b in zip(frames, decoded, strict=True)]
+    return {
+        "bpp": 8 * (len(motion) + len(levels)) / (frames.size / 3),
+        "motion_bpp": 8 * len(motion) / (frames.size / 3),
+        "lpips_alex": float(np.mean(distances(judge, frames[::every], decoded[::every]))),
+        "psnr_rgb_db": float(np.mean([psnr_db(error) for error in errors])),
+        "last_psnr_rgb_db": psnr_db(errors[-1]),
+        "encode_fps": len(frames) / encoded_s,
+    }
+
+
+def steps(context: click.Context, parameter: click.Parameter, text: str) -> list[float]:
+    try:
+        return [round(float(part) * STEP_UNIT) / STEP_UNIT for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter("numbers separated by commas") from None
+
+
+@click.command()
+@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--weights", type=click.Path(exists=True, path_type=Path), help="[default: those of the package]")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--steps", "coarseness", callback=steps, default="32,64,112,192", show_default=True)
+@click.option("--size", callback=parse_size, default="640x360", show_default=True)
+@click.option("--frames", default=65, show_default=True)
+@click.option("--every", default=4, show_default=True, help="LPIPS of every n-th frame.")
+@click.option("--lpips-dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(
+    clips: tuple[Path, ...],
+    weights: Path | None,
+    out: Path,
+    coarseness: list[float],
+    size: tuple[int, int] | None,
+    frames: int,
+    every: int,
+    lpips_dir: Path | None,
+) -> None:
+    """Code the first frames of each of CLIPS at several steps."""
+    table, judge, tools = Weights.load(find_weights(weights)), load_lpips("alex", lpips_dir), find_tools()
+    points = []
+    with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(2) as pool:
+        for path in clips:
+            clip, reference = prepare(tools, file_source(path), size, frames, Path(work))
+            with VideoReader(reference) as reader:
+                pixels = np.stack([frame for frame, _ in reader])
+            for step, found in zip(
+                coarseness, pool.map(lambda s, p=pixels: point(table, judge, p, s, every), coarseness), strict=True
+            ):
+                points.append({"clip": clip.key, "step": step, **found})
+                click.echo(json.dumps(points[-1]))
+    means = [
+        {
+            "step": s,
+            **{
+                k: float(np.mean([p[k] for p in points if p["step"] == s]))
+                for k in points[0]
+                if k not in ("clip", "step")
+            },
+        }
+        for s in coarseness
+    ]
+    for mean in means:
+        click.echo(json.dumps(mean))
+    about = {
+        "weights_sha256": table.sha256.hex(),
+        "numpy": np.__version__,
+        "machine": machine(2),
+    }
+    out.write_text(json.dumps({**about, "lpips_every": every, "means": means, "points": points}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

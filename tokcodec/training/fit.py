@@ -1,0 +1,165 @@
+"""The closed forms of the codec, fitted to video: the KLT of innovations, and the coder's first probabilities.
+
+A KLT is fitted to what the loop itself leaves over, so the loop must run to fit it: it starts from cosines and is
+fitted again to the innovations of the loop that the fit before made. `python -m tokcodec.training.fit --help`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.errors import TokcodecError
+from tokcodec.neural.loop import STEP_UNIT, Loop
+from tokcodec.neural.planes import GRID, Planes
+from tokcodec.neural.transform import BASIS_BITS, SIZE, Basis, blocks_of
+from tokcodec.neural.weights import save_weights
+from tokcodec.output import replacing
+from tokcodec.stream.entropy import Tokens, train_tables
+from tokcodec.training.data import build_cache
+
+DIMENSIONS = {"intra": 256, "key": 256, "between": 384}
+CHROMA_WEIGHT = 1.4  # of an error in Cb or Cr, over one in Y
+QUIET = 16  # squared steps: innovations of less energy than that count less
+STEPS = 8.0, 224.0
+
+Frames = NDArray[np.uint8]
+Tables = dict[str, NDArray[Any]]
+
+
+def _cosines(size: int) -> NDArray[np.float64]:
+    k = np.arange(size)
+    rows: NDArray[np.float64] = np.cos(np.pi * (2 * k[None] + 1) * k[:, None] / (2 * size)) * math.sqrt(2 / size)
+    rows[0] /= math.sqrt(2)
+    return rows
+
+
+def _in_integers(vectors: NDArray[Any]) -> NDArray[np.int16]:
+    integers: NDArray[np.int16] = np.round(vectors * 2**BASIS_BITS).clip(-32768, 32767).astype(np.int16)
+    return integers
+
+
+def cosine_tables() -> Tables:
+    """The transform to start from: DCT-II of each plane, and over the three frames between."""
+    half = GRID // 2
+    luma, chroma = np.kron(_cosines(GRID), _cosines(GRID)), np.kron(_cosines(half), _cosines(half))
+    one = np.zeros((SIZE, SIZE))
+    ends = GRID * GRID, GRID * GRID + half * half
+    one[: ends[0], : ends[0]] = luma
+    one[ends[0] : ends[1], ends[0] : ends[1]] = one[ends[1] :, ends[1] :] = chroma
+    y, x = np.divmod(np.arange(GRID * GRID), GRID)
+    v, u = np.divmod(np.arange(half * half), half)
+    low_first = np.argsort(np.concatenate([y + x, 1 + 2 * (v + u), 1 + 2 * (v + u)]), kind="stable")
+    one = one[low_first].T
+    three = np.kron(_cosines(3).T, one)[:, : DIMENSIONS["between"]]
+    vectors = {"intra": one[:, : DIMENSIONS["intra"]], "key": one[:, : DIMENSIONS["key"]], "between": three}
+    return {f"klt.{name}": _in_integers(v) for name, v in vectors.items()} | {
+        "klt.chroma": np.array([CHROMA_WEIGHT], np.float32)
+    }
+
+
+class Listening(Loop):
+    """A loop that keeps the covariance of what it codes, by the name of the basis."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__(arrays)
+        names = {id(self.intra): "intra", id(self.key): "key", id(self.between): "between"}
+        self._names = names
+        self.covariance: dict[str, NDArray[np.float64]] = {
+            name: np.zeros((basis.frames * SIZE,) * 2)
+            for name, basis in (("intra", self.intra), ("key", self.key), ("between", self.between))
+        }
+
+    def _coded(self, basis: Basis, original: Planes, prediction: Planes, step16: int) -> NDArray[np.int16]:
+        blocks = blocks_of(original, prediction)
+        flat = blocks.reshape(-1, blocks.shape[-1]).copy()
+        flat.reshape(len(flat), -1, SIZE)[..., GRID * GRID :] *= CHROMA_WEIGHT
+        energy = np.square(flat).sum(1)
+        floor = QUIET * (step16 / STEP_UNIT) ** 2
+        flat = (flat / np.sqrt(energy + floor)[:, None])[energy > floor / 4]  # loud blocks do not outvote the rest
+        self.covariance[self._names[id(basis)]] += flat.T @ flat
+        return super()._coded(basis, original, prediction, step16)
+
+
+def draw_step(rng: np.random.Generator) -> float:
+    """Log-uniform in `STEPS`, a multiple of 1 / 16."""
+    return round(math.exp(rng.uniform(math.log(STEPS[0]), math.log(STEPS[1]))) * STEP_UNIT) / STEP_UNIT
+
+
+def fit_transform(segments: Sequence[Frames], tables: Tables) -> Tables:
+    """Fit the KLT to the innovations of a loop with these tables; new tables.
+
+    Args:
+        segments: uint8 `[F, H, W, 3]` each.
+        tables: `klt.*`.
+    """
+    rng = np.random.default_rng(0)
+    steps = [draw_step(rng) for _ in segments]
+
+    def covariance(index: int) -> dict[str, NDArray[np.float64]]:
+        loop = Listening(tables)
+        loop.encode(np.array(segments[index]), steps[index])
+        return loop.covariance
+
+    total: dict[str, NDArray[np.float64]] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for part in pool.map(covariance, range(len(segments))):
+            total = {name: total.get(name, 0) + value for name, value in part.items()}
+    fitted = dict(tables)
+    for name, value in total.items():
+        vectors = np.linalg.eigh(value)[1][:, ::-1][:, : DIMENSIONS[name]]
+        fitted[f"klt.{name}"] = _in_integers(vectors * np.where(vectors.sum(0) < 0, -1, 1))
+    return fitted
+
+
+def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
+    """The coder's tables after these segments; `klt.*` and `coder.*`."""
+    loop = Loop(tables)
+    rng = np.random.default_rng(1)
+    steps = [draw_step(rng) for _ in segments]
+
+    def tokens() -> Iterator[tuple[Tokens, int]]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            codings = pool.map(lambda i: loop.encode(np.array(segments[i]), steps[i]).tokens, range(len(segments)))
+            for coded, step in zip(codings, steps, strict=True):
+                yield coded, round(step * STEP_UNIT)
+
+    return tables | train_tables(tokens(), loop.blocks)
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), required=True, help="Of decoded data.")
+@click.option("--every", default=8, show_default=True, help="Take every n-th segment.")
+@click.option("--rounds", default=2, show_default=True, help="Times to fit the transform.")
+@click.option("--tables", type=click.Path(exists=True, path_type=Path), help="Keep the transform of these weights.")
+def main(source: Path, target: Path, cache: Path, every: int, rounds: int, tables: Path | None) -> None:
+    """Fit transform and coder tables to the videos in SOURCE; TARGET is a weights file without a network."""
+    from tokcodec.neural.weights import Weights
+
+    try:
+        arrays = [np.load(path, mmap_mode="r") for path in build_cache(source, cache).values()]
+        clips = [segment for array in arrays if array.shape[1] > 1 for segment in array]
+        fitted = cosine_tables()
+        if tables:
+            fitted = {k: np.array(v) for k, v in Weights.load(tables).arrays.items() if k.startswith("klt.")}
+        for turn in range(0 if tables else rounds):
+            fitted = fit_transform(clips[turn::every], fitted)
+        fitted = fit_coder(clips[1::every], fitted)
+        with replacing(target, [source], overwrite=True) as partial:
+            save_weights(partial, None, fitted, {"fitted": f"{len(clips[::every])} segments, {rounds} rounds"})
+    except TokcodecError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
