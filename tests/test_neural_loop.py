@@ -59,8 +59,10 @@ def test_a_chunk_says_nothing_of_frames_that_come_later() -> None:
     frames = moving(9, 64, 64)
     loop = Loop(tables())
     whole, part, image = (loop.encode(frames[:n], 8).tokens for n in (9, 5, 1))
-    assert np.array_equal(whole.levels[:, :2], part.levels) and np.array_equal(whole.motion[:4], part.motion)
-    assert np.array_equal(whole.levels[:, :1], image.levels) and len(image.motion) == 0
+    assert np.array_equal(whole.levels[:, :2], part.levels)
+    assert np.array_equal(whole.motion[:4], part.motion)
+    assert np.array_equal(whole.levels[:, :1], image.levels)
+    assert len(image.motion) == 0
 
 
 def test_what_moves_evenly_costs_next_to_nothing_after_the_first_frame() -> None:
@@ -74,7 +76,8 @@ def test_finer_steps_are_closer() -> None:
     loop, errors = Loop(tables()), []
     for step in (64, 16, 4):
         errors.append(np.square(to_rgb(loop.encode(frames, step).base, 64, 96).astype(float) - frames).mean())
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 8
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 8
 
 
 def test_folding_is_orthonormal_and_its_way_back_exact() -> None:
@@ -88,21 +91,24 @@ def test_folding_is_orthonormal_and_its_way_back_exact() -> None:
     assert np.square(blocks).sum() == pytest.approx(energy, rel=1e-4)
     identity = transform.Basis((np.eye(2 * transform.SIZE) * 2**14).astype(np.int16), 1.0)
     again = identity.add(flat, np.round(identity.latents(blocks) * 16).astype(np.int32))
-    assert np.abs(again.y.astype(int) - original.y).max() <= 1 and np.abs(again.c.astype(int) - original.c).max() <= 1
+    assert np.abs(again.y.astype(int) - original.y).max() <= 1
+    assert np.abs(again.c.astype(int) - original.c).max() <= 1
 
 
 def test_no_levels_change_nothing() -> None:
     frames = Planes(np.full((3, 32, 32), 77, np.uint8), np.full((3, 2, 16, 16), 99, np.uint8))
     basis = Loop(tables()).between
     same = basis.add(frames, np.zeros((2, 2, basis.dimensions), np.int32))
-    assert np.array_equal(same.y, frames.y) and np.array_equal(same.c, frames.c)
+    assert np.array_equal(same.y, frames.y)
+    assert np.array_equal(same.c, frames.c)
 
 
 def test_levels_have_a_dead_zone_and_the_sign_of_their_latent() -> None:
     latents = np.zeros((3, 3, 8), np.float32)
     latents[1, 1, :3] = 100.0, -42.0, 3.0
     levels = choose(latents, 10.0)
-    assert levels[1, 1].tolist() == [10, -4, 0, 0, 0, 0, 0, 0] and np.count_nonzero(levels) == 2
+    assert levels[1, 1].tolist() == [10, -4, 0, 0, 0, 0, 0, 0]
+    assert np.count_nonzero(levels) == 2
     assert dequantize(levels, 160)[1, 1, :3].tolist() == [1590, -630, 0]
 
 
@@ -125,13 +131,12 @@ def test_a_search_finds_a_shift_and_keeps_to_whole_blocks() -> None:
 
 
 def test_between_two_references_is_their_mean() -> None:
-    dark, bright = (
-        Planes(np.full((1, 32, 32), v, np.uint8), np.full((1, 2, 16, 16), v, np.uint8)) for v in (50, 101)
-    )
+    dark, bright = (Planes(np.full((1, 32, 32), v, np.uint8), np.full((1, 2, 16, 16), v, np.uint8)) for v in (50, 101))
     field = np.zeros((3, 4, 4), np.int16)
     field[2] = BOTH
     mean = compensate(reference(dark), reference(bright), (2, -2), field)
-    assert (mean.y == 76).all() and (mean.c == 76).all()
+    assert (mean.y == 76).all()
+    assert (mean.c == 76).all()
 
 
 def test_grey_in_grey_out() -> None:

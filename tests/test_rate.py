@@ -25,7 +25,7 @@ from tokcodec.rate import (
 
 
 def test_qualities_are_a_geometric_row_of_steps() -> None:
-    assert [quality_step(q) for q in range(1, 9)] == [96, 64.625, 43.5, 29.25, 19.6875, 13.25, 8.9375, 6]
+    assert [quality_step(q) for q in range(1, 9)] == [224, 147.4375, 97.0625, 63.875, 42.0625, 27.6875, 18.25, 12]
     assert DEFAULT_RATE.fixed_step == Rate().fixed_step == quality_step(4)
 
 

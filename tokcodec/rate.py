@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 STEP_UNITS = 16  # a level of 255 has so many units of the step in a stream
 QUALITIES = 8
-COARSEST, FINEST = 96.0, 6.0  # steps of quality 1 and 8, in levels
+COARSEST, FINEST = 224.0, 12.0  # steps of quality 1 and 8, in levels
 STEP_RANGE = (2.0, 512.0)  # in which goals are looked for: past it, bits buy nothing, or are gone already
 SLOPE = 1.2  # bits fall with the step to this power, as long as nothing is known of a video
 MARGIN = 0.985  # share of a budget to aim at: the model errs on both sides
@@ -74,7 +74,7 @@ def whole_units(step: float) -> float:
 
 
 def quality_step(quality: int) -> float:
-    """The step of a quality from 1 to 8, in levels: a geometric row from 96 to 6."""
+    """The step of a quality from 1 to 8, in levels: a geometric row from 224 to 12."""
     return whole_units(COARSEST * (FINEST / COARSEST) ** ((quality - 1) / (QUALITIES - 1)))
 
 
