@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,3 +244,8 @@ def test_tables_of_another_shape_are_refused() -> None:
         Tables.of({"coder.levels.weights": np.zeros((3, 3), np.int32)}, BLOCKS)
     with pytest.raises(ModelError, match="2049"):
         Tables.of({}, (1, 1, 2049))
+
+
+def test_looking_at_a_stream_does_not_import_the_compiler() -> None:
+    code = "import sys, tokcodec.stream.container; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
