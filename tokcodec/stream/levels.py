@@ -30,7 +30,7 @@ RUNS = np.array(
 MAX_RUNS = 20
 MAX_SIZE = 2048  # dimensions of a block
 PREDICTED = 64  # dimensions of an intra block that may be predicted
-SIGNED = 32  # dimensions whose signs have contexts
+SIGNED = 80  # dimensions whose signs have contexts
 UNARY = 14  # magnitudes above are escaped
 MIXERS = 768
 
@@ -212,7 +212,7 @@ def _block(
                 context(coder, 2, _MORE, here, m, near_class)
                 context(coder, 3, _MORE, place, m, near_class, log_class(wide))
                 context(coder, 4, _MORE, place, m, log_class(total), min(largest, 15))
-                context(coder, 5, _MORE, here, m, min(abs(s1), 7), min(abs(s2), 7))
+                context(coder, 5, _MORE, place, m, log_class(slow), log_class(fast))
                 context(coder, 6, _MORE, place, m, used, min(abs(k), 7))
                 context(coder, 7, _MORE, here, m, min(ap, 15), min(abs(k), 3))
                 if code(coder, _BY_MORE + place, _THEN_MORE + m, magnitude > m) == 0:
@@ -231,7 +231,7 @@ def _block(
                 context(coder, 5, _SIGN, here, sign_class(k))
                 context(coder, 6, _SIGN, here, min(max(l, -3), 3) + 3, min(max(u, -3), 3) + 3, min(m, 2))
                 context(coder, 7, _SIGN, here, sign_class(l1), sign_class(u1), sign_class(s1))
-                bit = code(coder, _BY_SIGN + here, _THEN_SIGN + min(m, 3), negative)
+                bit = code(coder, _BY_SIGN + place, _THEN_SIGN + min(m, 3), negative)
             else:
                 bit = code_raw(coder, negative)
             if m > 32767 + bit:

@@ -9,15 +9,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tokcodec.stream.fields import BOTH, MAX_CANDIDATES, MAX_VECTOR, SECOND, candidates, predicted
-from tokcodec.stream.rangecoder import OVERRUN, Coder, code, code_raw, context, log_class, sign_class
+from tokcodec.stream.rangecoder import OVERRUN, Coder, code, context, log_class, sign_class
 
 TREE = 8  # cells across the tree of a 64x64 block
 MIXERS = 128
 MOST_BITS = 12  # of a difference of vectors
 
-_SPLIT, _MERGE, _CANDIDATE, _KIND, _SIZE, _TOP_BIT, _NEGATIVE = range(7)  # kinds of decisions
-_BY_SPLIT, _BY_MERGE, _BY_CANDIDATE, _BY_KIND, _BY_SIZE, _BY_TOP_BIT, _BY_NEGATIVE = 0, 20, 28, 36, 40, 44, 48
-_THEN_SPLIT, _THEN_MERGE, _THEN_CANDIDATE, _THEN_KIND, _THEN_SIZE, _THEN_TOP_BIT, _THEN_NEGATIVE = (
+_SPLIT, _MERGE, _CANDIDATE, _KIND, _SIZE, _BIT, _NEGATIVE = range(7)  # kinds of decisions
+_BY_SPLIT, _BY_MERGE, _BY_CANDIDATE, _BY_KIND, _BY_SIZE, _BY_BIT, _BY_NEGATIVE = 0, 20, 28, 36, 40, 112, 48
+_THEN_SPLIT, _THEN_MERGE, _THEN_CANDIDATE, _THEN_KIND, _THEN_SIZE, _THEN_BIT, _THEN_NEGATIVE = (
     12, 24, 32, 100, 50, 70, 84,
 )  # fmt: skip
 
@@ -25,9 +25,7 @@ Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True)
-def code_field(
-    coder: Coder, wanted: Array, field: Array, key: Array, last: Array, has_last: bool, role: int
-) -> bool:  # fmt: skip
+def code_field(coder: Coder, wanted: Array, field: Array, key: Array, last: Array, has_last: bool, role: int) -> bool:
     """Code the motion of a frame.
 
     Args:
@@ -156,16 +154,19 @@ def _leaf(
                 kind = BOTH
                 break
         guess_y, guess_x = predicted(vector, kinds, i, j, size)
-        key_y, key_x, apart_y, apart_x = guess_y, guess_x, 0, 0
+        key_y, key_x, left_y, left_x, up_y, up_x = guess_y, guess_x, guess_y, guess_x, guess_y, guess_x
         if has_last:
             key_y, key_x = int(key[0, ci, cj]), int(key[1, ci, cj])
         else:
             last_y, last_x = guess_y, guess_x
-        if i > 0 and j > 0:
-            apart_y = log_class(abs(int(vector[0, i, j - 1]) - vector[0, i - 1, j]))
-            apart_x = log_class(abs(int(vector[1, i, j - 1]) - vector[1, i - 1, j]))
-        y = _difference(coder, wanted[0, i, j] - guess_y, 0, role, depth, 0, apart_y, key_y - guess_y, last_y - guess_y)
-        x = _difference(coder, wanted[1, i, j] - guess_x, 1, role, depth, y, apart_x, key_x - guess_x, last_x - guess_x)
+        if j > 0:
+            left_y, left_x = int(vector[0, i, j - 1]), int(vector[1, i, j - 1])
+        if i > 0:
+            up_y, up_x = int(vector[0, i - 1, j]), int(vector[1, i - 1, j])
+        hints = left_y - guess_y, up_y - guess_y, key_y - guess_y, last_y - guess_y
+        y = _difference(coder, wanted[0, i, j] - guess_y, 0, role, depth, 0, hints)
+        hints = left_x - guess_x, up_x - guess_x, key_x - guess_x, last_x - guess_x
+        x = _difference(coder, wanted[1, i, j] - guess_x, 1, role, depth, y, hints)
         y, x = y + guess_y, x + guess_x
         if max(abs(y), abs(x)) > MAX_VECTOR:
             return False
@@ -177,18 +178,19 @@ def _leaf(
 
 @njit(cache=True, nogil=True)
 def _difference(
-    coder: Coder, value: Any, axis: int, role: int, depth: int, other: int, apart: int, of_key: int, of_last: int
-) -> int:  # fmt: skip
+    coder: Coder, value: Any, axis: int, role: int, depth: int, other: int, hints: tuple[int, int, int, int]
+) -> int:
     """Code a component of a vector less its prediction, from -(2^13 - 2) to 2^13 - 2.
 
     Args:
         axis: 0 for y, 1 for x.
         other: the component before; 0 for y.
-        apart: class of how far the neighbours' are apart.
-        of_key, of_last: that component of the key's and the last field's vectors, less the prediction.
+        hints: that component of the vectors left, above, and of the key's and the last field, less the prediction.
     """
+    of_left, of_up, of_key, of_last = hints
     number = abs(value) + 1
     is_between = role > 0
+    apart = log_class(abs(of_left - of_up))
     o, k, l = log_class(abs(other)), log_class(abs(of_key)), log_class(abs(of_last))  # noqa: E741
     bits = 0
     while bits < MOST_BITS:
@@ -199,31 +201,40 @@ def _difference(
         context(coder, 4, _SIZE, axis, bits, l, is_between)
         context(coder, 5, _SIZE, axis, bits, l, k)
         context(coder, 6, _SIZE, axis, bits, o, apart)
-        context(coder, 7, _SIZE, axis, bits, depth, apart)
+        context(coder, 7, _SIZE, axis, bits, log_class(abs(of_left)), log_class(abs(of_up)))
         if code(coder, _BY_SIZE + 2 * is_between + axis, _THEN_SIZE + bits, number >> (bits + 1) != 0) == 0:
             break
         bits += 1
     if bits == 0:
         return 0
-    context(coder, 0, _TOP_BIT, axis, bits)
-    context(coder, 1, _TOP_BIT, axis, bits, o)
-    context(coder, 2, _TOP_BIT, axis, bits, apart)
-    context(coder, 3, _TOP_BIT, axis, bits, k)
-    context(coder, 4, _TOP_BIT, axis, bits, l)
-    context(coder, 5, _TOP_BIT, axis, bits, role)
-    context(coder, 6, _TOP_BIT, axis, bits, depth)
-    context(coder, 7, _TOP_BIT, axis, bits, min(abs(of_key), 63))
-    top = number >> (bits - 1) & 1
-    result: int = 2 + code(coder, _BY_TOP_BIT + 2 * is_between + axis, _THEN_TOP_BIT + bits, top)
-    for n in range(bits - 2, -1, -1):
-        result = 2 * result + code_raw(coder, number >> n & 1)
-    context(coder, 0, _NEGATIVE, axis, sign_class(other))
+    context(coder, 0, _NEGATIVE, axis, sign_class(of_left), sign_class(of_up))
     context(coder, 1, _NEGATIVE, axis, sign_class(of_key), bits)
     context(coder, 2, _NEGATIVE, axis, sign_class(of_last), bits)
     context(coder, 3, _NEGATIVE, axis, sign_class(of_key), sign_class(of_last))
-    context(coder, 4, _NEGATIVE, axis, sign_class(of_key), k)
-    context(coder, 5, _NEGATIVE, axis, sign_class(of_last), l)
-    context(coder, 6, _NEGATIVE, axis, role)
-    context(coder, 7, _NEGATIVE, axis, sign_class(other), bits)
+    context(coder, 4, _NEGATIVE, axis, sign_class(of_key), k, bits)
+    context(coder, 5, _NEGATIVE, axis, sign_class(of_last), l, bits)
+    context(coder, 6, _NEGATIVE, axis, role, sign_class(other))
+    context(coder, 7, _NEGATIVE, axis, sign_class(of_up), sign_class(of_left), bits, sign_class(of_last))
     negative = code(coder, _BY_NEGATIVE + axis, _THEN_NEGATIVE + min(bits, 11), value < 0)
-    return 1 - result if negative != 0 else result - 1
+    side = -1 if negative != 0 else 1
+    result = 1
+    for n in range(bits - 1, -1, -1):
+        by_key, by_last = _next_bit(side * of_key + 1, result, n), _next_bit(side * of_last + 1, result, n)
+        by_left, by_up = _next_bit(side * of_left + 1, result, n), _next_bit(side * of_up + 1, result, n)
+        context(coder, 0, _BIT, n, bits, axis)
+        context(coder, 1, _BIT, n, by_key, bits)
+        context(coder, 2, _BIT, n, by_last, bits)
+        context(coder, 3, _BIT, n, by_left, by_up)
+        context(coder, 4, _BIT, n, by_key, by_last, by_left, by_up)
+        context(coder, 5, _BIT, n, by_last, by_key, role)
+        context(coder, 6, _BIT, n, depth, bits)
+        context(coder, 7, _BIT, n, result & 7, bits)
+        second = _THEN_BIT + (by_key > 0) + 2 * (by_last > 0) + 4 * (by_left + by_up > 0)
+        result = 2 * result + code(coder, _BY_BIT + n, second, number >> n & 1)
+    return side * (result - 1)
+
+
+@njit(cache=True, nogil=True)
+def _next_bit(guess: int, known: int, n: int) -> int:
+    """What a guess says of bit n of a number whose higher bits are known: 1 + that bit; 0 if its higher bits differ."""
+    return 1 + (guess >> n & 1) if guess >> (n + 1) == known else 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tokcodec.neural.planes import GRID, Planes
 from tokcodec.neural.transform import BASIS_BITS, SIZE, Basis, blocks_of
 from tokcodec.neural.weights import save_weights
 from tokcodec.output import replacing
-from tokcodec.stream.entropy import Tokens, train_tables
+from tokcodec.stream.entropy import train_tables
 from tokcodec.training.data import build_cache
 
 DIMENSIONS = {"intra": 256, "key": 256, "between": 384}
@@ -126,13 +126,10 @@ def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
     rng = np.random.default_rng(1)
     steps = [draw_step(rng) for _ in segments]
 
-    def tokens() -> Iterator[tuple[Tokens, int]]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            codings = pool.map(lambda i: loop.encode(np.array(segments[i]), steps[i]).tokens, range(len(segments)))
-            for coded, step in zip(codings, steps, strict=True):
-                yield coded, round(step * STEP_UNIT)
-
-    return tables | train_tables(tokens(), loop.blocks)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        coded = list(pool.map(lambda i: loop.encode(np.array(segments[i]), steps[i]).tokens, range(len(segments))))
+    chunks = [(tokens, round(step * STEP_UNIT)) for tokens, step in zip(coded, steps, strict=True)]
+    return tables | train_tables(chunks, loop.blocks)
 
 
 @click.command()
