@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from tests.conftest import MakeClip, moving_frames
 from tokcodec import edit
 from tokcodec.batch import pieces
 from tokcodec.batch.driver import Batch, select
-from tokcodec.batch.storage import BusyError, Item, Tree
+from tokcodec.batch.storage import BusyError, Item, Record, Tree, fetched
 from tokcodec.batch.units import Outcome, Settings, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
@@ -165,6 +166,157 @@ def test_sources_are_deleted_after_verification_only(tree: Path, tmp_path: Path,
     assert "never.mp4: " in result.stderr
     assert run(weights, tree, dst, "--jobs", 1, "--delete-source").exit_code == 1
     assert set(outputs(tree)) == {"a/broken.mp4", "notes.txt"}
+
+
+def twins(make_clip: MakeClip, tmp_path: Path) -> Path:
+    """A folder with a.mov and a.mp4, two films that would both be a.tokc."""
+    src = tmp_path / "src"
+    src.mkdir()
+    make_clip("a.mov", moving_frames(4)).rename(src / "a.mov")
+    make_clip("a.mp4", moving_frames(7)).rename(src / "a.mp4")
+    return src
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([], []),
+        ([], ["-f"]),
+        (["--ext", "mov"], ["--ext", "mp4"]),
+        (["--glob", "*.mp4"], ["--glob", "*.mov"]),
+        (["--list", "{}/mov"], ["--list", "{}/mp4"]),
+    ],
+)
+@pytest.mark.parametrize("target", ["{}/dst", "memory://{}"])
+def test_the_stream_of_a_deleted_source_is_not_taken_for_another(
+    first: list[str], second: list[str], target: str, make_clip: MakeClip, tmp_path: Path, weights: Path
+) -> None:
+    src, dst = twins(make_clip, tmp_path), Tree(target.format(tmp_path))
+
+    def again(options: list[str]) -> Result:
+        return run(weights, src, dst.url(""), "--jobs", 1, "--delete-source", *(x.format(tmp_path) for x in options))
+
+    for suffix in ("mov", "mp4"):
+        (tmp_path / suffix).write_text(f"a.{suffix}\n")
+    again(first)
+    (left,) = outputs(src)
+    made = stored(dst, "a.tokc")
+    for _ in range(2):
+        refused = again(second)
+        assert refused.exit_code == 1
+        assert "a.tokc was made from a." in refused.stderr
+        assert set(outputs(src)) == {left}
+        assert stored(dst, "a.tokc") == made
+
+
+def stored(tree: Tree, name: str) -> bytes:
+    with fetched(tree.url(name)) as path:
+        return path.read_bytes()
+
+
+def test_all_shards_know_of_one_output(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    src = twins(make_clip, tmp_path)
+    for shard in ("1/3", "2/3", "3/3"):
+        run(weights, src, tmp_path / "dst", "--jobs", 1, "--delete-source", "--shard", shard)
+    assert len(outputs(src)) == 1
+    items = [Item(f"{i}.{suffix}", 1, "") for i in range(20) for suffix in ("mov", "mp4")]
+    for i in (1, 2, 3):
+        names = [Path(item.name).stem for item in select(items, {".mov", ".mp4"}, shard=(i, 3))]
+        assert names == sorted(2 * list(set(names)), key=names.index)
+
+
+def test_a_film_under_the_name_of_a_deleted_one_is_refused(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    src, dst = twins(make_clip, tmp_path), tmp_path / "dst"
+    (src / "a.mov").rename(tmp_path / "next")
+    assert run(weights, src, dst, "--jobs", 1, "--delete-source").exit_code == 0
+    before = outputs(dst)
+    (tmp_path / "next").rename(src / "a.mp4")  # the camera counts from 1 again
+    again = run(weights, src, dst, "--jobs", 1, "--delete-source", "-f")
+    assert again.exit_code == 1
+    assert "a.tokc was made from another a.mp4, since deleted" in again.stderr
+    assert outputs(dst) == before
+    assert set(outputs(src)) == {"a.mp4"}
+
+
+def test_the_stream_of_a_file_in_another_tree_is_foreign(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    src, dst, other = twins(make_clip, tmp_path), tmp_path / "dst", tmp_path / "other"
+    other.mkdir()
+    (src / "a.mov").rename(other / "a.mp4")
+    assert run(weights, src, dst, "--jobs", 1).exit_code == 0
+    before = outputs(dst)
+    refused = run(weights, other, dst, "--jobs", 1)
+    assert refused.exit_code == 1
+    assert f"a.tokc was made from a.mp4 in {src}; -f overwrites it" in refused.stderr
+    assert outputs(dst) == before
+    src.rename(tmp_path / "moved")  # the same file elsewhere: finished
+    assert json.loads(run(weights, tmp_path / "moved", dst, "--jobs", 1, "--json").stdout)["finished"] == 1
+    assert run(weights, other, dst, "--jobs", 1, "-f").exit_code == 0
+    assert outputs(dst) != before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_source_replaced_since_it_was_listed_is_kept(
+    finished: bool, make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst = twins(make_clip, tmp_path), tmp_path / "dst"
+    (src / "a.mov").rename(tmp_path / "next")
+    if finished:
+        assert run(weights, src, dst, "--jobs", 1, "--verify").exit_code == 0
+    sync, times = Tree.sync, os.stat(src / "a.mp4")
+
+    def replaced(self: Tree, name: str) -> None:
+        os.utime(tmp_path / "next", ns=(times.st_atime_ns, times.st_mtime_ns))
+        with (tmp_path / "next").open("ab") as file:
+            file.truncate(times.st_size)  # another inode is all that tells
+        os.utime(tmp_path / "next", ns=(times.st_atime_ns, times.st_mtime_ns))
+        (tmp_path / "next").rename(src / "a.mp4")
+        sync(self, name)
+
+    monkeypatch.setattr(Tree, "sync", replaced)
+    result = run(weights, src, dst, "--jobs", 1, "--delete-source")
+    assert result.exit_code == 1
+    assert "a.mp4: changed since it was listed, so it is not deleted" in result.stderr
+    assert set(outputs(src)) == {"a.mp4"}
+    monkeypatch.undo()
+    os.utime(src / "a.mp4", (1, 1))
+    again = run(weights, src, dst, "--jobs", 1, "--json")
+    assert json.loads(again.stdout)["files"] == 1
+    assert "since deleted" not in again.stderr
+
+
+def test_a_source_is_deleted_after_its_stream_is_on_the_disk(
+    make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst, done = twins(make_clip, tmp_path), tmp_path / "dst", []
+    (src / "a.mp4").unlink()
+    (src / "b").mkdir()
+    (src / "a.mov").rename(src / "b" / "a.mov")
+    fsync, remove = os.fsync, os.remove
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (done.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
+    )
+    monkeypatch.setattr(os, "remove", lambda path: (done.append(str(path)), remove(path)))
+    assert run(weights, src, dst, "--jobs", 1, "--delete-source").exit_code == 0
+    before = done[: done.index(str(src / "b" / "a.mov"))]
+    assert {str(dst / "b" / "a.tokc"), str(dst / "b"), str(dst)} <= set(before)
+    assert outputs(src) == {}
+
+
+def test_a_source_that_cannot_be_deleted_does_not_stop_the_rest(
+    tree: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = Tree.delete
+
+    def refuse(self: Tree, item: Item) -> None:
+        if item.name == "a/two.mkv":
+            raise TokcodecError(f"{item.name}: Permission denied")
+        delete(self, item)
+
+    monkeypatch.setattr(Tree, "delete", refuse)
+    result = run(weights, tree, tmp_path / "dst", "--jobs", 1, "--delete-source")
+    assert result.exit_code == 1
+    assert "a/two.mkv: Permission denied" in result.stderr
+    assert set(outputs(tree)) == {"a/two.mkv", "notes.txt"}
 
 
 def test_a_stream_that_does_not_verify_is_not_placed(
@@ -353,15 +505,14 @@ def test_a_claim_is_held_by_one(tmp_path: Path) -> None:
     claim = Tree(str(tmp_path)).claim("a/b.tokc")
     with pytest.raises(BusyError):
         Tree(str(tmp_path)).claim("a/b.tokc")
-    claim.write({"bytes": 3})
+    claim.write(RECORD)
     claim.release()
     again = Tree(str(tmp_path)).claim("a/b.tokc")
-    assert again.record == {"bytes": 3}
+    assert again.record == RECORD
     again.release()
-    (tmp_path / ".tokcodec" / "a" / "b.tokc.json").write_text('{"byt')  # killed while it wrote
-    torn = Tree(str(tmp_path)).claim("a/b.tokc")
-    assert torn.record == {}
-    torn.release()
+
+
+RECORD = Record("b.mov", 12345, "1.5", "/videos", {"crf": 12.0}, bytes=3)
 
 
 def command(weights: Path, *args: object) -> list[str]:
@@ -369,23 +520,22 @@ def command(weights: Path, *args: object) -> list[str]:
     return [*argv, "--device", "cpu", "--dtype", "float32", "--threads", "1", "--json"]
 
 
-@pytest.mark.parametrize("old", [{}, {"bytes": 12345678901234567890}])
-def test_a_record_cut_off_by_a_kill_still_says_that_a_batch_began(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: dict[str, int]
+@pytest.mark.parametrize("old", [RECORD, dataclasses.replace(RECORD, name="a much longer name.mov")])
+def test_a_record_cut_off_by_a_kill_is_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: Record
 ) -> None:
     claim = Tree(str(tmp_path)).claim("a.tokc")
     claim.write(old)
-    size = (tmp_path / ".tokcodec" / "a.tokc.json").stat().st_size
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "ftruncate", killed)
+    new = dataclasses.replace(RECORD, name="a.mov")
     with pytest.raises(KeyboardInterrupt):
-        claim.write({"bytes": 1})
-    assert (tmp_path / ".tokcodec" / "a.tokc.json").stat().st_size >= size
+        claim.write(new)
     claim.release()
-    assert Tree(str(tmp_path)).claim("a.tokc").record is not None
+    assert Tree(str(tmp_path)).claim("a.tokc").record == new
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
