@@ -332,6 +332,53 @@ def test_a_stream_that_does_not_verify_is_not_placed(
     assert (tree / "one.mp4").exists()
 
 
+def test_a_source_that_is_no_folder_is_an_error_and_an_empty_one_is_told(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "file").touch()
+    for source, message in [
+        (tmp_path / "nosuchdir", "no such folder"),
+        (tmp_path / "file", "is not a folder"),
+        ("memory:///nosuchdir", "no such folder"),
+    ]:
+        with pytest.raises(TokcodecError, match=f"{source}: {message}"):
+            run(weights, source, tmp_path / "dst", "--jobs", 1)
+    for names in ([], ["a.txt", "b.txt"]):
+        for name in names:
+            (tmp_path / "src" / name).touch()
+        result = run(weights, tmp_path / "src", tmp_path / "dst", "--jobs", 1, "--json")
+        assert result.exit_code == 0
+        assert f"nothing to do: none of its {len(names)} files is chosen" in result.stderr
+        assert json.loads(result.stdout)["files"] == 0
+    assert not (tmp_path / "dst").exists()
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tree: Path, tmp_path: Path, weights: Path) -> None:
+    name, dst, listing = os.fsdecode(b"caf\xe9.mp4"), tmp_path / "dst", tmp_path / "list"
+    (tree / "one.mp4").rename(tree / name)
+    assert run(weights, tree, dst, "--jobs", 1, "--shard", "1/1", "--log", tmp_path / "log").exit_code == 0
+    assert set(outputs(dst)) == {os.fsdecode(b"caf\xe9.tokc"), "a/two.tokc", "a/b/three.tokc"}
+    listing.write_bytes(b"caf\xe9.mp4\n")
+    again = run(weights, tree, dst, "--jobs", 1, "--json", "--list", listing)
+    assert json.loads(again.stdout)["finished"] == 1
+    argv = [*command(weights, tree, tmp_path / "made", "--jobs", "2", "--delete-source")[:-1]]
+    assert subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True).stderr == b""
+    assert not (tree / name).exists()
+
+
+def test_a_name_that_the_target_does_not_take_fails_alone(tree: Path, tmp_path: Path, weights: Path) -> None:
+    (tree / "one.mp4").rename(tree / f"{'x' * 251}.mp4")  # its record would need a longer one
+    result = run(weights, tree, tmp_path / "dst", "--jobs", 1)
+    assert result.exit_code == 1
+    assert "File name too long" in result.stderr
+    assert set(outputs(tmp_path / "dst")) == {"a/two.tokc", "a/b/three.tokc"}
+
+
+def test_a_target_that_cannot_be_written_is_one_clear_line(tree: Path, tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "dst").write_text("a file")
+    with pytest.raises(TokcodecError, match=r"dst: (Not a directory|File exists)"):
+        run(weights, tree, tmp_path / "dst", "--jobs", 1)
+
+
 def test_select() -> None:
     items = [Item(f"{folder}/{i}.{ext}", 1, "") for folder in "xy" for i in range(50) for ext in ("mp4", "MKV", "txt")]
     videos = select(items, {".mp4", ".mkv"})

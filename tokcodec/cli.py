@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -479,7 +480,12 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of --decode.")
 @click.option("--glob", "globs", multiple=True, help="Only names that match: 'a/*.mp4' (* matches slashes, too).")
 @click.option("--ext", multiple=True, help="Only files with this extension [default: the usual ones of videos].")
-@click.option("--list", "listing", type=click.File(), help="Only the names in this file, one a line (- is stdin).")
+@click.option(
+    "--list",
+    "listing",
+    type=click.File(errors="surrogateescape"),
+    help="Only the names in this file, one a line (- is stdin).",
+)
 @click.option("--shard", type=Shard(), default=(1, 1), help="Only the i-th of n parts, as in 1/8.")
 @click.option(
     "--jobs",
@@ -559,6 +565,8 @@ def batch(
         named = [items.get(name, storage.Item(name, -1, "")) for name in dict.fromkeys(names)]
     suffixes = {f".{e.lower().lstrip('.')}" for e in ext} or ({".tokc"} if decode else driver.VIDEO_SUFFIXES)
     chosen = driver.select(named, suffixes, globs, shard)
+    if not chosen:
+        click.echo(f"tokcodec: {source}: nothing to do: none of its {len(items)} files is chosen", err=True)
     crew = workers.local_workers(jobs, threads, device) if ray is None else cluster.RayTasks(ray, threads or 1, device)
     if not decode:
         settings = dataclasses.replace(settings, piece_chunks=(64 if crew.limit > 1 else 0) if piece is None else piece)
@@ -602,6 +610,8 @@ def main() -> None:
         pass  # the number of a closed stdin, stdout or stderr would go to the next file, and FFmpeg print into that
     os.close(spare)
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 go out as they came
     logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     for number in (signal.SIGTERM, signal.SIGHUP):  # so that partial files are removed
         signal.signal(number, lambda number, _: sys.exit(128 + number))

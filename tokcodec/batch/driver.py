@@ -162,6 +162,8 @@ class Batch:
         """
         started = time.monotonic()
         self._summary.files = len(items)
+        if items:
+            self._target.prepare()
         files = self._claimed(items)
         try:
             while self._submit(files):
@@ -199,6 +201,9 @@ class Batch:
                 claim = self._target.claim(output)
             except BusyError as error:
                 self._note(item, output, "busy", error=str(error))
+                continue
+            except TokcodecError as error:  # its name is too long for the target, or of letters that it does not take
+                self._note(item, output, "failed", error=str(error))
                 continue
             origin = Record(item.name, item.bytes, item.modified, self._source.url(""), self._settings.facts())
             file = _File(item, output, claim, origin)

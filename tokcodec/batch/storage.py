@@ -108,9 +108,15 @@ class Tree:
         self.is_local = isinstance(self._system, LocalFileSystem)
 
     def items(self) -> dict[str, Item]:
-        """All files by name, in order, without hidden files and folders."""
+        """All files by name, in order, without hidden files and folders.
+
+        Raises:
+            TokcodecError: there is no such folder.
+        """
         with _errors(self.url("")):
             found: dict[str, dict[str, Any]] = self._system.find(self._root, detail=True)
+            if set(found) <= {self._root} and not self._system.isdir(self._root or "/"):
+                raise TokcodecError(f"{self.url('')}: {'is not a folder' if found else 'no such folder'}")
         items = {}
         for path, facts in sorted(found.items()):
             name = path[len(self._root) + 1 :]
@@ -180,6 +186,12 @@ class Tree:
                     self._system.rm(path, recursive=True)
             if keep is None and self.is_local:
                 os.rmdir(folder)
+
+    def prepare(self) -> None:
+        """Make the folder of the books, so that what cannot be written at all is told once."""
+        if self.is_local:
+            with _errors(self.url("")):
+                os.makedirs(f"{self._root}/{BOOKS}", exist_ok=True)
 
     def claim(self, name: str) -> Claim:
         """The sole right to make an output, and its record. A dead process holds no claim.
