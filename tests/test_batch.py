@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future
 from fractions import Fraction
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import fsspec
@@ -28,7 +31,7 @@ from tokcodec import edit
 from tokcodec.batch import pieces
 from tokcodec.batch.driver import Batch, select
 from tokcodec.batch.storage import BusyError, Item, Record, Tree, fetched
-from tokcodec.batch.units import Outcome, Settings, Unit
+from tokcodec.batch.units import Done, Outcome, Settings, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
 from tokcodec.codec import encode_video
@@ -560,6 +563,91 @@ def test_a_claim_is_held_by_one(tmp_path: Path) -> None:
 
 
 RECORD = Record("b.mov", 12345, "1.5", "/videos", {"crf": 12.0}, bytes=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class TellGpu:
+    """A unit that fails with what its worker sees of the GPUs."""
+
+    def run(self, _: Settings) -> Done:
+        time.sleep(0.2)  # so that the other worker takes the other one
+        raise TokcodecError(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+
+
+@pytest.mark.parametrize(
+    ("ours", "gpus", "theirs"),
+    [
+        (None, 2, {"0", "1"}),
+        ("5,7", 2, {"5", "7"}),
+        ("GPU-8932f937, 3", 2, {"GPU-8932f937", "3"}),
+        ("6", 1, {"6"}),
+        ("5,7", 0, {"5,7"}),
+    ],
+)
+def test_workers_share_the_gpus_their_parent_sees(
+    ours: str | None, gpus: int, theirs: set[str], monkeypatch: pytest.MonkeyPatch, weights: Path
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if ours is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ours)
+    crew, unit = Processes(2, 1, gpus), cast("Unit", TellGpu())
+    try:
+        futures = [crew.submit(unit, settings(weights)) for _ in range(6)]
+        told = {future.result(60).error for future in futures}
+        assert told == theirs
+    finally:
+        crew.close()
+
+
+def test_workers_that_cannot_be_started_end_the_batch(
+    tree: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(SpawnProcess, "start", refuse)
+    with pytest.raises(TokcodecError, match="no worker can be started: Resource temporarily unavailable"):
+        run(weights, tree, tmp_path / "dst", "--jobs", 3)
+    monkeypatch.undo()
+    assert run(weights, tree, tmp_path / "dst", "--jobs", 1).exit_code == 0  # no claim is held
+
+
+def test_a_worker_that_cannot_be_started_is_done_without(
+    tree: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = SpawnProcess.start, threading.Lock()
+
+    def once(process: SpawnProcess) -> None:
+        if not started.acquire(blocking=False):
+            raise BrokenPipeError
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", once)
+    result = run(weights, tree, tmp_path / "dst", "--jobs", 3, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["done"] == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", "3", '{"byt', "\xff", '{"bytes": 3}', '{"name": 1, "settings": [], "bytes": "x"}']
+)
+def test_a_record_of_unknown_shape_counts_as_none(text: str, tree: Path, tmp_path: Path, weights: Path) -> None:
+    dst = tmp_path / "dst"
+    book = dst / ".tokcodec" / "one.tokc.json"
+    book.parent.mkdir(parents=True)
+    book.write_text(text, encoding="latin-1")
+    (dst / "one.tokc").write_text("mine")
+    refused = run(weights, tree, dst, "--jobs", 1)
+    assert "one.tokc exists, and no batch made it" in refused.stderr
+    assert set(outputs(dst)) == {"one.tokc", "a/two.tokc", "a/b/three.tokc"}
+    (dst / "one.tokc").unlink()
+    assert run(weights, tree, dst, "--jobs", 1).exit_code == 0
+    facts = json.loads(book.read_text())
+    for name in ("name", "source_bytes", "modified", "tree", "settings", "bytes"):
+        book.write_text(json.dumps(facts | {name: None}))
+        claim = Tree(str(dst)).claim("one.tokc")
+        assert claim.record is None
+        claim.release()
 
 
 def command(weights: Path, *args: object) -> list[str]:

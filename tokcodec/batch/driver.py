@@ -158,7 +158,7 @@ class Batch:
         """Code files; those that are finished are skipped, those that fail are in the summary.
 
         Raises:
-            TokcodecError: the books cannot be kept.
+            TokcodecError: the books cannot be kept, or no worker can be started.
         """
         started = time.monotonic()
         self._summary.files = len(items)
@@ -257,6 +257,9 @@ class Batch:
     def _settle(self, file: _File, unit: Unit, future: Future[Outcome]) -> None:
         """Decide what follows from a unit that ended."""
         fault = future.exception()
+        if isinstance(fault, TokcodecError):  # there is nobody left to do anything
+            self._queue.append((file, unit))
+            raise fault
         if fault is not None:  # not the file's: the worker is gone
             file.losses += 1
             if file.losses < MAX_LOSSES:
