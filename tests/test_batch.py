@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import Future
@@ -738,6 +739,87 @@ def test_urls(tree: Path, tmp_path: Path, weights: Path) -> None:
     finally:
         memory.rm("/videos", recursive=True)
         memory.rm("/streams", recursive=True)
+
+
+def test_a_remote_film_in_pieces_is_fetched_once(
+    make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    memory, fetches = fsspec.filesystem("memory"), []
+    get_file = type(memory).get_file
+
+    def counted(self: Any, path: str, target: str, **more: Any) -> None:
+        fetches.append(path)
+        get_file(self, path, target, **more)
+
+    monkeypatch.setattr(type(memory), "get_file", counted)
+    films = [str(make_clip(f"{i}.mp4", moving_frames(100 + i))) for i in range(2)]
+    try:
+        memory.makedirs("/films")
+        memory.put(films, "/films/")
+        result = run(weights, "memory://films", "memory://made", "--jobs", 1, "--piece", 1, "--log", tmp_path / "log")
+        assert result.exit_code == 0, result.output
+        assert [json.loads(line)["pieces"] for line in (tmp_path / "log").read_text().splitlines()] == [3, 3]
+        assert [path for path in fetches if path.endswith(".mp4")] == ["/films/0.mp4", "/films/1.mp4"]
+        assert not [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
+    finally:
+        for folder in ("/films", "/made"):
+            memory.rm(folder, recursive=True)
+
+
+def test_a_copy_is_shared_and_goes_with_its_last_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    script = """
+import os, sys, pathlib
+from tokcodec.batch.copies import shared_copy
+
+def fetch(path):
+    path.write_text("a film")
+    print("fetched", flush=True)
+
+for line in sys.stdin:
+    print(shared_copy(line.strip(), "film.mp4", fetch).read_text(), flush=True)
+"""
+    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
+
+    def user() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=pipe, stdout=pipe, text=True)
+
+    def ask(process: subprocess.Popen[str], key: str) -> list[str]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{key}\n")
+        process.stdin.flush()
+        lines = [process.stdout.readline().strip()]
+        while lines[-1] != "a film":
+            lines.append(process.stdout.readline().strip())
+        return lines
+
+    def copies() -> set[str]:
+        return {path.parent.name for path in tmp_path.rglob("film.mp4")}
+
+    with user() as one, user() as two:
+        assert ask(one, "A") == ["fetched", "a film"]
+        assert ask(two, "A") == ["a film"]
+        assert ask(two, "B") == ["fetched", "a film"]
+        assert copies() == {"A", "B"}
+        assert ask(two, "A") == ["a film"]
+        assert copies() == {"A"}
+        one.kill()
+        one.wait()
+        assert copies() == {"A"}
+        two.kill()
+        two.wait()
+        assert copies() == {"A"}  # nobody was left to remove it
+    with user() as three:
+        assert ask(three, "B") == ["fetched", "a film"]
+        assert copies() == {"B"}
+        assert three.stdin is not None
+        three.stdin.close()
+        three.wait(30)
+    assert copies() == set()
 
 
 def test_an_unknown_protocol_is_one_clear_line() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -20,6 +21,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from tokcodec.batch import copies
 from tokcodec.errors import TokcodecError
 
 BOOKS = ".tokcodec"
@@ -267,8 +269,12 @@ def exists(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def fetched(url: str) -> Iterator[Path]:
+def fetched(url: str, shared: bool = False) -> Iterator[Path]:
     """A file to read: itself if it is local, else a temporary copy.
+
+    Args:
+        url: of the file.
+        shared: use one copy for all processes of this machine, and keep it for the next time: a film in pieces.
 
     Raises:
         TokcodecError: it cannot be fetched.
@@ -276,6 +282,15 @@ def fetched(url: str) -> Iterator[Path]:
     system, path = _open(url)
     if isinstance(system, LocalFileSystem):
         yield Path(path)
+        return
+    if shared:
+        with _errors(url):
+            facts = system.info(path)
+            what = json.dumps([url, facts], sort_keys=True, default=str)
+            key = hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:16]
+            name = PurePosixPath(path).name
+            copy = copies.shared_copy(key, name, lambda copy: system.get_file(path, str(copy)))
+        yield copy
         return
     with tempfile.TemporaryDirectory(prefix="tokcodec.") as folder:
         copy = Path(folder, PurePosixPath(path).name)

@@ -100,7 +100,7 @@ class Whole:
     split: bool
 
     def run(self, settings: Settings) -> Done:
-        with fetched(self.source) as source:
+        with fetched(self.source, shared=self.split) as source:
             if self.split:
                 network = load_network(**settings.network())
                 parts = pieces.plan(source, network, settings.piece_chunks)
@@ -125,7 +125,7 @@ class Part:
 
     def run(self, settings: Settings) -> Done:
         if not exists(self.target):
-            with fetched(self.source) as source, placed(self.target, self.work) as target:
+            with fetched(self.source, shared=True) as source, placed(self.target, self.work) as target:
                 pieces.encode_piece(source, target, self.piece, rate=settings.rate, **settings.network())
         return Done()
 
@@ -141,7 +141,7 @@ class Join:
 
     def run(self, settings: Settings) -> Done:
         with contextlib.ExitStack() as stack:
-            source = stack.enter_context(fetched(self.source))
+            source = stack.enter_context(fetched(self.source, shared=True))
             parts = [stack.enter_context(fetched(part)) for part in self.parts]
             target = stack.enter_context(placed(self.target, self.work))
             return _finished(target, pieces.join(source, parts, target, rate=settings.rate), settings)

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from tokcodec.batch import copies
 from tokcodec.batch.units import Outcome, Settings, Unit, work
 from tokcodec.errors import TokcodecError
 
@@ -67,7 +68,8 @@ class ThisProcess:
         return future
 
     def close(self) -> None:
-        """Nothing is left to stop."""
+        """Nothing is left to stop, but a copy of a remote film may be left."""
+        copies.forget()
 
 
 class Processes:
