@@ -109,6 +109,11 @@ def test_trim_concat_and_tokens(run: Run, make_clip: MakeClip, tmp_path: Path) -
     assert run("tokens", "a.tokc", "a.npz").code == 0
     assert run("tokens", "a.npz", "e.tokc").code == 0
     assert (tmp_path / "e.tokc").read_bytes() == (tmp_path / "a.tokc").read_bytes()
+    assert run("tokens", "a.tokc", "b.NPZ").code == 0
+    assert run("tokens", "b.NPZ", "f.tokc").code == 0
+    assert (tmp_path / "f.tokc").read_bytes() == (tmp_path / "a.tokc").read_bytes()
+    assert len(names(tmp_path)) == 9  # no other file was left
+    assert run("thin", "a.tokc", "g.tokc", "--target-size", "0.5").code == 2
 
 
 @pytest.mark.parametrize("text", ["not a video", ""])

@@ -128,6 +128,8 @@ def rate_of(
         raise click.UsageError("give one of --quality, --bits, --bitrate and --target-size")
     if quality is token_bits is bitrate is target_size is None:
         return None
+    if target_size is not None and target_size < 1:
+        raise click.UsageError("--target-size is at least a byte")
     return edit.Rate(
         token_bits=8 * quality if quality else token_bits,
         bits_per_s=bitrate,
@@ -605,7 +607,7 @@ def batch(
 
 
 def main() -> None:
-    """Entry point: the one place that turns errors into a line and an exit code."""
+    """Entry point: the one place that turns errors into a line and an exit code. A bug keeps its traceback."""
     while (spare := os.open(os.devnull, os.O_RDWR)) < 3:
         pass  # the number of a closed stdin, stdout or stderr would go to the next file, and FFmpeg print into that
     os.close(spare)
@@ -620,9 +622,6 @@ def main() -> None:
     except TokcodecError as error:
         click.echo(f"tokcodec: {error}", err=True)
         code = 1
-    except ValueError as error:  # values that only the network or the file could judge
-        click.echo(f"tokcodec: {error}", err=True)
-        code = 2
     except MemoryError:
         click.echo("tokcodec: out of memory", err=True)
         code = 1

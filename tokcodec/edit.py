@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import logging
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -25,6 +27,7 @@ from safetensors.numpy import load_file, save
 from tokcodec import output, standard
 from tokcodec.bitstream import Chunk, Entry, Header, Reader, Writer
 from tokcodec.errors import BitstreamError, TokcodecError
+from tokcodec.files import NamedFile
 from tokcodec.records import MAX_TOKEN_BITS, ticks_of
 
 log = logging.getLogger("tokcodec")
@@ -131,8 +134,12 @@ def report(
 def _opened(source: Path) -> Iterator[BinaryIO]:
     """A seekable file; stdin and pipes are copied to a temporary one."""
     with contextlib.ExitStack() as stack:
-        file: BinaryIO = standard.stdin() if str(source) == "-" else stack.enter_context(source.open("rb"))
-        if str(source) == "-" or not file.seekable():
+        is_stdin = str(source) == "-"
+        handle = os.dup(standard.stdin().fileno()) if is_stdin else source
+        file: BinaryIO = stack.enter_context(
+            io.BufferedReader(NamedFile(handle, "rb", "stdin" if is_stdin else source))
+        )
+        if is_stdin or not file.seekable():
             spool = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(file, spool)
             file = spool
@@ -168,8 +175,6 @@ def reading(source: Path, salvage: bool = False) -> Iterator[Reader]:
             yield reader
     except BitstreamError as error:
         raise _named(source, error) from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise TokcodecError(f"{source}: {error.strerror}") from error
 
 
 def describe(source: Path) -> dict[str, Any]:
@@ -466,7 +471,7 @@ def export_tokens(source: Path, target: Path, *, overwrite: bool = False) -> Rep
     started = time.monotonic()
     if target.suffix.lower() not in (".npz", ".safetensors"):
         raise TokcodecError(f"{target}: tokens are exported to .npz or .safetensors")
-    with reading(source) as reader, output.replacing(target, [source], overwrite) as partial:
+    with reading(source) as reader, output.writing(target, [source], overwrite) as file:
         header = reader.header
         if reader.streams() is not None:
             log.warning("%s: the other streams (sound, subtitles) are not exported", source)
@@ -491,9 +496,9 @@ def export_tokens(source: Path, target: Path, *, overwrite: bool = False) -> Rep
             "header": np.frombuffer(header.pack(), np.uint8),
         }
         if target.suffix.lower() == ".npz":
-            np.savez_compressed(partial, allow_pickle=False, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)  # to a path it would add .npz after .NPZ
         else:
-            partial.write_bytes(save(arrays))
+            file.write(save(arrays))
         return report(header, reader.index, reader.bytes, reader.video_bytes, started)
 
 

@@ -314,8 +314,8 @@ class Batch:
 
     def _finish(self, file: _File, done: Done, worker: str) -> None:
         assert done.report is not None
+        self._target.tidy(file.output)  # before the record: a run that finds the file finished does not look for more
         file.claim.write(dataclasses.replace(file.origin, bytes=done.bytes, verified=self._settings.verify))
-        self._target.tidy(file.output)
         self._summary.frames += done.report.frames
         self._summary.source_bytes += file.item.bytes
         self._summary.bytes += done.bytes

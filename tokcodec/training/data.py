@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokcodec.errors import TokcodecError, VideoError
-from tokcodec.output import replacing
+from tokcodec.output import writing
 from tokcodec.video import VideoReader
 
 log = logging.getLogger("tokcodec")
@@ -63,7 +63,7 @@ def decode_source(path: Path, target: Path, side: int = CACHE_PX) -> None:
     """
     still = path.suffix.lower() in IMAGE_SUFFIXES or IMAGE_SHARD.fullmatch(path.name)
     length = 1 if still else SEGMENT_FRAMES
-    with VideoReader(path) as reader, replacing(target, [path]) as partial, partial.open("wb") as file:
+    with VideoReader(path) as reader, writing(target, [path]) as file:
         count, shape = 0, (0, 0, 0)
         for frame, _ in reader:
             cut = square(frame, side)
@@ -137,6 +137,10 @@ class ClipSampler:
         self._kinds: dict[tuple[int, bool], tuple[list[np.ndarray], np.ndarray]] = {}
         # A GPU trains on more than the 90 M pixels/s that one thread cuts and scales.
         self._threads = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), "tokcodec clips")
+
+    def close(self) -> None:
+        """End its threads."""
+        self._threads.shutdown()
 
     def _fitting(self, frames: int, photographs: bool) -> tuple[list[np.ndarray], np.ndarray]:
         """The arrays that are long and large enough (of photographs only), and how many segments end with each."""

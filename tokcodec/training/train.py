@@ -7,6 +7,7 @@ must be one that all of them see, and the first of them writes it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import json
@@ -282,23 +283,24 @@ def train(
     with processes.joined(target):
         arrays, held_out = open_data(source, cache or out / "cache", holdout)
         sampler = ClipSampler(arrays, settings.crop_px, settings.seed, settings.shrink_share)
-        teacher = load_lpips("squeeze", lpips_dir)
-        kind: type[Trainer] = AdversarialTrainer if isinstance(settings, AdversarialSettings) else Trainer
-        trainer = kind(
-            config or TokenizerConfig(),
-            settings,
-            sampler,
-            teacher,
-            target,
-            pick_dtype(dtype, target),
-            init,
-            compiled=target.type == "cuda",
-        )
-        sets = {"val": held_out} if held_out else {}
-        judge = None
-        if processes.rank() == 0 and (sets or eval_folder):
-            if eval_folder:
-                sets["eval"] = load_clips(eval_folder)
-            judge = Judge(sets, load_lpips("alex", lpips_dir), out)
-        run(trainer, out, judge, minutes, finish, eval_every)
-        return trainer if processes.rank() == 0 else None
+        with contextlib.closing(sampler):
+            teacher = load_lpips("squeeze", lpips_dir)
+            kind: type[Trainer] = AdversarialTrainer if isinstance(settings, AdversarialSettings) else Trainer
+            trainer = kind(
+                config or TokenizerConfig(),
+                settings,
+                sampler,
+                teacher,
+                target,
+                pick_dtype(dtype, target),
+                init,
+                compiled=target.type == "cuda",
+            )
+            sets = {"val": held_out} if held_out else {}
+            judge = None
+            if processes.rank() == 0 and (sets or eval_folder):
+                if eval_folder:
+                    sets["eval"] = load_clips(eval_folder)
+                judge = Judge(sets, load_lpips("alex", lpips_dir), out)
+            run(trainer, out, judge, minutes, finish, eval_every)
+            return trainer if processes.rank() == 0 else None

@@ -21,7 +21,7 @@ from tokcodec.bitstream import SPACE_STRIDE, TIME_STRIDE
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.lfq import entropy_terms
 from tokcodec.model import Tokenizer, TokenizerConfig
-from tokcodec.output import replacing
+from tokcodec.output import writing
 from tokcodec.training import processes
 from tokcodec.training.data import ClipSampler, to_pixels
 from tokcodec.training.losses import frame_perceptual_loss, reconstruction_loss
@@ -310,7 +310,7 @@ class Trainer:
         Raises:
             TokcodecError: it cannot be written.
         """
-        with replacing(path, [], overwrite=True) as partial, partial.open("wb") as file:
+        with writing(path, [], overwrite=True) as file:
             torch.save(self.state(), file)
 
     def load(self, path: Path) -> None:
