@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from concurrent.futures import Future
 from fractions import Fraction
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import fsspec
@@ -25,8 +30,8 @@ from tests.conftest import MakeClip, moving_frames
 from tokcodec import codec, edit
 from tokcodec.batch import pieces
 from tokcodec.batch.driver import Batch, select
-from tokcodec.batch.storage import BusyError, Item, Tree
-from tokcodec.batch.units import Outcome, Settings, Unit
+from tokcodec.batch.storage import BusyError, Item, Record, Tree, fetched
+from tokcodec.batch.units import Done, Outcome, Settings, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
 from tokcodec.codec import encode_video
@@ -156,6 +161,157 @@ def test_sources_are_deleted_after_verification_only(tree: Path, tmp_path: Path,
     assert set(outputs(tree)) == {"a/broken.mp4", "notes.txt"}
 
 
+def twins(make_clip: MakeClip, tmp_path: Path) -> Path:
+    """A folder with a.mov and a.mp4, two films that would both be a.tokc."""
+    src = tmp_path / "src"
+    src.mkdir()
+    make_clip("a.mov", moving_frames(4)).rename(src / "a.mov")
+    make_clip("a.mp4", moving_frames(7)).rename(src / "a.mp4")
+    return src
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([], []),
+        ([], ["-f"]),
+        (["--ext", "mov"], ["--ext", "mp4"]),
+        (["--glob", "*.mp4"], ["--glob", "*.mov"]),
+        (["--list", "{}/mov"], ["--list", "{}/mp4"]),
+    ],
+)
+@pytest.mark.parametrize("target", ["{}/dst", "memory://{}"])
+def test_the_stream_of_a_deleted_source_is_not_taken_for_another(
+    first: list[str], second: list[str], target: str, make_clip: MakeClip, tmp_path: Path, weights: Path
+) -> None:
+    src, dst = twins(make_clip, tmp_path), Tree(target.format(tmp_path))
+
+    def again(options: list[str]) -> Result:
+        return run(weights, src, dst.url(""), "--jobs", 1, "--delete-source", *(x.format(tmp_path) for x in options))
+
+    for suffix in ("mov", "mp4"):
+        (tmp_path / suffix).write_text(f"a.{suffix}\n")
+    again(first)
+    (left,) = outputs(src)
+    made = stored(dst, "a.tokc")
+    for _ in range(2):
+        refused = again(second)
+        assert refused.exit_code == 1
+        assert "a.tokc was made from a." in refused.stderr
+        assert set(outputs(src)) == {left}
+        assert stored(dst, "a.tokc") == made
+
+
+def stored(tree: Tree, name: str) -> bytes:
+    with fetched(tree.url(name)) as path:
+        return path.read_bytes()
+
+
+def test_all_shards_know_of_one_output(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    src = twins(make_clip, tmp_path)
+    for shard in ("1/3", "2/3", "3/3"):
+        run(weights, src, tmp_path / "dst", "--jobs", 1, "--delete-source", "--shard", shard)
+    assert len(outputs(src)) == 1
+    items = [Item(f"{i}.{suffix}", 1, "") for i in range(20) for suffix in ("mov", "mp4")]
+    for i in (1, 2, 3):
+        names = [Path(item.name).stem for item in select(items, {".mov", ".mp4"}, shard=(i, 3))]
+        assert names == sorted(2 * list(set(names)), key=names.index)
+
+
+def test_a_film_under_the_name_of_a_deleted_one_is_refused(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    src, dst = twins(make_clip, tmp_path), tmp_path / "dst"
+    (src / "a.mov").rename(tmp_path / "next")
+    assert run(weights, src, dst, "--jobs", 1, "--delete-source").exit_code == 0
+    before = outputs(dst)
+    (tmp_path / "next").rename(src / "a.mp4")  # the camera counts from 1 again
+    again = run(weights, src, dst, "--jobs", 1, "--delete-source", "-f")
+    assert again.exit_code == 1
+    assert "a.tokc was made from another a.mp4, since deleted" in again.stderr
+    assert outputs(dst) == before
+    assert set(outputs(src)) == {"a.mp4"}
+
+
+def test_the_stream_of_a_file_in_another_tree_is_foreign(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    src, dst, other = twins(make_clip, tmp_path), tmp_path / "dst", tmp_path / "other"
+    other.mkdir()
+    (src / "a.mov").rename(other / "a.mp4")
+    assert run(weights, src, dst, "--jobs", 1).exit_code == 0
+    before = outputs(dst)
+    refused = run(weights, other, dst, "--jobs", 1)
+    assert refused.exit_code == 1
+    assert f"a.tokc was made from a.mp4 in {src}; -f overwrites it" in refused.stderr
+    assert outputs(dst) == before
+    src.rename(tmp_path / "moved")  # the same file elsewhere: finished
+    assert json.loads(run(weights, tmp_path / "moved", dst, "--jobs", 1, "--json").stdout)["finished"] == 1
+    assert run(weights, other, dst, "--jobs", 1, "-f").exit_code == 0
+    assert outputs(dst) != before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_source_replaced_since_it_was_listed_is_kept(
+    finished: bool, make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst = twins(make_clip, tmp_path), tmp_path / "dst"
+    (src / "a.mov").rename(tmp_path / "next")
+    if finished:
+        assert run(weights, src, dst, "--jobs", 1, "--verify").exit_code == 0
+    sync, times = Tree.sync, os.stat(src / "a.mp4")
+
+    def replaced(self: Tree, name: str) -> None:
+        os.utime(tmp_path / "next", ns=(times.st_atime_ns, times.st_mtime_ns))
+        with (tmp_path / "next").open("ab") as file:
+            file.truncate(times.st_size)  # another inode is all that tells
+        os.utime(tmp_path / "next", ns=(times.st_atime_ns, times.st_mtime_ns))
+        (tmp_path / "next").rename(src / "a.mp4")
+        sync(self, name)
+
+    monkeypatch.setattr(Tree, "sync", replaced)
+    result = run(weights, src, dst, "--jobs", 1, "--delete-source")
+    assert result.exit_code == 1
+    assert "a.mp4: changed since it was listed, so it is not deleted" in result.stderr
+    assert set(outputs(src)) == {"a.mp4"}
+    monkeypatch.undo()
+    os.utime(src / "a.mp4", (1, 1))
+    again = run(weights, src, dst, "--jobs", 1, "--json")
+    assert json.loads(again.stdout)["files"] == 1
+    assert "since deleted" not in again.stderr
+
+
+def test_a_source_is_deleted_after_its_stream_is_on_the_disk(
+    make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst, done = twins(make_clip, tmp_path), tmp_path / "dst", []
+    (src / "a.mp4").unlink()
+    (src / "b").mkdir()
+    (src / "a.mov").rename(src / "b" / "a.mov")
+    fsync, remove = os.fsync, os.remove
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (done.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
+    )
+    monkeypatch.setattr(os, "remove", lambda path: (done.append(str(path)), remove(path)))
+    assert run(weights, src, dst, "--jobs", 1, "--delete-source").exit_code == 0
+    before = done[: done.index(str(src / "b" / "a.mov"))]
+    assert {str(dst / "b" / "a.tokc"), str(dst / "b"), str(dst)} <= set(before)
+    assert outputs(src) == {}
+
+
+def test_a_source_that_cannot_be_deleted_does_not_stop_the_rest(
+    tree: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = Tree.delete
+
+    def refuse(self: Tree, item: Item) -> None:
+        if item.name == "a/two.mkv":
+            raise TokcodecError(f"{item.name}: Permission denied")
+        delete(self, item)
+
+    monkeypatch.setattr(Tree, "delete", refuse)
+    result = run(weights, tree, tmp_path / "dst", "--jobs", 1, "--delete-source")
+    assert result.exit_code == 1
+    assert "a/two.mkv: Permission denied" in result.stderr
+    assert set(outputs(tree)) == {"a/two.mkv", "notes.txt"}
+
+
 def test_a_stream_that_does_not_verify_is_not_placed(
     tree: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +323,53 @@ def test_a_stream_that_does_not_verify_is_not_placed(
     assert result.exit_code == 1
     assert outputs(tmp_path / "dst") == {}
     assert (tree / "one.mp4").exists()
+
+
+def test_a_source_that_is_no_folder_is_an_error_and_an_empty_one_is_told(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "file").touch()
+    for source, message in [
+        (tmp_path / "nosuchdir", "no such folder"),
+        (tmp_path / "file", "is not a folder"),
+        ("memory:///nosuchdir", "no such folder"),
+    ]:
+        with pytest.raises(TokcodecError, match=f"{source}: {message}"):
+            run(weights, source, tmp_path / "dst", "--jobs", 1)
+    for names in ([], ["a.txt", "b.txt"]):
+        for name in names:
+            (tmp_path / "src" / name).touch()
+        result = run(weights, tmp_path / "src", tmp_path / "dst", "--jobs", 1, "--json")
+        assert result.exit_code == 0
+        assert f"nothing to do: none of its {len(names)} files is chosen" in result.stderr
+        assert json.loads(result.stdout)["files"] == 0
+    assert not (tmp_path / "dst").exists()
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tree: Path, tmp_path: Path, weights: Path) -> None:
+    name, dst, listing = os.fsdecode(b"caf\xe9.mp4"), tmp_path / "dst", tmp_path / "list"
+    (tree / "one.mp4").rename(tree / name)
+    assert run(weights, tree, dst, "--jobs", 1, "--shard", "1/1", "--log", tmp_path / "log").exit_code == 0
+    assert set(outputs(dst)) == {os.fsdecode(b"caf\xe9.tokc"), "a/two.tokc", "a/b/three.tokc"}
+    listing.write_bytes(b"caf\xe9.mp4\n")
+    again = run(weights, tree, dst, "--jobs", 1, "--json", "--list", listing)
+    assert json.loads(again.stdout)["finished"] == 1
+    argv = [*command(weights, tree, tmp_path / "made", "--jobs", "2", "--delete-source")[:-1]]
+    assert subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True).stderr == b""
+    assert not (tree / name).exists()
+
+
+def test_a_name_that_the_target_does_not_take_fails_alone(tree: Path, tmp_path: Path, weights: Path) -> None:
+    (tree / "one.mp4").rename(tree / f"{'x' * 251}.mp4")  # its record would need a longer one
+    result = run(weights, tree, tmp_path / "dst", "--jobs", 1)
+    assert result.exit_code == 1
+    assert "File name too long" in result.stderr
+    assert set(outputs(tmp_path / "dst")) == {"a/two.tokc", "a/b/three.tokc"}
+
+
+def test_a_target_that_cannot_be_written_is_one_clear_line(tree: Path, tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "dst").write_text("a file")
+    with pytest.raises(TokcodecError, match=r"dst: (Not a directory|File exists)"):
+        run(weights, tree, tmp_path / "dst", "--jobs", 1)
 
 
 def test_select() -> None:
@@ -347,15 +550,99 @@ def test_a_claim_is_held_by_one(tmp_path: Path) -> None:
     claim = Tree(str(tmp_path)).claim("a/b.tokc")
     with pytest.raises(BusyError):
         Tree(str(tmp_path)).claim("a/b.tokc")
-    claim.write({"bytes": 3})
+    claim.write(RECORD)
     claim.release()
     again = Tree(str(tmp_path)).claim("a/b.tokc")
-    assert again.record == {"bytes": 3}
+    assert again.record == RECORD
     again.release()
-    (tmp_path / ".tokcodec" / "a" / "b.tokc.json").write_text('{"byt')  # killed while it wrote
-    torn = Tree(str(tmp_path)).claim("a/b.tokc")
-    assert torn.record == {}
-    torn.release()
+
+
+RECORD = Record("b.mov", 12345, "1.5", "/videos", {"crf": 12.0}, bytes=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class TellGpu:
+    """A unit that fails with what its worker sees of the GPUs."""
+
+    def run(self, _: Settings) -> Done:
+        time.sleep(0.2)  # so that the other worker takes the other one
+        raise TokcodecError(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+
+
+@pytest.mark.parametrize(
+    ("ours", "gpus", "theirs"),
+    [
+        (None, 2, {"0", "1"}),
+        ("5,7", 2, {"5", "7"}),
+        ("GPU-8932f937, 3", 2, {"GPU-8932f937", "3"}),
+        ("6", 1, {"6"}),
+        ("5,7", 0, {"5,7"}),
+    ],
+)
+def test_workers_share_the_gpus_their_parent_sees(
+    ours: str | None, gpus: int, theirs: set[str], monkeypatch: pytest.MonkeyPatch, weights: Path
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if ours is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ours)
+    crew, unit = Processes(2, 1, gpus), cast("Unit", TellGpu())
+    try:
+        futures = [crew.submit(unit, settings(weights)) for _ in range(6)]
+        told = {future.result(60).error for future in futures}
+        assert told == theirs
+    finally:
+        crew.close()
+
+
+def test_workers_that_cannot_be_started_end_the_batch(
+    tree: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(SpawnProcess, "start", refuse)
+    with pytest.raises(TokcodecError, match="no worker can be started: Resource temporarily unavailable"):
+        run(weights, tree, tmp_path / "dst", "--jobs", 3)
+    monkeypatch.undo()
+    assert run(weights, tree, tmp_path / "dst", "--jobs", 1).exit_code == 0  # no claim is held
+
+
+def test_a_worker_that_cannot_be_started_is_done_without(
+    tree: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = SpawnProcess.start, threading.Lock()
+
+    def once(process: SpawnProcess) -> None:
+        if not started.acquire(blocking=False):
+            raise BrokenPipeError
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", once)
+    result = run(weights, tree, tmp_path / "dst", "--jobs", 3, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["done"] == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", "3", '{"byt', "\xff", '{"bytes": 3}', '{"name": 1, "settings": [], "bytes": "x"}']
+)
+def test_a_record_of_unknown_shape_counts_as_none(text: str, tree: Path, tmp_path: Path, weights: Path) -> None:
+    dst = tmp_path / "dst"
+    book = dst / ".tokcodec" / "one.tokc.json"
+    book.parent.mkdir(parents=True)
+    book.write_text(text, encoding="latin-1")
+    (dst / "one.tokc").write_text("mine")
+    refused = run(weights, tree, dst, "--jobs", 1)
+    assert "one.tokc exists, and no batch made it" in refused.stderr
+    assert set(outputs(dst)) == {"one.tokc", "a/two.tokc", "a/b/three.tokc"}
+    (dst / "one.tokc").unlink()
+    assert run(weights, tree, dst, "--jobs", 1).exit_code == 0
+    facts = json.loads(book.read_text())
+    for name in ("name", "source_bytes", "modified", "tree", "settings", "bytes"):
+        book.write_text(json.dumps(facts | {name: None}))
+        claim = Tree(str(dst)).claim("one.tokc")
+        assert claim.record is None
+        claim.release()
 
 
 def command(weights: Path, *args: object) -> list[str]:
@@ -363,23 +650,22 @@ def command(weights: Path, *args: object) -> list[str]:
     return [*argv, "--device", "cpu", "--dtype", "float32", "--threads", "1", "--json"]
 
 
-@pytest.mark.parametrize("old", [{}, {"bytes": 12345678901234567890}])
-def test_a_record_cut_off_by_a_kill_still_says_that_a_batch_began(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: dict[str, int]
+@pytest.mark.parametrize("old", [RECORD, dataclasses.replace(RECORD, name="a much longer name.mov")])
+def test_a_record_cut_off_by_a_kill_is_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: Record
 ) -> None:
     claim = Tree(str(tmp_path)).claim("a.tokc")
     claim.write(old)
-    size = (tmp_path / ".tokcodec" / "a.tokc.json").stat().st_size
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "ftruncate", killed)
+    new = dataclasses.replace(RECORD, name="a.mov")
     with pytest.raises(KeyboardInterrupt):
-        claim.write({"bytes": 1})
-    assert (tmp_path / ".tokcodec" / "a.tokc.json").stat().st_size >= size
+        claim.write(new)
     claim.release()
-    assert Tree(str(tmp_path)).claim("a.tokc").record is not None
+    assert Tree(str(tmp_path)).claim("a.tokc").record == new
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -447,6 +733,88 @@ def test_urls(tree: Path, tmp_path: Path, weights: Path) -> None:
     finally:
         memory.rm("/videos", recursive=True)
         memory.rm("/streams", recursive=True)
+
+
+def test_a_remote_film_in_pieces_is_fetched_once(
+    make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    memory, fetches = fsspec.filesystem("memory"), []
+    get_file = type(memory).get_file
+
+    def counted(self: Any, path: str, target: str, **more: Any) -> None:
+        fetches.append(path)
+        get_file(self, path, target, **more)
+
+    monkeypatch.setattr(type(memory), "get_file", counted)
+    films = [str(make_clip(f"{i}.mp4", moving_frames(100 + i))) for i in range(2)]
+    try:
+        memory.makedirs("/films")
+        memory.put(films, "/films/")
+        result = run(weights, "memory://films", "memory://made", "--jobs", 1, "--piece", 1, "--log", tmp_path / "log")
+        assert result.exit_code == 0, result.output
+        assert [json.loads(line)["pieces"] for line in (tmp_path / "log").read_text().splitlines()] == [3, 3]
+        assert [path for path in fetches if path.endswith(".mp4")] == ["/films/0.mp4", "/films/1.mp4"]
+        assert not [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
+    finally:
+        for folder in ("/films", "/made"):
+            memory.rm(folder, recursive=True)
+
+
+def test_a_copy_is_shared_and_goes_with_its_last_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    script = """
+import os, sys, pathlib
+from tokcodec.batch.copies import shared_copy
+
+def fetch(path):
+    path.write_text("a film")
+    print("fetched", flush=True)
+
+for line in sys.stdin:
+    print(shared_copy(line.strip(), "film.mp4", fetch).read_text(), flush=True)
+"""
+    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
+
+    def user() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=pipe, stdout=pipe, text=True)
+
+    def ask(process: subprocess.Popen[str], key: str) -> list[str]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{key}\n")
+        process.stdin.flush()
+        lines = [process.stdout.readline().strip()]
+        while lines[-1] != "a film":
+            lines.append(process.stdout.readline().strip())
+        return lines
+
+    def copies() -> set[str]:
+        return {path.parent.name for path in tmp_path.rglob("film.mp4")}
+
+    with user() as one, user() as two:
+        assert ask(one, "A") == ["fetched", "a film"]
+        assert ask(two, "A") == ["a film"]
+        assert ask(two, "B") == ["fetched", "a film"]
+        assert copies() == {"A", "B"}
+        assert ask(two, "A") == ["a film"]
+        assert copies() == {"A"}
+        one.kill()
+        one.wait()
+        assert copies() == {"A"}
+        two.kill()
+        two.wait()
+        assert copies() == {"A"}  # nobody was left to remove it
+    with user() as three:
+        assert ask(three, "B") == ["fetched", "a film"]
+        assert copies() == {"B"}
+        assert three.stdin is not None
+        three.stdin.close()
+        three.wait(30)
+    assert copies() == set()
 
 
 def test_an_unknown_protocol_is_one_clear_line() -> None:

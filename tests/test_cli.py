@@ -95,8 +95,21 @@ def test_rates(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     assert json.loads(run("info", "c.tokc", "--json").out)["kbps"] <= 10
     assert run("encode", "in.mp4", "d.tokc", "--target-psnr", "15").code == 0
     assert run("encode", "in.mp4", "e.tokc", "--bitrate", "1").code == 1
-    for options in (["--step", "3", "--quality", "4"], ["--step", "0"], ["-q", "9"], ["--bitrate", "fast"]):
-        assert run("encode", "in.mp4", "e.tokc", *options).code == 2
+    for options in (
+        ["--step", "3", "--quality", "4"],
+        ["--step", "0"],
+        ["--step", "nan"],
+        ["-q", "9"],
+        ["--bitrate", "fast"],
+        ["--bitrate", "9" * 400],
+        ["--target-size", "0.5"],
+        ["--target-size", "9" * 305 + "g"],
+        ["--target-lpips", "inf"],
+        ["--target-psnr", "nan"],
+    ):
+        result = run("encode", "in.mp4", "e.tokc", *options)
+        assert result.code == 2
+        assert "Error: " in result.err
     assert names(tmp_path) == ["a.tokc", "b.tokc", "c.tokc", "d.tokc", "in.mp4"]
 
 
@@ -127,6 +140,10 @@ def test_trim_concat_and_tokens(run: Run, make_clip: MakeClip, tmp_path: Path, m
     assert run("tokens", "a.tokc", "a.npz").code == 0
     assert run("tokens", "a.npz", "e.tokc").code == 0
     assert (tmp_path / "e.tokc").read_bytes() == (tmp_path / "a.tokc").read_bytes()
+    assert run("tokens", "a.tokc", "b.NPZ").code == 0
+    assert run("tokens", "b.NPZ", "f.tokc").code == 0
+    assert (tmp_path / "f.tokc").read_bytes() == (tmp_path / "a.tokc").read_bytes()
+    assert len(names(tmp_path)) == 9  # no other file was left
 
 
 @pytest.mark.parametrize("text", ["not a video", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ def test_from_a_folder_to_weights_and_on(data: Path, tmp_path: Path) -> None:
     line = ["--holdout", "two*", "--eval", data, *SIZE]
     result = invoke(data, "--out", base, *line, *SHAPE, "--steps", 2)
     assert result.exit_code == 0, result.output
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("tokcodec")]
     assert result.stdout.startswith(f"{base}: 2 steps, ")
     assert result.stdout.endswith("100.0% of the schedule\n")
     assert {path.name for path in base.iterdir()} == {

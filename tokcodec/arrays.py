@@ -50,7 +50,7 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
     started = time.monotonic()
     if target.suffix.lower() not in SUFFIXES:
         raise TokcodecError(f"{target}: tokens are written to .npz or .safetensors")
-    with reading(source) as reader, output.replacing(target, [source], overwrite) as partial:
+    with reading(source) as reader, output.writing(target, [source], overwrite) as file:
         header, tables = reader.header, tokenizer_of(reader, weights).tables
         levels, motion, rows, steps, durations = [], [], [], [], []
         pts: list[int] = []
@@ -76,9 +76,9 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
             "metadata": _text(reader.metadata.pack()),
         }
         if target.suffix.lower() == ".npz":
-            np.savez_compressed(partial, allow_pickle=False, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)  # to a path it would add .npz after .NPZ
         else:
-            partial.write_bytes(save(arrays))
+            file.write(save(arrays))
         return report(header, reader.index, reader.bytes, reader.video_bytes, started)
 
 

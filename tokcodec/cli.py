@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -39,9 +41,10 @@ class Amount(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]i?)?", str(value), re.IGNORECASE)
-        if not match or float(match[1]) <= 0:
+        amount = float(match[1]) * SCALES[(match[2] or "").lower()] if match else 0.0
+        if not 0 < amount < math.inf:
             self.fail(f"{value!r} is not an amount such as 800, 300k or 2M", param, ctx)
-        return float(match[1]) * SCALES[(match[2] or "").lower()]
+        return amount
 
 
 class Seconds(click.ParamType[float]):
@@ -135,14 +138,19 @@ def rate_of(
         )
     if not given:
         return None
-    return Rate(
-        step=step,
-        quality=quality,
-        bitrate_kbps=None if bitrate is None else bitrate / 1000,
-        target_size_bytes=None if target_size is None else int(target_size),
-        target_lpips=target_lpips,
-        target_psnr_db=target_psnr,
-    )
+    if target_size is not None and target_size < 1:
+        raise click.UsageError("--target-size is at least a byte")
+    try:
+        return Rate(
+            step=step,
+            quality=quality,
+            bitrate_kbps=None if bitrate is None else bitrate / 1000,
+            target_size_bytes=None if target_size is None else int(target_size),
+            target_lpips=target_lpips,
+            target_psnr_db=target_psnr,
+        )
+    except ValueError as error:  # not a number, or infinite
+        raise click.UsageError(str(error)) from error
 
 
 def use_threads(threads: int | None) -> None:
@@ -478,7 +486,12 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of --decode.")
 @click.option("--glob", "globs", multiple=True, help="Only names that match: 'a/*.mp4' (* matches slashes, too).")
 @click.option("--ext", multiple=True, help="Only files with this extension [default: the usual ones of videos].")
-@click.option("--list", "listing", type=click.File(), help="Only the names in this file, one a line (- is stdin).")
+@click.option(
+    "--list",
+    "listing",
+    type=click.File(errors="surrogateescape"),
+    help="Only the names in this file, one a line (- is stdin).",
+)
 @click.option("--shard", type=Shard(), default=(1, 1), help="Only the i-th of n parts, as in 1/8.")
 @click.option(
     "--jobs",
@@ -559,6 +572,8 @@ def batch(
         named = [items.get(name, storage.Item(name, -1, "")) for name in dict.fromkeys(names)]
     suffixes = {f".{e.lower().lstrip('.')}" for e in ext} or ({".tokc"} if decode else driver.VIDEO_SUFFIXES)
     chosen = driver.select(named, suffixes, globs, shard)
+    if not chosen:
+        click.echo(f"tokcodec: {source}: nothing to do: none of its {len(items)} files is chosen", err=True)
     crew = workers.local_workers(jobs, threads, device) if ray is None else cluster.RayTasks(ray, threads or 1, device)
     if not decode:
         settings = dataclasses.replace(settings, piece_chunks=(64 if crew.limit > 1 else 0) if piece is None else piece)
@@ -597,11 +612,13 @@ def batch(
 
 
 def main() -> None:
-    """Entry point: the one place that turns errors into a line and an exit code."""
+    """Entry point: the one place that turns errors into a line and an exit code. A bug keeps its traceback."""
     while (spare := os.open(os.devnull, os.O_RDWR)) < 3:
         pass  # the number of a closed stdin, stdout or stderr would go to the next file, and FFmpeg print into that
     os.close(spare)
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 go out as they came
     logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     for number in (signal.SIGTERM, signal.SIGHUP):  # so that partial files are removed
         signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -610,9 +627,6 @@ def main() -> None:
     except TokcodecError as error:
         click.echo(f"tokcodec: {error}", err=True)
         code = 1
-    except ValueError as error:  # values that only the network or the file could judge
-        click.echo(f"tokcodec: {error}", err=True)
-        code = 2
     except MemoryError:
         click.echo("tokcodec: out of memory", err=True)
         code = 1

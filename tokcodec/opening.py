@@ -6,6 +6,8 @@ Tokens need the tables of the weights but neither torch nor FFmpeg.
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -17,7 +19,8 @@ from numpy.typing import NDArray
 
 from tokcodec import standard
 from tokcodec.clock import ticks_of
-from tokcodec.errors import BitstreamError, TokcodecError
+from tokcodec.errors import BitstreamError
+from tokcodec.files import NamedFile
 from tokcodec.pipeline import in_background
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.container import Reader
@@ -37,8 +40,12 @@ AHEAD_PX = 1 << 24  # of groups that wait for the network
 def _opened(source: Path) -> Iterator[BinaryIO]:
     """A seekable file; stdin and pipes are copied to a temporary one."""
     with contextlib.ExitStack() as stack:
-        file: BinaryIO = standard.stdin() if str(source) == "-" else stack.enter_context(source.open("rb"))
-        if str(source) == "-" or not file.seekable():
+        is_stdin = str(source) == "-"
+        handle = os.dup(standard.stdin().fileno()) if is_stdin else source
+        file: BinaryIO = stack.enter_context(
+            io.BufferedReader(NamedFile(handle, "rb", "stdin" if is_stdin else source))
+        )
+        if is_stdin or not file.seekable():
             spool = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(file, spool)
             file = spool
@@ -74,8 +81,6 @@ def reading(source: Path, salvage: bool = False) -> Iterator[Reader]:
             yield reader
     except BitstreamError as error:
         raise named(source, error) from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise TokcodecError(f"{source}: {error.strerror}") from error
 
 
 def checked_streams(reader: Reader) -> tuple[str, BinaryIO] | None:

@@ -1,10 +1,17 @@
-"""Output that appears whole or not at all: written beside its name, renamed at the end."""
+"""Output that appears whole or not at all: written beside its name, renamed at the end.
+
+Who writes holds a lock on the hidden file beside the name; one without a lock is of a process that was killed, and
+the next output in its folder removes it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import io
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +19,9 @@ from typing import BinaryIO
 
 from tokcodec import standard
 from tokcodec.errors import TokcodecError
+from tokcodec.files import NamedFile
+
+PARTIAL = ".tokcodec."  # how the names of unfinished files begin
 
 
 def check_target(target: Path, sources: list[Path], overwrite: bool) -> None:
@@ -55,21 +65,68 @@ def replacing(target: Path, sources: list[Path], overwrite: bool = False) -> Ite
     check_target(target, sources, overwrite)
     real = target.resolve()  # a link stays one, and what it names is replaced
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{real.stem}.", suffix=f".partial{target.suffix}", dir=real.parent)
-        os.close(handle)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp's own mode is private
+        _remove_dead(real.parent)
+        partial, lock = _partial_file(real.parent, target.suffix)
     except OSError as error:
         raise TokcodecError(f"{target}: cannot write: {error.strerror}") from error
-    partial = Path(name)
     try:
         yield partial
-        os.replace(partial, real)
-    except OSError as error:
-        raise TokcodecError(f"{target}: cannot write: {error.strerror or error}") from error
+        try:
+            os.replace(partial, real)
+        except OSError as error:
+            raise TokcodecError(f"{target}: cannot write: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _partial_file(folder: Path, suffix: str) -> tuple[Path, int]:
+    """An empty file for unfinished output, and the lock on it."""
+    while True:
+        lock, name = tempfile.mkstemp(prefix=PARTIAL, suffix=f".partial{suffix}", dir=folder)
+        if _locked(lock) and os.fstat(lock).st_nlink:  # else it was taken for a dead one before it was locked
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(lock, 0o666 & ~umask)  # mkstemp's own mode is private
+            return Path(name), lock
+        os.close(lock)
+
+
+def _partial_folder(folder: Path) -> tuple[Path, int]:
+    """As `_partial_file`, a folder."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=PARTIAL, suffix=".partial", dir=folder))
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(made, os.O_RDONLY)
+            if _locked(lock) and made.exists():
+                return made, lock
+            os.close(lock)
+
+
+def _locked(handle: int) -> bool:
+    """Lock a file, unless another process has."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, where `_remove_dead` gets none either
+        pass
+    return True
+
+
+def _remove_dead(folder: Path) -> None:
+    """Remove what processes that were killed have left in a folder."""
+    for path in folder.glob(f"{PARTIAL}*.partial*"):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextlib.contextmanager
@@ -80,15 +137,13 @@ def writing(target: str | Path, sources: list[Path], overwrite: bool = False) ->
         TokcodecError: as `replacing`; also when a write fails, as on a full disk.
     """
     if str(target) == "-":
-        try:
-            with os.fdopen(os.dup(standard.stdout().fileno()), "wb") as file:
-                yield file
-        except BrokenPipeError:  # whoever read has enough: not an error to tell
-            raise
-        except OSError as error:
-            raise TokcodecError(f"stdout: cannot write: {error.strerror or error}") from error
+        with io.BufferedWriter(NamedFile(os.dup(standard.stdout().fileno()), "wb", "stdout")) as file:
+            yield file
     else:
-        with replacing(Path(target), sources, overwrite) as partial, partial.open("wb") as file:
+        with (
+            replacing(Path(target), sources, overwrite) as partial,
+            io.BufferedWriter(NamedFile(partial, "wb", target)) as file,
+        ):
             yield file
 
 
@@ -107,18 +162,27 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
         raise TokcodecError(f"{folder}: holds {pattern.suffix} files already; -f overwrites them")
     made = not folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as partial:
-            yield Path(partial) / pattern.name
-            made_names = [file.name for file in Path(partial).iterdir()]
-            for name in made_names:
-                os.replace(Path(partial) / name, folder / name)
-        for file in [file for file in folder.iterdir() if _is_numbered(file.name, pattern.name)]:
-            if file.name not in made_names:
-                file.unlink()
-        made = False
-    except OSError as error:
-        raise TokcodecError(f"{folder}: cannot write: {error.strerror or error}") from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_dead(folder)
+            partial, lock = _partial_folder(folder)
+        except OSError as error:
+            raise TokcodecError(f"{folder}: cannot write: {error.strerror or error}") from error
+        try:
+            yield partial / pattern.name
+            try:
+                made_names = [file.name for file in partial.iterdir()]
+                for name in made_names:
+                    os.replace(partial / name, folder / name)
+                for file in [file for file in folder.iterdir() if _is_numbered(file.name, pattern.name)]:
+                    if file.name not in made_names:
+                        file.unlink()
+            except OSError as error:
+                raise TokcodecError(f"{folder}: cannot write: {error.strerror or error}") from error
+            made = False
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(lock)
     finally:
         if made:
             with contextlib.suppress(OSError):

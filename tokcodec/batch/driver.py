@@ -1,7 +1,8 @@
 """What to do next, what to do when it fails, and the books: the one process that sees the whole batch.
 
 A file is finished when its record says so: same source (size and time of change), same settings, and an output
-of the recorded size. Whatever kills a run, the next one begins with the files that are not.
+of the recorded size. Whatever kills a run, the next one begins with the files that are not. An output whose
+record names another source is never touched: it may be all that is left of that source.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fnmatch
 import hashlib
 import json
 import logging
+import os
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -19,8 +21,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import PurePosixPath
 from typing import Any, Protocol, TextIO
 
-from tokcodec.batch.storage import BusyError, Claim, Item, Record, Tree
+from tokcodec.batch.storage import BusyError, ChangedError, Claim, Item, Record, Tree
 from tokcodec.batch.units import Done, Join, Outcome, Part, Settings, Unit, Whole
+from tokcodec.errors import TokcodecError
 
 log = logging.getLogger("tokcodec")
 
@@ -74,7 +77,8 @@ def select(
         items: to choose from.
         suffixes: with the dot, in small letters.
         globs: a name must match one of them, if there are any; `*` matches slashes, too.
-        shard: (i, n): the i-th of n parts, i from 1. The part of a file depends on its name alone.
+        shard: (i, n): the i-th of n parts, i from 1. The part of a file depends on its name alone, without the suffix:
+            files that would have one output are in one part.
     """
     part, parts = shard
     return [
@@ -82,7 +86,7 @@ def select(
         for item in items
         if PurePosixPath(item.name).suffix.lower() in suffixes
         and (not globs or any(fnmatch.fnmatchcase(item.name, pattern) for pattern in globs))
-        and zlib.crc32(item.name.encode()) % parts == part - 1
+        and zlib.crc32(os.fsencode(PurePosixPath(item.name).with_suffix(""))) % parts == part - 1
     ]
 
 
@@ -93,7 +97,7 @@ class _File:
     item: Item
     output: str
     claim: Claim
-    origin: Record  # what its output depends on
+    origin: Record  # of an output that is begun
     tries: int = 1
     losses: int = 0
     parts: tuple[str, ...] = ()  # URLs of its pieces
@@ -105,7 +109,11 @@ class _File:
     @property
     def key(self) -> str:
         """Name of its pieces, by origin: those of another source or other settings are of no use."""
-        return hashlib.sha256(json.dumps(self.origin, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self.origin), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _same_source(one: Record, other: Record) -> bool:
+    return (one.name, one.source_bytes, one.modified) == (other.name, other.source_bytes, other.modified)
 
 
 class Batch:
@@ -117,7 +125,8 @@ class Batch:
         settings: how to code.
         workers: who codes; the caller closes them.
         retries: how often a file is tried again after an error.
-        overwrite: also replace outputs that no batch has made.
+        overwrite: also replace outputs that no batch has made, or one made from a file of the same name in another
+            tree; never those whose source had another name or was deleted.
         delete_source: remove each source whose output is verified; needs `settings.verify`.
         notes: gets a line of JSON for each file.
         progress: called after each file.
@@ -149,10 +158,12 @@ class Batch:
         """Code files; those that are finished are skipped, those that fail are in the summary.
 
         Raises:
-            TokcodecError: the books cannot be kept.
+            TokcodecError: the books cannot be kept, or no worker can be started.
         """
         started = time.monotonic()
         self._summary.files = len(items)
+        if items:
+            self._target.prepare()
         files = self._claimed(items)
         try:
             while self._submit(files):
@@ -191,29 +202,50 @@ class Batch:
             except BusyError as error:
                 self._note(item, output, "busy", error=str(error))
                 continue
-            origin = {"source": dataclasses.asdict(item), "settings": self._settings.facts()}
+            except TokcodecError as error:  # its name is too long for the target, or of letters that it does not take
+                self._note(item, output, "failed", error=str(error))
+                continue
+            origin = Record(item.name, item.bytes, item.modified, self._source.url(""), self._settings.facts())
             file = _File(item, output, claim, origin)
             size = self._target.size(output)
             if self._is_finished(file, size):
-                self._drop_source(file)
-                self._note(item, output, "finished", bytes=size)
-                claim.release()
-            elif claim.record is None and size is not None and not self._overwrite:
-                self._note(item, output, "failed", error=f"{output} exists, and no batch made it; -f overwrites it")
-                claim.release()
+                self._drop_source(file, "finished", bytes=size)
+            elif refusal := self._refusal(file, size):
+                self._note(item, output, "failed", error=refusal)
             else:
-                claim.write({})
+                claim.write(origin)
                 self._target.tidy(output, keep=file.key)
                 yield file
+                continue
+            claim.release()
 
     def _is_finished(self, file: _File, size: int | None) -> bool:
         record = file.claim.record
-        if not record or size is None or record["bytes"] != size or record["settings"] != file.origin["settings"]:
+        if record is None or size is None or record.bytes != size or record.settings != file.origin.settings:
             return False
         if file.item.bytes < 0:  # a source on the list that is not there: deleted, because this was done
-            return bool(record["verified"])
-        same = record["source"] == file.origin["source"]
-        return same and (bool(record["verified"]) or not self._settings.verify)
+            return record.name == file.item.name and record.verified
+        return _same_source(record, file.origin) and (record.verified or not self._settings.verify)
+
+    def _refusal(self, file: _File, size: int | None) -> str | None:
+        """Why an output must not be made; None if it may."""
+        record, output = file.claim.record, file.output
+        if file.item.bytes < 0:
+            return "no such file"
+        if record is None:
+            exists = size is not None and not self._overwrite
+            return f"{output} exists, and no batch made it; -f overwrites it" if exists else None
+        if size is None and (self._target.is_local or self._source.size(record.name) is None):
+            return None  # nothing to lose; without locks, it may be in the making
+        if record.name != file.item.name:
+            return f"{output} was made from {record.name}; another target folder keeps both"
+        if _same_source(record, file.origin):
+            return None
+        if record.deleted:
+            return f"{output} was made from another {record.name}, since deleted; another target folder keeps both"
+        if record.tree != file.origin.tree and not self._overwrite:
+            return f"{output} was made from {record.name} in {record.tree}; -f overwrites it"
+        return None
 
     def _whole(self, file: _File, split: bool) -> Unit:
         return Whole(*self._places(file), split)
@@ -225,6 +257,9 @@ class Batch:
     def _settle(self, file: _File, unit: Unit, future: Future[Outcome]) -> None:
         """Decide what follows from a unit that ended."""
         fault = future.exception()
+        if isinstance(fault, TokcodecError):  # there is nobody left to do anything
+            self._queue.append((file, unit))
+            raise fault
         if fault is not None:  # not the file's: the worker is gone
             file.losses += 1
             if file.losses < MAX_LOSSES:
@@ -279,16 +314,13 @@ class Batch:
 
     def _finish(self, file: _File, done: Done, worker: str) -> None:
         assert done.report is not None
-        file.claim.write({**file.origin, "bytes": done.bytes, "verified": self._settings.verify})
-        self._target.tidy(file.output)
-        self._drop_source(file)
-        file.claim.release()
+        self._target.tidy(file.output)  # before the record: a run that finds the file finished does not look for more
+        file.claim.write(dataclasses.replace(file.origin, bytes=done.bytes, verified=self._settings.verify))
         self._summary.frames += done.report.frames
         self._summary.source_bytes += file.item.bytes
         self._summary.bytes += done.bytes
-        self._note(
-            file.item,
-            file.output,
+        self._drop_source(
+            file,
             "done",
             bytes=done.bytes,
             bpp=done.report.bpp,
@@ -299,10 +331,22 @@ class Batch:
             tries=file.tries,
             warnings=file.warnings,
         )
+        file.claim.release()
 
-    def _drop_source(self, file: _File) -> None:
+    def _drop_source(self, file: _File, status: str, **facts: Any) -> None:
+        """Delete the source of an output that is whole, if that is wanted, and settle the file."""
+        record = file.claim.record
+        assert record is not None
         if self._delete_source and file.item.bytes >= 0:
-            self._source.delete(file.item.name)
+            try:
+                self._target.sync(file.output)
+                file.claim.write(dataclasses.replace(record, deleted=True))
+                self._source.delete(file.item)
+            except TokcodecError as error:
+                status, facts["error"] = "failed", str(error)
+                if isinstance(error, ChangedError):
+                    file.claim.write(record)
+        self._note(file.item, file.output, status, **facts)
 
     def _note(self, item: Item, output: str, status: str, **facts: Any) -> None:
         """Count a file that is settled and log it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -20,16 +21,20 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from tokcodec.batch import copies
 from tokcodec.errors import TokcodecError
 
 BOOKS = ".tokcodec"
 CHANGED = ("mtime", "LastModified", "updated", "last_modified", "created")  # what file systems call it
-
-Record = dict[str, Any]
+VERSION = ("ETag", "etag", "generation", "md5Hash")  # likewise
 
 
 class BusyError(TokcodecError):
     """Another batch works on this output."""
+
+
+class ChangedError(TokcodecError):
+    """A file is not the one that was listed."""
 
 
 @contextlib.contextmanager
@@ -57,11 +62,36 @@ class Item:
         name: relative to the tree, with slashes.
         bytes: its size; below 0 if there is no such file.
         modified: when, in the words of its file system; only good to be compared.
+        version: its inode or ETag, likewise; a copy elsewhere has another.
     """
 
     name: str
     bytes: int
     modified: str
+    version: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """How an output was made.
+
+    Attributes:
+        name: of its source; also source_bytes and modified, as in `Item`.
+        tree: where the source was, a URL.
+        settings: `Settings.facts`.
+        bytes: size of the output; below 0 while it is only begun.
+        verified: it was read back.
+        deleted: its source was deleted, or was about to be: this output may be all that is left of it.
+    """
+
+    name: str
+    source_bytes: int
+    modified: str
+    tree: str
+    settings: dict[str, Any]
+    bytes: int = -1
+    verified: bool = False
+    deleted: bool = False
 
 
 class Tree:
@@ -80,16 +110,29 @@ class Tree:
         self.is_local = isinstance(self._system, LocalFileSystem)
 
     def items(self) -> dict[str, Item]:
-        """All files by name, in order, without hidden files and folders."""
+        """All files by name, in order, without hidden files and folders.
+
+        Raises:
+            TokcodecError: there is no such folder.
+        """
         with _errors(self.url("")):
-            found: dict[str, Record] = self._system.find(self._root, detail=True)
+            found: dict[str, dict[str, Any]] = self._system.find(self._root, detail=True)
+            if set(found) <= {self._root} and not self._system.isdir(self._root or "/"):
+                raise TokcodecError(f"{self.url('')}: {'is not a folder' if found else 'no such folder'}")
         items = {}
         for path, facts in sorted(found.items()):
             name = path[len(self._root) + 1 :]
             if name and not any(part.startswith(".") for part in name.split("/")):
-                modified = next((facts[key] for key in CHANGED if facts.get(key)), "")
-                items[name] = Item(name, int(facts["size"]), str(modified))
+                items[name] = self._item(name, facts)
         return items
+
+    def _item(self, name: str, facts: dict[str, Any]) -> Item:
+        if self.is_local:
+            with contextlib.suppress(OSError):  # a link that leads nowhere: it fails when its turn comes
+                status = os.stat(f"{self._root}/{name}")  # of a link's target, which `find` does not look at
+                return Item(name, status.st_size, str(status.st_mtime_ns), str(status.st_ino))
+        modified, version = (next((facts[k] for k in keys if facts.get(k)), "") for keys in (CHANGED, VERSION))
+        return Item(name, int(facts["size"]), str(modified), str(version))
 
     def url(self, name: str) -> str:
         """What `fetched` and `placed` take for a file of this tree; a plain path if it is local."""
@@ -104,10 +147,33 @@ class Tree:
             except FileNotFoundError:
                 return None
 
-    def delete(self, name: str) -> None:
-        """Remove a file."""
+    def sync(self, name: str) -> None:
+        """Return when a file and its name are on the disk: a power failure does not take it back."""
+        if not self.is_local:  # then it was there when it was stored
+            return
+        path = Path(self._root, name)
         with _errors(self.url(name)):
-            self._system.rm_file(f"{self._root}/{name}")
+            for place in [path, *(folder for folder in path.parents if folder.is_relative_to(self._root))]:
+                handle = os.open(place, os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+
+    def delete(self, item: Item) -> None:
+        """Remove a file.
+
+        Raises:
+            ChangedError: it is not the one that was listed.
+        """
+        path = f"{self._root}/{item.name}"
+        with _errors(self.url(item.name)):
+            listed = self._system.ls(path, detail=True)  # not `info`: its times may be in other words
+            if [self._item(item.name, facts) for facts in listed] != [item]:
+                raise ChangedError(
+                    f"{item.name}: changed since it was listed, so it is not deleted; run the batch again"
+                )
+            self._system.rm_file(path)
 
     def work(self, name: str) -> str:
         """URL of the folder for unfinished work on an output."""
@@ -122,6 +188,12 @@ class Tree:
                     self._system.rm(path, recursive=True)
             if keep is None and self.is_local:
                 os.rmdir(folder)
+
+    def prepare(self) -> None:
+        """Make the folder of the books, so that what cannot be written at all is told once."""
+        if self.is_local:
+            with _errors(self.url("")):
+                os.makedirs(f"{self._root}/{BOOKS}", exist_ok=True)
 
     def claim(self, name: str) -> Claim:
         """The sole right to make an output, and its record. A dead process holds no claim.
@@ -150,26 +222,25 @@ class Claim:
     """The record of an output, in the hands of who may write it.
 
     Attributes:
-        record: how the output was made; empty if it was only begun, None if never.
+        record: how the output was made, or is going to be; None if no batch made it.
     """
 
     def __init__(self, system: Any, path: str, handle: int | None) -> None:
         self._system, self._path, self._handle = system, path, handle
         self.record: Record | None = None
         with _errors(path), contextlib.suppress(FileNotFoundError):
-            text = system.cat_file(path)
-            if text:
-                self.record = _parsed(text)
+            self.record = _parsed(system.cat_file(path))
 
     def write(self, record: Record) -> None:
         """Replace the record."""
-        text = json.dumps(record).encode()
+        text = json.dumps(dataclasses.asdict(record)).encode()
         with _errors(self._path):
             if self._handle is None:
                 self._system.pipe_file(self._path, text)
             else:  # over the old one, never empty in between: a kill there would look as if no batch had begun
                 os.pwrite(self._handle, text, 0)
                 os.ftruncate(self._handle, len(text))
+                os.fsync(self._handle)
         self.record = record
 
     def release(self) -> None:
@@ -179,11 +250,15 @@ class Claim:
             self._handle = None
 
 
-def _parsed(text: bytes) -> Record:
+def _parsed(text: bytes) -> Record | None:
+    """A record; None for anything else, which then is not ours."""
     try:
-        return dict(json.loads(text))
-    except ValueError:  # whoever wrote it was killed
-        return {}
+        facts = json.JSONDecoder().raw_decode(text.decode())[0]  # a kill may leave the end of an older one behind it
+        record = Record(**facts)
+    except (ValueError, TypeError):
+        return None
+    kinds = {"name": str, "source_bytes": int, "modified": str, "tree": str, "settings": dict, "bytes": int}
+    return record if all(type(facts.get(name, -1)) is kind for name, kind in kinds.items()) else None
 
 
 def exists(url: str) -> bool:
@@ -194,8 +269,12 @@ def exists(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def fetched(url: str) -> Iterator[Path]:
+def fetched(url: str, shared: bool = False) -> Iterator[Path]:
     """A file to read: itself if it is local, else a temporary copy.
+
+    Args:
+        url: of the file.
+        shared: use one copy for all processes of this machine, and keep it for the next time: a film in pieces.
 
     Raises:
         TokcodecError: it cannot be fetched.
@@ -203,6 +282,15 @@ def fetched(url: str) -> Iterator[Path]:
     system, path = _open(url)
     if isinstance(system, LocalFileSystem):
         yield Path(path)
+        return
+    if shared:
+        with _errors(url):
+            facts = system.info(path)
+            what = json.dumps([url, facts], sort_keys=True, default=str)
+            key = hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:16]
+            name = PurePosixPath(path).name
+            copy = copies.shared_copy(key, name, lambda copy: system.get_file(path, str(copy)))
+        yield copy
         return
     with tempfile.TemporaryDirectory(prefix="tokcodec.") as folder:
         copy = Path(folder, PurePosixPath(path).name)

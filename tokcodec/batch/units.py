@@ -103,8 +103,9 @@ class Whole:
     split: bool
 
     def run(self, settings: Settings) -> Done:
-        with fetched(self.source) as source:
-            if self.split and not settings.rate.is_of_the_whole:
+        split = self.split and not settings.rate.is_of_the_whole
+        with fetched(self.source, shared=split) as source:
+            if split:
                 parts = pieces.plan(source, settings.piece_chunks)
                 if parts:
                     return Done(pieces=tuple(parts))
@@ -129,7 +130,7 @@ class Part:
 
     def run(self, settings: Settings) -> Done:
         if not exists(self.target):
-            with fetched(self.source) as source, placed(self.target, self.work) as target:
+            with fetched(self.source, shared=True) as source, placed(self.target, self.work) as target:
                 pieces.encode_piece(
                     source, target, self.piece, rate=settings.rate, cores=torch.get_num_threads(), **settings.network()
                 )
@@ -147,7 +148,7 @@ class Join:
 
     def run(self, settings: Settings) -> Done:
         with contextlib.ExitStack() as stack:
-            source = stack.enter_context(fetched(self.source))
+            source = stack.enter_context(fetched(self.source, shared=True))
             parts = [stack.enter_context(fetched(part)) for part in self.parts]
             target = stack.enter_context(placed(self.target, self.work))
             return _finished(target, pieces.join(source, parts, target), settings)

@@ -19,13 +19,19 @@ from typing import Any
 
 import torch
 
+from tokcodec.batch import copies
 from tokcodec.batch.units import Outcome, Settings, Unit, work
+from tokcodec.errors import TokcodecError
 
 _spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and CUDA in an unknown state
 
 
 class WorkerLostError(Exception):
     """A worker ended before its unit did."""
+
+
+class NoWorkersError(TokcodecError):
+    """No worker can be started: there is nobody to do any unit."""
 
 
 def local_workers(jobs: int | None, threads: int | None, device: str) -> ThisProcess | Processes:
@@ -62,16 +68,18 @@ class ThisProcess:
         return future
 
     def close(self) -> None:
-        """Nothing is left to stop."""
+        """Nothing is left to stop, but a copy of a remote film may be left."""
+        copies.forget()
 
 
 class Processes:
-    """Worker processes. One that dies is replaced when there is work for it.
+    """Worker processes. One that dies is replaced when there is work for it; one that cannot start is done without.
 
     Args:
         jobs: how many.
         threads: CPU threads of the network in each.
-        gpus: to share among them, one each in turn; 0 leaves the choice to the device that is set.
+        gpus: to share among them, one each in turn, of those this process sees; 0 leaves the choice to the device
+            that is set.
 
     Attributes:
         limit: units that are worth having under way: one in work and one waiting for each worker.
@@ -83,12 +91,13 @@ class Processes:
         self._units: queue.SimpleQueue[tuple[Future[Outcome], Unit, Settings] | None] = queue.SimpleQueue()
         self._processes: list[SpawnProcess | None] = [None] * jobs
         self._closing = False
+        self._serving, self._lock = jobs, threading.Lock()
         self._servants = [threading.Thread(target=self._serve, args=(i,), daemon=True) for i in range(jobs)]
         for servant in self._servants:
             servant.start()
 
     def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
-        """Queue a unit; the result is its outcome, or WorkerLostError."""
+        """Queue a unit; the result is its outcome, or WorkerLostError or NoWorkersError."""
         future: Future[Outcome] = Future()
         self._units.put((future, unit, settings))
         return future
@@ -110,7 +119,16 @@ class Processes:
         while (task := self._units.get()) is not None and not self._closing:
             future, unit, settings = task
             if process is None or pipe is None:
-                process, pipe = self._start(i)
+                try:
+                    process, pipe = self._start(i)
+                except OSError as error:  # no memory, no more processes or open files
+                    with self._lock:
+                        self._serving -= not (last := self._serving == 1)
+                    if last:  # it stays, or those who wait would wait for ever
+                        future.set_exception(NoWorkersError(f"no worker can be started: {error.strerror or error}"))
+                        continue
+                    self._units.put(task)
+                    return
             try:
                 pipe.send((unit, settings))
                 future.set_result(pipe.recv())
@@ -124,7 +142,7 @@ class Processes:
 
     def _start(self, i: int) -> tuple[SpawnProcess, connection.Connection[Any, Any]]:
         pipe, theirs = _spawn.Pipe()
-        gpu = i % self._gpus if self._gpus else None
+        gpu = _visible_gpu(i % self._gpus) if self._gpus else None
         process = _spawn.Process(target=_worker, args=(theirs, self._threads, gpu), daemon=True)
         process.start()
         theirs.close()  # else the end of the process would not end the pipe
@@ -134,13 +152,19 @@ class Processes:
         return process, pipe
 
 
-def _worker(pipe: connection.Connection[Any, Any], threads: int, gpu: int | None) -> None:
-    """The life of a worker process."""
+def _visible_gpu(i: int) -> str:
+    """Name of the i-th GPU that this process sees, for CUDA_VISIBLE_DEVICES of another."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return names.split(",")[i].strip() if names else str(i)
+
+
+def _worker(pipe: connection.Connection[Any, Any], threads: int, gpu: str | None) -> None:
+    """The life of a worker process. `gpu` is what CUDA calls the one to use."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     torch.set_num_threads(threads)
     with contextlib.suppress(EOFError, OSError):  # the parent has gone
         while True:

@@ -168,6 +168,10 @@ class WindowSampler:
         # Cutting waits for the disk as much as for the CPU.
         self._threads = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), "tokcodec windows")
 
+    def close(self) -> None:
+        """End its threads."""
+        self._threads.shutdown()
+
     def _fitting(self, frames: int, photographs: bool) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
         """The arrays that are long and large enough (of photographs only), and how many segments end with each."""
         if (frames, photographs) not in self._kinds:

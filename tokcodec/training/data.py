@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from tokcodec.errors import TokcodecError, VideoError
-from tokcodec.output import replacing
+from tokcodec.output import writing
 from tokcodec.video import VideoReader
 
 log = logging.getLogger("tokcodec")
@@ -57,7 +57,7 @@ def decode_source(path: Path, target: Path, side: int = CACHE_PX) -> None:
     """
     still = path.suffix.lower() in IMAGE_SUFFIXES or IMAGE_SHARD.fullmatch(path.name)
     length = 1 if still else SEGMENT_FRAMES
-    with VideoReader(path) as reader, replacing(target, [path]) as partial, partial.open("wb") as file:
+    with VideoReader(path) as reader, writing(target, [path]) as file:
         count, shape = 0, (0, 0, 0)
         for frame, _ in reader:
             cut = square(frame, side)

@@ -7,6 +7,7 @@ must be one that all of them see, and the first of them writes it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import json
@@ -340,23 +341,24 @@ def train(
     with processes.joined(target):
         # The first process codes what is missing, the others then find it.
         coded, held_out = processes.in_turn(lambda: open_data(source, folder, loop, settings, holdout))
-        teacher = MeanDistance([load_lpips(net, lpips_dir) for net in ("alex", "squeeze")])
-        trainer = Trainer(
-            config or RestorerConfig(),
-            settings,
-            WindowSampler(coded, settings.crop_px, settings.seed),
-            teacher,
-            target,
-            pick_dtype(dtype, target),
-            init,
-            compiled=target.type == "cuda",
-            arrays=arrays,
-        )
-        sets = {"val": held_out} if held_out else {}
-        judge = None
-        if processes.rank() == 0 and (sets or eval_folder):
-            if eval_folder:
-                sets["eval"] = code_clips(eval_folder, folder / "coded/eval", loop, eval_steps)
-            judge = Judge(sets, load_lpips("alex", lpips_dir), out)
-        run(trainer, out, judge, minutes, finish, eval_every)
-        return trainer if processes.rank() == 0 else None
+        with contextlib.closing(WindowSampler(coded, settings.crop_px, settings.seed)) as sampler:
+            teacher = MeanDistance([load_lpips(net, lpips_dir) for net in ("alex", "squeeze")])
+            trainer = Trainer(
+                config or RestorerConfig(),
+                settings,
+                sampler,
+                teacher,
+                target,
+                pick_dtype(dtype, target),
+                init,
+                compiled=target.type == "cuda",
+                arrays=arrays,
+            )
+            sets = {"val": held_out} if held_out else {}
+            judge = None
+            if processes.rank() == 0 and (sets or eval_folder):
+                if eval_folder:
+                    sets["eval"] = code_clips(eval_folder, folder / "coded/eval", loop, eval_steps)
+                judge = Judge(sets, load_lpips("alex", lpips_dir), out)
+            run(trainer, out, judge, minutes, finish, eval_every)
+            return trainer if processes.rank() == 0 else None

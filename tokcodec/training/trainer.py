@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.neural.network import GROUP, Restorer, RestorerConfig, State, to_rgb
 from tokcodec.neural.weights import Array, Weights
-from tokcodec.output import replacing
+from tokcodec.output import writing
 from tokcodec.training import processes
 from tokcodec.training.coded import STRIDE, Batch, WindowSampler, unpack
 from tokcodec.training.losses import frame_perceptual_loss, reconstruction_loss, temporal_loss
@@ -316,7 +316,7 @@ class Trainer:
         Raises:
             TokcodecError: it cannot be written.
         """
-        with replacing(path, [], overwrite=True) as partial, partial.open("wb") as file:
+        with writing(path, [], overwrite=True) as file:
             torch.save(self.state(), file)
 
     def load(self, path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Output that appears whole or not at all, and errors that name the file that is at fault."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tokcodec import opening, output
+from tokcodec.errors import TokcodecError
+from tokcodec.files import NamedFile
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+WRITERS = {
+    "a file": "with output.writing(target / 'a.bin', []) as file:",
+    "a path": "with output.replacing(target / 'a.bin', []) as path:",
+    "images": "with output.replacing_pattern(target / '%05d.png') as path:",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
+def test_what_a_killed_process_left_is_removed_by_the_next_run(writer: str, tmp_path: Path) -> None:
+    script = f"""
+import pathlib, sys
+from tokcodec import output
+target = pathlib.Path(sys.argv[1])
+{writer}
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+    pipe = subprocess.PIPE
+    argv = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(argv, env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        left = set(tmp_path.iterdir())
+        assert len(left) == 1
+        with output.writing(tmp_path / "b.bin", []):
+            assert set(tmp_path.iterdir()) > left  # it is at work
+        process.kill()
+        process.wait()
+        assert set(tmp_path.iterdir()) == left | {tmp_path / "b.bin"}
+    with output.writing(tmp_path / "c.bin", []) as file:
+        file.write(b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"b.bin", "c.bin"}
+
+
+def test_hidden_files_of_others_stay(tmp_path: Path) -> None:
+    names = [".a.partial", ".tokcodec", ".tokcodec.notes", "a.partial.mp4"]
+    for name in names:
+        (tmp_path / name).touch()
+    with output.writing(tmp_path / "b", []):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "b"])
+
+
+@pytest.mark.parametrize("kind", [output.replacing, output.writing])
+def test_an_error_of_something_else_is_not_the_targets(kind: type, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="elsewhere"), kind(tmp_path / "out", []):
+        (tmp_path / "elsewhere").read_bytes()
+    with pytest.raises(OSError, match="bad sector"), output.replacing_pattern(tmp_path / "%05d.png"):
+        raise OSError("bad sector")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TokcodecError, match="src: Is a directory"):
+        NamedFile(tmp_path, "rb", "src")
+    memory = os.open("/proc/self/mem", os.O_RDONLY)  # nothing can be read at its start
+    with io.BufferedReader(NamedFile(memory, "rb", "src")) as file:
+        for size in (1, -1):
+            with pytest.raises(TokcodecError, match="src: Input/output error"):
+                file.read(size)
+    with (
+        pytest.raises(TokcodecError, match="dst: cannot write: No space left"),
+        NamedFile(Path("/dev/full"), "wb", "dst") as full,
+    ):
+        full.write(b"x")
+
+
+def test_reading_does_not_take_the_blame_for_what_it_surrounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = tmp_path / "a.tokc"
+    with pytest.raises(TokcodecError, match=r"a\.tokc: No such file"), opening.reading(stream):
+        pass
+    with pytest.raises(TokcodecError, match="Is a directory"), opening.reading(tmp_path):
+        pass
+    stream.touch()
+    monkeypatch.setattr(opening, "Reader", lambda *_, **__: SimpleNamespace(index=["a chunk"]))
+    with pytest.raises(FileNotFoundError, match="elsewhere"), opening.reading(stream):
+        (tmp_path / "elsewhere").read_bytes()
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    script = """
+import sys
+from tokcodec import cli, edit
+
+def bug(*_, **__):
+    raise ValueError("operands could not be broadcast together")
+
+edit.verify = bug
+sys.argv = ["tokcodec", "verify", "a.tokc"]
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Traceback")
+    assert ended.stderr.endswith("ValueError: operands could not be broadcast together\n")

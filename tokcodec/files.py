@@ -1,0 +1,52 @@
+"""Files whose errors bear their names, whoever reads or writes them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from tokcodec.errors import TokcodecError
+
+
+class NamedFile(io.FileIO):
+    """A binary file, unbuffered, for io.BufferedReader and io.BufferedWriter.
+
+    Args:
+        file: a path, or a descriptor that it will close.
+        mode: "rb" or "wb".
+        name: of the file in errors.
+
+    Raises:
+        TokcodecError: it cannot be opened; each method raises it too. A pipe that nobody reads is a BrokenPipeError.
+    """
+
+    def __init__(self, file: Path | int, mode: str, name: object) -> None:
+        self._label = f"{name}: cannot write" if "w" in mode else str(name)
+        try:
+            super().__init__(file, mode)
+        except OSError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: OSError) -> Exception:
+        return (
+            error if isinstance(error, BrokenPipeError) else TokcodecError(f"{self._label}: {error.strerror or error}")
+        )
+
+    def readinto(self, buffer: Any) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise self._named(error) from error
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall() or b""
+        except OSError as error:
+            raise self._named(error) from error
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise self._named(error) from error
