@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import threading
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,17 @@ def test_a_loop_that_fails_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TokcodecError, match="cannot write"):
         code_segments(segments, tmp_path / "file" / "a.npy", coarse, lambda _: 1.0)
+
+
+def test_a_full_disk_is_one_line_and_no_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(TokcodecError, match=r"a\.npy: cannot write: File too large"):
+            code_segments(np.zeros((2, 5, 32, 32, 3), np.uint8), tmp_path / "a.npy", coarse, lambda _: 1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_window_is_a_pure_function_of_seed_step_and_place() -> None:

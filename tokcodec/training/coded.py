@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tokcodec.errors import TokcodecError
 from tokcodec.neural.network import GROUP
-from tokcodec.output import replacing
+from tokcodec.output import writing
 
 STRIDE = 16  # pixels: sizes and places of crops are multiples, so that a crop keeps the loop's blocks whole
 THREADS = 8  # that draw windows, at most
@@ -95,13 +95,13 @@ def code_segments(source: Frames, target: Path, code: Code, step_of: Callable[[i
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TokcodecError(f"{target.parent}: cannot write: {error.strerror}") from error
-    with replacing(target, [], overwrite=True) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
-        records = np.lib.format.open_memmap(partial, "w+", kind, (len(source),))
-        for index, (step, planes) in enumerate(pool.map(coded, range(len(source)))):
-            records["step"][index] = step
-            for kind_of, plane in enumerate(planes):
-                records["planes"][index, kind_of] = plane
-        records.flush()
+    about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (len(source),)}
+    with writing(target, [], overwrite=True) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        np.lib.format.write_array_header_1_0(file, about)
+        for step, planes in pool.map(coded, range(len(source))):
+            entry = np.empty((), kind)
+            entry["step"], entry["planes"] = step, planes
+            file.write(entry.tobytes())
     print(f"coded {target}: {len(source)} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 

@@ -153,7 +153,10 @@ def main(source: Path, target: Path, cache: Path, every: int, rounds: int, table
             fitted = fit_transform(clips[turn::every], fitted)
         fitted = fit_coder(clips[1::every], fitted)
         with replacing(target, [source], overwrite=True) as partial:
-            save_weights(partial, None, fitted, {"fitted": f"{len(clips[::every])} segments, {rounds} rounds"})
+            try:
+                save_weights(partial, None, fitted, {"fitted": f"{len(clips[::every])} segments, {rounds} rounds"})
+            except OSError as error:
+                raise TokcodecError(f"{target}: cannot write: {error.strerror}") from error
     except TokcodecError as error:
         raise click.ClickException(str(error)) from error
 
