@@ -112,8 +112,9 @@ def next_step(tries: Sequence[Try], budget: int) -> float | None:
     low = above[-1].step if above else STEP_RANGE[0]
     high = below[0].step if below else STEP_RANGE[1]
     step = whole_units(min(max(step, low), high))
-    if any(step == t.step for t in tries):  # between two steps that are there already
-        step = whole_units(math.sqrt(low * high))
+    if any(step == t.step for t in tries):  # the model would stay where it is: a little further, towards the budget
+        step = whole_units(step * 1.02 + 1 / STEP_UNITS if step == low else step / 1.02 - 1 / STEP_UNITS)
+        step = step if low < step < high else whole_units(math.sqrt(low * high))
     return None if any(step == t.step for t in tries) else step
 
 
