@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from tokcodec.neural.loop import Loop
 from tokcodec.neural.network import Restorer, RestorerConfig
 from tokcodec.neural.weights import save_weights
+from tokcodec.stream.entropy import Tables, decode_chunk, encode_chunk
 from tokcodec.video import VideoReader
 
 MakeClip = Callable[..., Path]
@@ -114,8 +116,17 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a tiny network, untrained: enough for all that is not about pictures."""
+    """Weights of a tiny network, untrained: enough for all that is not about pictures.
+
+    The loop is compiled here: a process that is started by a test, and stopped by it, should find it on the disk.
+    """
     torch.manual_seed(0)
+    loop = Loop(loop_arrays())
+    coding = loop.encode(np.stack(moving_frames(10)), 8.0)
+    tables = Tables.of(loop_arrays(), loop.blocks)
+    height, width = moving_frames(1)[0].shape[:2]
+    assert decode_chunk(*encode_chunk(coding.tokens, 128, tables), 10, height, width, 128, tables).levels.any()
+    assert len(list(loop.decode(coding.tokens, 8.0, 10))) == 4
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, Restorer(TINY), loop_arrays())
     return path

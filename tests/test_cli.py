@@ -86,7 +86,7 @@ def test_the_sound_is_told_apart(run: Run, make_clip: MakeClip, tmp_path: Path) 
 
 def test_rates(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     make_clip("in.mp4", moving_frames(40))
-    for options, step in ((["-q", "8"], 6), (["--step", "5"], 5), ([], 29.25), (["--quality", "1"], 96)):
+    for options, step in ((["-q", "8"], 12), (["--step", "5"], 5), ([], 63.875), (["--quality", "1"], 224)):
         assert run("encode", "in.mp4", "a.tokc", "-f", *options).code == 0
         assert json.loads(run("info", "a.tokc", "--json").out)["step"] == [step, step]
     assert run("encode", "in.mp4", "b.tokc", "--target-size", "2Ki").code == 0
