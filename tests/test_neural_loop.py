@@ -118,7 +118,7 @@ def test_a_search_finds_a_shift_and_keeps_to_whole_blocks() -> None:
     now, then = planes.part(slice(4, 5)), planes.part(slice(1))
     coarse = coarse_vectors(small(now.y[0]), small(then.y[0]), 4)
     ref = reference(then)
-    field = search(now.y[0], ref, ref, (4, 8), False, coarse, None, 4.0)
+    field = search(now.y[0], now.c[0], ref, ref, (4, 8), False, coarse, None, 4.0)
     predicted = compensate(ref, ref, (4, 8), field)
     assert np.abs(predicted.y[0, :, 16:].astype(int) - now.y[0, :, 16:]).mean() < 1
     assert (field[2] == FIRST).all()
@@ -128,6 +128,22 @@ def test_a_search_finds_a_shift_and_keeps_to_whole_blocks() -> None:
             top, left = row // cells * cells, column // cells * cells
             block = field[:, top : top + cells, left : left + cells]
             assert (block == block[:, :1, :1]).all()
+
+
+def test_a_search_tells_colours_of_the_same_brightness_apart() -> None:
+    """The right half takes its colour from the left: luma is the same everywhere."""
+    grey, red = np.full((1, 2, 32, 64), 128, np.uint8), np.full((1, 2, 32, 64), 128, np.uint8)
+    red[:, 1, :, :16] = 200
+    grey[:, 1, :, 32:48] = 200  # moved by 64 pixels
+    y = np.full((1, 64, 128), 100, np.uint8)
+    then, now = reference(Planes(y, red)), Planes(y, grey)
+    coarse = np.zeros((2, 4, 8), np.int16)
+    coarse[1] = -64 * 4
+    field = search(now.y[0], now.c[0], then, then, (4, 8), False, coarse, None, 4.0)
+    assert (
+        np.abs(compensate(then, then, (4, 8), field).c[:, :, 4:-4, 36:44].astype(int) - now.c[:, :, 4:-4, 36:44]).max()
+        <= 2
+    )
 
 
 def test_between_two_references_is_their_mean() -> None:

@@ -114,7 +114,15 @@ class Loop:
             now_small = small(original.y[places[3]])
             coarse = coarse_vectors(now_small, before_small, GROUP)
             field = search(
-                original.y[places[3]], last, older or last, SPANS[0], older is not None, coarse, before, rate
+                original.y[places[3]],
+                original.c[places[3]],
+                last,
+                older or last,
+                SPANS[0],
+                older is not None,
+                coarse,
+                before,
+                rate,
             )
             prediction = compensate(last, older or last, SPANS[0], field)
             wanted = Planes(original.y[places[3]][None], original.c[places[3]][None])
@@ -126,7 +134,7 @@ class Loop:
             between = []
             for i in range(GROUP - 1):
                 y = original.y[places[i]]
-                fields = search(y, last, key, SPANS[1 + i], True, _middle(field), field, rate)
+                fields = search(y, original.c[places[i]], last, key, SPANS[1 + i], True, _middle(field), field, rate)
                 motion[GROUP * group + 1 + i] = fields
                 between.append(compensate(last, key, SPANS[1 + i], fields))
             three = joined(between)

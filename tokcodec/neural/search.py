@@ -21,6 +21,7 @@ DEPTHS = 4
 COARSE = 4  # scale of the first search
 COARSE_CELL = 4  # a block of it is that many pixels of the small picture: 16 of the large one
 COARSE_REACH = 16
+CHROMA_WEIGHT = 2  # of squared errors in Cb and Cr, over those in Y: what the transform gives them
 MERGE_BITS = np.array([0.6, 2.0, 3.2, 4.2, 4.2], np.float32)  # of a leaf that takes over a candidate
 SPLIT_BITS = np.array([[0.7, 1.2], [0.6, 1.4], [0.35, 2.2], [0.0, 0.0]], np.float32)  # of a leaf, of a split, by depth
 
@@ -75,8 +76,11 @@ def _coarse(now: NDArray[np.int32], then: NDArray[np.int32], span: int, out: I16
 @njit(cache=True, nogil=True, fastmath=True)
 def _distance(
     y: U8,
+    c: U8,
     a_luma: U8,
+    a_chroma: U8,
     b_luma: U8,
+    b_chroma: U8,
     s0: int,
     s1: int,
     top: int,
@@ -86,8 +90,8 @@ def _distance(
     vx: int,
     kind: int,
     most: int,
-) -> int:
-    """Squared error of a block's luma by one vector, without overlap; may stop above `most`."""
+) -> np.int64:
+    """Squared error of a block by one vector, without overlap, its chroma at whole samples; may stop above `most`."""
     height, width = y.shape
     rows, columns = min(size, height - top), min(size, width - left)
     ay, ax = share(vy, s0), share(vx, s0)
@@ -99,29 +103,52 @@ def _distance(
     aq = min(max(left + (ax >> 2) + BORDER, 0), wide - columns)
     br = min(max(top + (by >> 2) + BORDER, 0), high - rows)
     bq = min(max(left + (bx >> 2) + BORDER, 0), wide - columns)
-    total = 0
+    total = np.int64(0)
     for i in range(rows):
-        part = 0
+        part = np.int64(0)
         own = y[top + i]
         if kind == FIRST:
             line = ap[ar + i]
             for j in range(columns):
-                d = int(own[left + j]) - int(line[aq + j])
+                d = np.int64(own[left + j]) - np.int64(line[aq + j])
                 part += d * d
         elif kind == SECOND:
             line = bp[br + i]
             for j in range(columns):
-                d = int(own[left + j]) - int(line[bq + j])
+                d = np.int64(own[left + j]) - np.int64(line[bq + j])
                 part += d * d
         else:
             line = ap[ar + i]
             other = bp[br + i]
             for j in range(columns):
-                d = int(own[left + j]) - ((int(line[aq + j]) + int(other[bq + j]) + 1) >> 1)
+                d = np.int64(own[left + j]) - ((np.int64(line[aq + j]) + np.int64(other[bq + j]) + 1) >> 1)
                 part += d * d
         total += part
         if total > most:
             return total
+    rows, columns, top, left = rows >> 1, columns >> 1, top >> 1, left >> 1
+    high, wide = a_chroma.shape[1:]
+    ar = min(max(top + ((ay + 4) >> 3) + BORDER // 2, 0), high - rows)
+    aq = min(max(left + ((ax + 4) >> 3) + BORDER // 2, 0), wide - columns)
+    br = min(max(top + ((by + 4) >> 3) + BORDER // 2, 0), high - rows)
+    bq = min(max(left + ((bx + 4) >> 3) + BORDER // 2, 0), wide - columns)
+    for k in range(2):
+        for i in range(rows):
+            part = np.int64(0)
+            for j in range(columns):
+                own_value = np.int64(c[k, top + i, left + j])
+                if kind == FIRST:
+                    d = own_value - np.int64(a_chroma[k, ar + i, aq + j])
+                elif kind == SECOND:
+                    d = own_value - np.int64(b_chroma[k, br + i, bq + j])
+                else:
+                    d = own_value - (
+                        (np.int64(a_chroma[k, ar + i, aq + j]) + np.int64(b_chroma[k, br + i, bq + j]) + 1) >> 1
+                    )
+                part += d * d
+            total += CHROMA_WEIGHT * part
+            if total > most:
+                return total
     return total
 
 
@@ -137,7 +164,8 @@ def _number_bits(d: int) -> float:
 
 @njit(cache=True, nogil=True)
 def _leaf(
-    y: U8, a_luma: U8, b_luma: U8, s0: int, s1: int, kinds: int, coarse: I16, vector: I16, kind: I16,
+    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, s0: int, s1: int, kinds: int,
+    coarse: I16, vector: I16, kind: I16,
     before: I16, has_before: bool, row: int, column: int, size: int, rate: float, spare: I16, starts: I16, best: I16,
 ) -> float:  # fmt: skip
     """The best way to predict a block as a whole: `best` takes (y, x, kind, merge); its cost."""
@@ -147,7 +175,23 @@ def _leaf(
     seeds = 0
     for i in range(count):
         k = int(spare[i, 2])
-        distance = _distance(y, a_luma, b_luma, s0, s1, top, left, px, spare[i, 0], spare[i, 1], k, int(min(cost, 2e9)))
+        distance = _distance(
+            y,
+            c,
+            a_luma,
+            a_chroma,
+            b_luma,
+            b_chroma,
+            s0,
+            s1,
+            top,
+            left,
+            px,
+            spare[i, 0],
+            spare[i, 1],
+            k,
+            int(min(cost, 2e9)),
+        )
         total = distance + rate * MERGE_BITS[i]
         if total < cost:
             cost = total
@@ -177,7 +221,9 @@ def _leaf(
         for i in range(seeds):
             vy, vx = int(starts[i, 0]), int(starts[i, 1])
             bits = 3.5 + _number_bits(vy - py) + _number_bits(vx - px_)
-            distance = _distance(y, a_luma, b_luma, s0, s1, top, left, px, vy, vx, k, int(min(here, 2e9)))
+            distance = _distance(
+                y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, vy, vx, k, int(min(here, 2e9))
+            )
             if distance + rate * bits < here:
                 here, hy, hx = distance + rate * bits, vy, vx
         step = 16 if trial == 0 else 4
@@ -195,7 +241,9 @@ def _leaf(
                 if abs(vy) > MAX_VECTOR or abs(vx) > MAX_VECTOR:
                     continue
                 bits = 3.5 + _number_bits(vy - py) + _number_bits(vx - px_)
-                distance = _distance(y, a_luma, b_luma, s0, s1, top, left, px, vy, vx, k, int(min(here, 2e9)))
+                distance = _distance(
+                    y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, vy, vx, k, int(min(here, 2e9))
+                )
                 if distance + rate * bits < here:
                     here, hy, hx = distance + rate * bits, vy, vx
                     moved = True
@@ -230,7 +278,8 @@ def _set(field: I16, row: int, column: int, depth: int, own: I16) -> None:
 
 @njit(cache=True, nogil=True)
 def _tree(
-    y: U8, a_luma: U8, b_luma: U8, s0: int, s1: int, kinds: int, coarse: I16, field: I16,
+    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, s0: int, s1: int, kinds: int,
+    coarse: I16, field: I16,
     before: I16, has_before: bool, root_row: int, root_column: int, rate: float, spare: I16, starts: I16,
 ) -> float:  # fmt: skip
     """Choose a tree, depth first. A stack instead of recursion, which numba cannot keep compiled on the disk."""
@@ -243,27 +292,27 @@ def _tree(
     row[0], column[0], part[0] = root_row, root_column, -1
     while True:
         size = CELLS >> depth
-        r, c = row[depth], column[depth]
+        r, q = row[depth], column[depth]
         done, cost = False, 0.0
-        if r >= rows or c >= columns:
+        if r >= rows or q >= columns:
             done = True
         elif part[depth] < 0:
             part[depth] = 0
-            forced = r + size > rows or c + size > columns
+            forced = r + size > rows or q + size > columns
             whole[depth], parts[depth] = 1e30, 0.0
             if not forced:
                 parts[depth] = rate * SPLIT_BITS[depth, 1]
                 cost = _leaf(
-                    y, a_luma, b_luma, s0, s1, kinds, coarse, field[:2], field[2],
-                    before, has_before, r, c, size, rate, spare, starts, own[depth],
+                    y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, kinds, coarse, field[:2], field[2],
+                    before, has_before, r, q, size, rate, spare, starts, own[depth],
                 )  # fmt: skip
                 cost += rate * SPLIT_BITS[depth, 0]
                 whole[depth] = cost
                 if size == 1 or cost <= rate * (SPLIT_BITS[depth, 0] + 3.0):
-                    _set(field, r, c, depth, own[depth])
+                    _set(field, r, q, depth, own[depth])
                     done = True
         elif parts[depth] >= whole[depth]:
-            _set(field, r, c, depth, own[depth])
+            _set(field, r, q, depth, own[depth])
             done, cost = True, whole[depth]
         elif part[depth] == 4:
             done, cost = True, parts[depth]
@@ -275,7 +324,7 @@ def _tree(
         else:
             half = size // 2
             row[depth + 1] = r + half * (part[depth] >> 1)
-            column[depth + 1] = c + half * (part[depth] & 1)
+            column[depth + 1] = q + half * (part[depth] & 1)
             part[depth] += 1
             depth += 1
             part[depth] = -1
@@ -284,8 +333,11 @@ def _tree(
 @njit(cache=True, nogil=True)
 def _search(
     y: U8,
+    c: U8,
     a_luma: U8,
+    a_chroma: U8,
     b_luma: U8,
+    b_chroma: U8,
     s0: int,
     s1: int,
     kinds: int,
@@ -302,7 +354,24 @@ def _search(
         for column in range(0, field.shape[2], CELLS):
             # what an abandoned split wrote beyond a leaf is overwritten by the leaf itself
             total += _tree(
-                y, a_luma, b_luma, s0, s1, kinds, coarse, field, before, has_before, row, column, rate, spare, starts
+                y,
+                c,
+                a_luma,
+                a_chroma,
+                b_luma,
+                b_chroma,
+                s0,
+                s1,
+                kinds,
+                coarse,
+                field,
+                before,
+                has_before,
+                row,
+                column,
+                rate,
+                spare,
+                starts,
             )
     return total
 
@@ -323,6 +392,7 @@ def coarse_vectors(now: NDArray[np.int32], then: NDArray[np.int32], span: int) -
 
 def search(
     y: U8,
+    c: U8,
     first: Reference,
     second: Reference,
     spans: tuple[int, int],
@@ -334,7 +404,7 @@ def search(
     """The motion field of a frame.
 
     Args:
-        y: uint8 `[H, W]`, its luma.
+        y, c: uint8 `[H, W]` and `[2, H / 2, W / 2]`, its planes.
         first, second, spans: as for `compensate`.
         two: whether the second reference is another than the first.
         coarse: int16 `[2, H / 16, W / 16]`, vectors to start from.
@@ -349,7 +419,7 @@ def search(
     has_before = before is not None
     temporal = np.zeros_like(field) if before is None else before
     _search(
-        y, first.luma, second.luma, spans[0], spans[1], BOTH + 1 if two else 1, coarse,
+        y, c, first.luma, first.chroma, second.luma, second.chroma, spans[0], spans[1], BOTH + 1 if two else 1, coarse,
         temporal, has_before, rate, field,
     )  # fmt: skip
     return field
