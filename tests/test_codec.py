@@ -56,7 +56,7 @@ def test_stream_holds_exactly_what_the_tokenizer_says(
     assert report.bpp == pytest.approx(8 * stream.stat().st_size / (50 * 33 * count), abs=1e-6)
     assert report.step == (10, 10)
 
-    tokenizer = load_tokenizer(weights, "cpu", "float32")
+    tokenizer = load_tokenizer(Weights.load(weights), "cpu", "float32")
     chunks = [np.stack(frames[i : i + 33]) for i in range(0, count, 33)]
     codings = [tokenizer.encode(chunk, 10) for chunk in chunks]
     with tokcodec.open_stream(stream, **FAST) as opened:
@@ -75,7 +75,7 @@ def test_a_chunk_ends_with_its_scene_however_many_are_coded_at_once(
     one, two = moving_frames(80, 33, 50), [255 - frame for frame in moving_frames(80, 33, 50)]
     frames = [*one[:40], *two[40:55], *one[55:]]
     tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), tmp_path / "a.tokc", cores=cores, **FINE)
-    tokenizer, edges = load_tokenizer(weights, "cpu", "float32"), [0, 33, 40, 55, 66, 80]
+    tokenizer, edges = load_tokenizer(Weights.load(weights), "cpu", "float32"), [0, 33, 40, 55, 66, 80]
     with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
         assert [entry.first_pts for entry in stream.chunks] == [40 * begin for begin in edges[:-1]]
         for tokens, (begin, end) in zip(stream.tokens(), itertools.pairwise(edges), strict=True):
@@ -299,6 +299,20 @@ def test_a_shorter_set_of_images_replaces_a_longer_one(tmp_path: Path) -> None:
     tokcodec.decode_video(tmp_path / "3.tokc", folder / "f%02d.png", overwrite=True, **FAST)
     assert sorted(file.name for file in folder.iterdir()) == sorted(["f01.png", "f02.png", "f03.png", *others])
     assert len(frames_of(folder / "f%02d.png")) == 3
+
+
+def test_weights_trained_on_in_place_are_other_weights(tmp_path: Path, weights: Path) -> None:
+    """A process that lives long takes the file as it is now, not as it was at its first stream."""
+    source, own = lossless(tmp_path / "s.mkv", moving_frames(2)), tmp_path / "own.safetensors"
+    own.write_bytes(weights.read_bytes())
+    tokcodec.encode_video(source, tmp_path / "a.tokc", weights=own, **FINE)
+    before = Weights.load(own)
+    save_weights(own, None, before.arrays, {"note": "trained on"})
+    tokcodec.encode_video(source, tmp_path / "b.tokc", weights=own, **FINE)
+    with tokcodec.open_stream(tmp_path / "b.tokc", weights=own) as stream:
+        assert stream.header.weights_sha256 == Weights.load(own).sha256 != before.sha256
+    with pytest.raises(ModelError, match="other weights"):
+        tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / "b.mkv", weights=own, **FAST)
 
 
 def test_other_weights_are_named(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

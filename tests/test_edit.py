@@ -28,7 +28,7 @@ def make_stream(
     path: Path, lengths: list[int], first_pts: int = 7, seed: int = 0, width: int = 40, metadata: Metadata | None = None
 ) -> Path:
     """A stream of noise, two ticks a frame, chunks of different steps."""
-    tokenizer = load_tokenizer(find_weights(), "cpu", "float32")
+    tokenizer = load_tokenizer(Weights.find(), "cpu", "float32")
     header = Header(width, 24, 9, tokenizer.weights.sha256, Fraction(1, 50))
     rng = np.random.default_rng(seed)
     with path.open("wb") as file:

@@ -85,7 +85,7 @@ def test_the_network_is_told_what_went_before(tmp_path: Path) -> None:
 def test_weights_that_hold_no_loop(tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", Restorer(TINY), {})
     with pytest.raises(ModelError, match=r"w\.safetensors: these weights hold no klt"):
-        load_tokenizer(tmp_path / "w.safetensors", "cpu", "float32")
+        load_tokenizer(Weights.load(tmp_path / "w.safetensors"), "cpu", "float32")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")

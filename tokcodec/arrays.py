@@ -124,7 +124,7 @@ def import_tokens(
         TokcodecError: the arrays are missing or do not fit each other, or the target cannot be written.
     """
     from tokcodec.neural.tokenizer import load_tokenizer
-    from tokcodec.neural.weights import find_weights
+    from tokcodec.neural.weights import Weights
 
     started = time.monotonic()
     with output.writing(target, [source], overwrite) as file:
@@ -132,7 +132,7 @@ def import_tokens(
             arrays = _load_arrays(source)
             header = _header_of(arrays["header"].astype(np.uint8).tobytes())
             metadata = Metadata.unpack(arrays["metadata"].astype(np.uint8).tobytes())
-            tables = load_tokenizer(find_weights(weights, header.weights_sha256), "auto", "auto").tables
+            tables = load_tokenizer(Weights.find(weights, header.weights_sha256), "auto", "auto").tables
             written = write(file, header, _chunks_from(arrays, header, tables), metadata, None)
             if not written[0]:
                 raise ValueError("no chunks")

@@ -30,7 +30,7 @@ from tokcodec.cuts import cuts
 from tokcodec.edit import finish, write
 from tokcodec.errors import TokcodecError
 from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
-from tokcodec.neural.weights import find_weights
+from tokcodec.neural.weights import Weights
 from tokcodec.opening import AHEAD_PX, Stream, checked_streams, overlapping, reading, span_ticks, tokenizer_of
 from tokcodec.pipeline import available_cores, in_background, in_parallel
 from tokcodec.rate import (
@@ -195,7 +195,7 @@ def encode_video(
         open_video = functools.partial(video.VideoReader, place, start_s, duration_s, span=span, name=str(source))
         reader = open_video(side=side if span is None else None)
         info = reader.info
-        tokenizer = load_tokenizer(find_weights(weights), device, dtype)
+        tokenizer = load_tokenizer(Weights.find(weights), device, dtype)
         busy_before_s = tokenizer.busy_s
         try:
             header = _header(info, tokenizer)

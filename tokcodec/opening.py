@@ -253,6 +253,6 @@ def tokenizer_of(
         ModelError: the weights are not there, or not the stream's.
     """
     from tokcodec.neural.tokenizer import load_tokenizer
-    from tokcodec.neural.weights import find_weights
+    from tokcodec.neural.weights import Weights
 
-    return load_tokenizer(find_weights(weights, reader.header.weights_sha256), device, dtype)
+    return load_tokenizer(Weights.find(weights, reader.header.weights_sha256), device, dtype)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import socket
@@ -66,11 +65,8 @@ class Settings:
 
     def network(self) -> dict[str, Any]:
         """The arguments that name the network, on this machine."""
-        weights = _find_weights(self.weights, self.weights_sha256) if self.weights_sha256 else self.weights
+        weights = find_weights(self.weights, self.weights_sha256) if self.weights_sha256 else self.weights
         return {"weights": weights, "device": self.device, "dtype": self.dtype}
-
-
-_find_weights = functools.lru_cache(maxsize=1)(find_weights)  # it hashes tens of megabytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,8 +50,7 @@ class Tokenizer:
     def __init__(self, weights: Weights, device: str = "auto", dtype: str = "auto") -> None:
         try:
             self.loop = Loop(weights.arrays)
-            blocks = (self.loop.intra, self.loop.key, self.loop.between)
-            self.tables = Tables.of(weights.arrays, tuple(basis.dimensions for basis in blocks))
+            self.tables = Tables.of(weights.arrays, self.loop.blocks)
         except ModelError as error:
             raise ModelError(f"{weights.name}: {error}") from error
         self.weights = weights
@@ -115,7 +113,7 @@ class Tokenizer:
         count = len(coding.base.y)
         edges = [0, *range(1, count, GROUP), count]
         for begin, end in itertools.pairwise(edges):
-            base, prediction = (Planes(p.y[begin:end], p.c[begin:end]) for p in (coding.base, coding.prediction))
+            base, prediction = (p.part(slice(begin, end)) for p in (coding.base, coding.prediction))
             pictures, state = self.restore(base, prediction, step, begin == 0, state, height, width)
             yield pictures
 
@@ -170,10 +168,10 @@ def _whole(frames: NDArray[Any], first: bool) -> NDArray[Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def load_tokenizer(weights: Path, device: str, dtype: str) -> Tokenizer:
-    """`Tokenizer`, kept: the next file with the same weights does not load them again.
+def load_tokenizer(weights: Weights, device: str, dtype: str) -> Tokenizer:
+    """`Tokenizer`, kept: the next file with the same weights, by their SHA-256, does not load them again.
 
     Raises:
         ModelError: the weights cannot be used.
     """
-    return Tokenizer(Weights.load(weights), device, dtype)
+    return Tokenizer(weights, device, dtype)

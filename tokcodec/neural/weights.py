@@ -72,11 +72,24 @@ class Weights:
         Raises:
             ModelError: the file is missing, damaged, or not tokcodec weights.
         """
-        data = _read(path)
+        return cls._of(_read(path), str(path))
+
+    @classmethod
+    def find(cls, path: str | Path | None = None, sha256: bytes | None = None) -> Weights:
+        """`find_weights` and `load` in one: what was checked is what is used, also where the file changes meanwhile.
+
+        Raises:
+            ModelError: as both.
+        """
+        found, data = _find(path, sha256)
+        return cls._of(data, str(found))
+
+    @classmethod
+    def _of(cls, data: bytes, name: str) -> Weights:
         sha256 = hashlib.sha256(data).digest()
         with cls._lock:
             if sha256 not in cls._loaded:
-                cls._loaded[sha256] = cls(data, str(path))
+                cls._loaded[sha256] = cls(data, name)
             return cls._loaded[sha256]
 
     def restorer(self) -> Restorer:
@@ -137,11 +150,17 @@ def find_weights(path: str | Path | None = None, sha256: bytes | None = None) ->
     Raises:
         ModelError: there are none, or they are others than the stream's.
     """
+    return _find(path, sha256)[0]
+
+
+def _find(path: str | Path | None, sha256: bytes | None) -> tuple[Path, bytes]:
+    """The weights to use and their bytes."""
     chosen = path or os.environ.get("TOKCODEC_WEIGHTS")
     candidates = [Path(chosen)] if chosen else sorted(RELEASED.glob("*.safetensors"))
     for candidate in candidates:
-        if sha256 is None or hashlib.sha256(_read(candidate)).digest() == sha256:
-            return candidate
+        data = _read(candidate)
+        if sha256 is None or hashlib.sha256(data).digest() == sha256:
+            return candidate, data
     if not candidates:
         raise ModelError("no weights are installed; name some with --weights")
     assert sha256 is not None
