@@ -22,10 +22,11 @@ from benchmarks.clips import file_source, prepare
 from benchmarks.metrics import psnr_db
 from benchmarks.run import machine, parse_size
 from benchmarks.tools import find_tools
-from tokcodec.neural.loop import STEP_UNIT, Loop
+from tokcodec.neural.loop import Loop
 from tokcodec.neural.planes import to_rgb
 from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.perceptual import load_lpips
+from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.stream.entropy import Tables, encode_chunk
 from tokcodec.video import VideoReader
 
@@ -49,7 +50,7 @@ def point(weights: Weights, judge: nn.Module, frames: Frames, step: float, every
     began_s = time.monotonic()
     coding = loop.encode(frames, step)
     encoded_s = time.monotonic() - began_s
-    _, motion, levels = encode_chunk(coding.tokens, round(step * STEP_UNIT), Tables.of(weights.arrays, loop.blocks))
+    _, motion, levels = encode_chunk(coding.tokens, round(step * STEP_UNITS), Tables.of(weights.arrays, loop.blocks))
     decoded = to_rgb(coding.base, *frames.shape[1:3])
     errors = [float(np.square(a.astype(np.float32) - b).mean()) for a, b in zip(frames, decoded, strict=True)]
     return {
@@ -64,7 +65,7 @@ def point(weights: Weights, judge: nn.Module, frames: Frames, step: float, every
 
 def steps(context: click.Context, parameter: click.Parameter, text: str) -> list[float]:
     try:
-        return [round(float(part) * STEP_UNIT) / STEP_UNIT for part in text.split(",")]
+        return [whole_units(float(part)) for part in text.split(",")]
     except ValueError:
         raise click.BadParameter("numbers separated by commas") from None
 

@@ -20,10 +20,10 @@ from tokcodec.neural.motion import compensate, reference
 from tokcodec.neural.planes import Planes, from_rgb
 from tokcodec.neural.search import coarse_vectors, search, small
 from tokcodec.neural.transform import Basis, blocks_of
+from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.entropy import Tokens
 
 GROUP = 4
-STEP_UNIT = 16  # steps are multiples of 1 / 16 of an 8-bit level
 SPANS = ((4, 8), (1, -3), (2, -2), (3, -1))  # of the key and of the frames between
 GREY = 128
 MOTION_RATE = 0.3  # squared levels a bit of motion, over the squared step
@@ -47,9 +47,9 @@ class Coding(NamedTuple):
     prediction: Planes
 
 
-def steps_of(step: float, group: int) -> tuple[int, int, int]:
+def steps_of(step: float) -> tuple[int, int, int]:
     """Steps, in 1/16 level, of the first frame, a key and the frames between, in a chunk of a base step in levels."""
-    return tuple(max(round(step * STEP_UNIT * part), 1) for part in (FIRST_STEP, KEY_STEP, BETWEEN_STEP))  # type: ignore[return-value]
+    return tuple(max(round(step * STEP_UNITS * part), 1) for part in (FIRST_STEP, KEY_STEP, BETWEEN_STEP))  # type: ignore[return-value]
 
 
 def grey(height: int, width: int) -> Planes:
@@ -99,7 +99,7 @@ class Loop:
         groups = -(-(count - 1) // GROUP)
         levels = np.zeros((self.dimensions, 1 + groups, height // 16, width // 16), np.int16)
         motion = np.zeros((GROUP * groups, 5, height // 8, width // 8), np.int16)
-        steps = steps_of(step, 0)
+        steps = steps_of(step)
         prediction = grey(height, width)
         levels[: self.intra.dimensions, 0] = self._coded(self.intra, original.part(slice(1)), prediction, steps[0])
         base = self._added(self.intra, prediction, levels[: self.intra.dimensions, 0], steps[0])
@@ -109,7 +109,6 @@ class Loop:
         before_small = small(original.y[0])
         rate = MOTION_RATE * step * step
         for group in range(groups):
-            steps = steps_of(step, group + 1)
             places = [min(1 + GROUP * group + i, count - 1) for i in range(GROUP)]
             now_small = small(original.y[places[3]])
             coarse = coarse_vectors(now_small, before_small, GROUP)
@@ -156,12 +155,12 @@ class Loop:
         """
         levels, motion = tokens
         height, width = 16 * levels.shape[2], 16 * levels.shape[3]
+        steps = steps_of(step)
         prediction = grey(height, width)
-        base = self._added(self.intra, prediction, levels[: self.intra.dimensions, 0], steps_of(step, 0)[0])
+        base = self._added(self.intra, prediction, levels[: self.intra.dimensions, 0], steps[0])
         yield base, prediction
         last, older = reference(base), None
         for group in range(levels.shape[1] - 1):
-            steps = steps_of(step, group + 1)
             fields = motion[GROUP * group : GROUP * group + GROUP]
             prediction = compensate(last, older or last, SPANS[0], fields[0])
             base = self._added(self.key, prediction, levels[: self.key.dimensions, 1 + group], steps[1])
@@ -176,7 +175,7 @@ class Loop:
     def _coded(self, basis: Basis, original: Planes, prediction: Planes, step16: int) -> I16:
         """Levels `[D, h, w]` of an innovation."""
         latents = basis.latents(blocks_of(original, prediction))
-        return choose(latents, step16 / STEP_UNIT).transpose(2, 0, 1)
+        return choose(latents, step16 / STEP_UNITS).transpose(2, 0, 1)
 
     def _added(self, basis: Basis, prediction: Planes, levels: I16, step16: int) -> Planes:
         return basis.add(prediction, dequantize(np.ascontiguousarray(levels.transpose(1, 2, 0)), step16))

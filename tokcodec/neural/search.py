@@ -172,7 +172,6 @@ def _leaf(
     top, left, px = row * BLOCK, column * BLOCK, size * BLOCK
     count = candidates(vector, kind, row, column, size, before, before[2], has_before, spare)
     cost = 1e30
-    seeds = 0
     for i in range(count):
         k = int(spare[i, 2])
         distance = _distance(

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.loop import STEP_UNIT, Loop
+from tokcodec.neural.loop import Loop
 from tokcodec.neural.planes import GRID, Planes
 from tokcodec.neural.transform import BASIS_BITS, SIZE, Basis, blocks_of
 from tokcodec.neural.weights import save_weights
 from tokcodec.output import replacing
+from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.stream.entropy import train_tables
 from tokcodec.training.data import build_cache
 
@@ -83,7 +84,7 @@ class Listening(Loop):
         flat = blocks.reshape(-1, blocks.shape[-1]).copy()
         flat.reshape(len(flat), -1, SIZE)[..., GRID * GRID :] *= CHROMA_WEIGHT
         energy = np.square(flat).sum(1)
-        floor = QUIET * (step16 / STEP_UNIT) ** 2
+        floor = QUIET * (step16 / STEP_UNITS) ** 2
         flat = (flat / np.sqrt(energy + floor)[:, None])[energy > floor / 4]  # loud blocks do not outvote the rest
         self.covariance[self._names[id(basis)]] += flat.T @ flat
         return super()._coded(basis, original, prediction, step16)
@@ -91,7 +92,7 @@ class Listening(Loop):
 
 def draw_step(rng: np.random.Generator) -> float:
     """Log-uniform in `STEPS`, a multiple of 1 / 16."""
-    return round(math.exp(rng.uniform(math.log(STEPS[0]), math.log(STEPS[1]))) * STEP_UNIT) / STEP_UNIT
+    return whole_units(math.exp(rng.uniform(math.log(STEPS[0]), math.log(STEPS[1]))))
 
 
 def fit_transform(segments: Sequence[Frames], tables: Tables) -> Tables:
@@ -128,7 +129,7 @@ def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         coded = list(pool.map(lambda i: loop.encode(np.array(segments[i]), steps[i]).tokens, range(len(segments))))
-    chunks = [(tokens, round(step * STEP_UNIT)) for tokens, step in zip(coded, steps, strict=True)]
+    chunks = [(tokens, round(step * STEP_UNITS)) for tokens, step in zip(coded, steps, strict=True)]
     return tables | train_tables(chunks, loop.blocks)
 
 
