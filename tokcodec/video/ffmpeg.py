@@ -1,0 +1,39 @@
+"""Names and errors, as FFmpeg takes and gives them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from av.error import EOFError as EndOfFileError
+from av.error import FFmpegError, InvalidDataError
+
+from tokcodec.errors import VideoError
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path stands for numbered images, as frames/%05d.png does."""
+    return path.suffix.lower() == ".png" and bool(re.search(r"%0?\d*d", path.name))
+
+
+def url_of(path: str | Path) -> str:
+    """A path for FFmpeg: no protocol, and no number to fill in but that of a pattern of images."""
+    path = Path(path)
+    return f"file:{str(path.parent).replace('%', '%%')}/{path.name}" if is_pattern(path) else f"file:{path}"
+
+
+def reason(error: Exception) -> str:
+    """What an error of PyAV says, in one line."""
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+
+
+@contextlib.contextmanager
+def errors(name: str, invalid: str = "") -> Iterator[None]:
+    """Turn the errors of PyAV into one line with the file's name."""
+    try:
+        yield
+    except (FFmpegError, OSError) as error:
+        prefix = f"{invalid}: " if invalid and isinstance(error, (InvalidDataError, EndOfFileError)) else ""
+        raise VideoError(f"{name}: {prefix}{reason(error)}") from error

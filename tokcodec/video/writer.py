@@ -1,0 +1,272 @@
+"""Frames to a video file, each at its own timestamp, beside the other streams."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.reformatter import ColorRange, VideoReformatter
+
+from tokcodec import standard
+from tokcodec.errors import VideoError
+from tokcodec.video.ffmpeg import errors, is_pattern, url_of
+from tokcodec.video.info import MATRICES, MATRIX_ONE, ORIENTATIONS, SCALING, Frame, VideoInfo, untagged_matrix
+from tokcodec.video.others import BARE_MUXERS, MUXER_OPTIONS, Side
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
+log = logging.getLogger("tokcodec")
+
+TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoder, pixel format
+    "mp4": ("mp4", "libx264", "yuv420p"),
+    "m4v": ("mp4", "libx264", "yuv420p"),
+    "mov": ("mov", "libx264", "yuv420p"),
+    "mkv": ("matroska", "libx264", "yuv420p"),
+    "y4m": ("rawvideo", "rawvideo", "yuv420p"),
+    "rgb24": ("rawvideo", "rawvideo", "rgb24"),
+    "png": ("image2", "png", "rgb24"),
+}
+
+
+class _Drift:
+    """Warns, once, of frames that a target without timestamps will not show at their time."""
+
+    def __init__(self, frames_a_tick: Fraction, name: str) -> None:
+        self._frames_a_tick, self._name = frames_a_tick, name
+        self._first: int | None = None
+        self._count = 0
+        self._warned = False
+
+    def see(self, pts: int) -> None:
+        """The next frame is to be shown at `pts`."""
+        if self._first is None:
+            self._first = pts
+        if not self._warned and abs((pts - self._first) * self._frames_a_tick - self._count) > 1:
+            log.warning("%s: has no room for timestamps, and those of the frames are uneven; they are lost", self._name)
+            self._warned = True
+        self._count += 1
+
+
+class VideoWriter:
+    """Frames to a video file, each at its own timestamp.
+
+    Formats: mp4, m4v, mov, mkv (H.264 4:2:0 by libx264, tagged with the colour of `info`; an odd size is
+    written as 4:4:4, since 4:2:0 needs even ones), mkv with `lossless` (FFV1 in RGB, bit-exact, but no room
+    for a sample aspect), y4m (4:2:0), png (a pattern of files: the folder must be there), rgb24 (bare bytes).
+    The last three have no room for other streams, nor for an orientation, so the pixels are turned; nor for timestamps,
+    of which a warning tells when they stray from the frame rate by more than a frame. Matroska rounds
+    timestamps to 1 ms, and moves all streams if the video starts below zero; mp4 and mov keep them exactly.
+    """
+
+    def __init__(
+        self,
+        target: str | Path | BinaryIO,
+        info: VideoInfo,
+        *,
+        format: str | None = None,
+        lossless: bool = False,
+        crf: float = 12.0,
+        side: tuple[BinaryIO, str] | None = None,
+        threads: int = 0,
+        name: str = "",
+    ) -> None:
+        """Open the target and write its header.
+
+        Args:
+            target: path, "-" for stdout, or a binary file (seekable for mp4 and mov).
+            info: size, time base, colour and so on of what comes; frames and duration_s are not used.
+            format: one of TARGETS; None takes the suffix of the target.
+            lossless: every pixel exactly; only for mkv (y4m and H.264 are not; png and rgb24 always are).
+            crf: of libx264, 0 to 51, smaller is better; 12 cannot be told from the input by eye.
+            side: what VideoReader put aside (file, format), to be written along; what the target does not
+                take is dropped with a warning.
+            threads: to encode with; 0 lets FFmpeg choose.
+            name: what messages call the target, if not its path.
+
+        Raises:
+            VideoError: the target cannot be written. Every other method raises it too.
+            ValueError: options that do not fit together.
+        """
+        path = "" if not isinstance(target, (str, Path)) or target == "-" else str(target)
+        self.name = name or path or ("stdout" if target == "-" else str(getattr(target, "name", "output")))
+        kind = format or kind_of(Path(path), self.name)
+        if lossless and kind != "mkv":
+            raise ValueError(f"lossless video is written to mkv, not to {kind}")
+        muxer, encoder, pixel_format = TARGETS[kind]
+        if lossless:
+            encoder, pixel_format = "ffv1", "bgr0"
+        bare = muxer in BARE_MUXERS
+        self._turns = info.rotation // 90 if bare else 0
+        self._mirrored = info.mirrored and bare
+        self._size = (info.height, info.width)
+        height, width = reversed(self._size) if self._turns % 2 else self._size
+        if encoder == "libx264" and (width % 2 or height % 2):
+            pixel_format = "yuv444p"
+            log.warning("%s: %dx%d is odd; written as 4:4:4, which some players do not play", self.name, width, height)
+        if lossless and info.sample_aspect != 1:
+            log.warning("%s: the sample aspect %s is lost in lossless video", self.name, info.sample_aspect)
+
+        colour = info.colour
+        if kind == "y4m" or colour.matrix not in MATRICES:  # y4m has no tag for it
+            colour = dataclasses.replace(colour, matrix=untagged_matrix(height))
+        aspect = 1 / info.sample_aspect if self._turns % 2 else info.sample_aspect
+        rate = info.frame_rate or Fraction(25)
+        self._marks = _y4m_marks(width, height, rate, aspect, colour.full_range) if kind == "y4m" else None
+
+        self._time_base = info.time_base
+        self._drift = _Drift(info.time_base * rate, self.name) if bare else None
+        self._matrix = MATRICES[colour.matrix]
+        self._pixel_format = pixel_format
+        self._scaler = VideoReformatter()
+        self._threads = threads
+        self._last: tuple[int, int] = (0, 0)  # pts and duration of the newest frame
+        with errors(self.name):
+            file: Any = url_of(path) if path else (standard.stdout() if target == "-" else target)
+            self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
+            stream = self._container.add_stream(
+                encoder,
+                rate=rate,
+                # Without B-frames frames are stored in the order they are shown, and mp4 keeps every duration.
+                options={"crf": f"{crf:g}", "preset": "veryfast", "bf": "0"} if encoder == "libx264" else {},
+                width=width,
+                height=height,
+                time_base=info.time_base,
+            )
+            self._stream = cast(av.VideoStream, stream)
+            context = self._stream.codec_context
+            context.pix_fmt = pixel_format
+            context.thread_count = threads
+            context.sample_aspect_ratio = aspect
+            is_rgb = not pixel_format.startswith("yuv")
+            context.color_primaries = colour.primaries
+            context.color_trc = colour.transfer
+            context.colorspace = 0 if is_rgb else colour.matrix
+            context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
+            if not bare:
+                self._describe(info)
+            if not bare and (info.rotation or info.mirrored):
+                a, b, c, d = (MATRIX_ONE * value for value in ORIENTATIONS[info.rotation, info.mirrored])
+                self._stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+            self._side = Side(*side, self._container, self.name, kind) if side else None
+            self._container.start_encoding()
+
+    def _describe(self, info: VideoInfo) -> None:
+        """Tags, language and chapters; what of them a container has no room for is lost."""
+        self._container.metadata.update(info.tags)
+        if info.language:
+            self._stream.metadata["language"] = info.language
+        if info.chapters:
+            chapters: list[Chapter] = [
+                {
+                    "id": i + 1,
+                    "start": start,
+                    "end": end,
+                    "time_base": info.time_base,
+                    "metadata": {"title": title} if title else {},
+                }
+                for i, (start, end, title) in enumerate(info.chapters)
+            ]
+            self._container.set_chapters(chapters)
+
+    def write(self, frame: Frame, pts: int, duration: int = 0) -> None:
+        """Write the next frame.
+
+        Args:
+            frame: uint8 `[H, W, 3]` RGB, the size of `info`.
+            pts: when to show it, in `info.time_base`; larger than the one before.
+            duration: ticks it lasts; matters for the last frame only, 0 if unknown.
+        """
+        if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
+            raise ValueError(f"frame is {frame.dtype} {frame.shape}, not uint8 {(*self._size, 3)}")
+        if self._drift is not None:
+            self._drift.see(pts)
+        if self._mirrored:
+            frame = frame[:, ::-1]
+        if self._turns:
+            frame = np.rot90(frame, -self._turns)
+        with errors(self.name):
+            picture = self._scaler.reformat(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
+                format=self._pixel_format,
+                dst_colorspace=self._matrix,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=self._stream.codec_context.color_range,
+                interpolation=SCALING,
+                threads=self._threads,
+            )
+            picture.pts = pts
+            picture.time_base = self._time_base
+            self._last = (pts, duration)
+            self._mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Write what is still in the encoder, the rest of the other streams, and the file's index."""
+        with errors(self.name), contextlib.ExitStack() as stack:
+            stack.callback(self._container.close)
+            self._mux(self._stream.encode(None))
+            if self._side is not None:
+                self._side.mux_until(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            self.close()
+        else:  # the first error is the one to tell
+            with contextlib.suppress(VideoError):
+                self.close()
+
+    def _mux(self, packets: Iterable[Packet[Any]]) -> None:
+        for packet in packets:
+            if packet.pts == self._last[0] and self._last[1]:
+                packet.duration = self._last[1]
+            if self._side is not None and packet.dts is not None:
+                self._side.mux_until(packet.dts * packet.time_base)
+            if self._marks is not None:
+                marked: Packet[Any] = Packet(next(self._marks) + bytes(packet))
+                marked.stream, marked.time_base, marked.pts, marked.dts = (
+                    packet.stream,
+                    packet.time_base,
+                    packet.pts,
+                    packet.dts,
+                )
+                packet = marked
+            self._container.mux_one(packet)
+
+
+def kind_of(path: Path, name: str = "") -> str:
+    """Which of TARGETS a path means, by its suffix.
+
+    Args:
+        path: of a file, or a pattern of images.
+        name: what the message calls it, if not its path.
+
+    Raises:
+        VideoError: none.
+    """
+    kind = path.suffix[1:].lower()
+    if kind not in TARGETS:
+        raise VideoError(f"{name or path}: cannot write {kind or 'this'} files, only {', '.join(TARGETS)}")
+    if kind == "png" and not is_pattern(path):
+        raise VideoError(f"{name or path}: images need a number in their name, such as frame-%05d.png")
+    return kind
+
+
+def _y4m_marks(width: int, height: int, rate: Fraction, aspect: Fraction, full_range: bool) -> Iterator[bytes]:
+    """What stands before each frame of a YUV4MPEG2 file: the file's header once, and a line."""
+    header = f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip "
+    header += f"A{aspect.numerator}:{aspect.denominator} C420jpeg XYSCSS=420JPEG "
+    header += f"XCOLORRANGE={'FULL' if full_range else 'LIMITED'}\n"
+    return itertools.chain([header.encode() + b"FRAME\n"], itertools.repeat(b"FRAME\n"))
