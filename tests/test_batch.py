@@ -646,7 +646,7 @@ def test_a_record_of_unknown_shape_counts_as_none(text: str, tree: Path, tmp_pat
 
 
 def command(weights: Path, *args: object) -> list[str]:
-    argv = [sys.executable, "-m", "tokcodec.cli", "batch", *map(str, args), "--weights", str(weights)]
+    argv = [sys.executable, "-m", "tokcodec", "batch", *map(str, args), "--weights", str(weights)]
     return [*argv, "--device", "cpu", "--dtype", "float32", "--threads", "1", "--json"]
 
 

@@ -34,7 +34,7 @@ def read(path: Path | str, **options: object) -> tuple[list[int], VideoReader]:
 def run(weights: Path, *arguments: str, stdin: bytes = b"") -> tuple[bytes, str]:
     """What a command that succeeds writes to stdout and to stderr."""
     done = subprocess.run(
-        [sys.executable, "-m", "tokcodec.cli", *arguments],
+        [sys.executable, "-m", "tokcodec", *arguments],
         env=os.environ | {"TOKCODEC_WEIGHTS": str(weights), "OMP_NUM_THREADS": "1"},
         input=stdin,
         capture_output=True,

@@ -16,7 +16,8 @@ import pytest
 from conftest import MakeClip, frames_of, moving_frames, with_sound
 
 import tokcodec
-from tokcodec.cli import Amount, Seconds, cli, main
+from tokcodec.cli import cli, main
+from tokcodec.cli.options import Amount, Seconds
 
 
 class Result(NamedTuple):
@@ -223,7 +224,7 @@ def test_every_command_has_help(run: Run) -> None:
 
 def process(weights: Path, *arguments: str, **options: object) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "tokcodec.cli", *arguments],
+        [sys.executable, "-m", "tokcodec", *arguments],
         env=os.environ | {"TOKCODEC_WEIGHTS": str(weights), "OMP_NUM_THREADS": "1"},
         **options,  # type: ignore[call-overload]
     )
@@ -295,7 +296,7 @@ def test_a_closed_pipe_is_one_line(
 ) -> None:
     make_clip("in.mp4", moving_frames(2))
     run("encode", "in.mp4", "a.tokc")
-    shell = ["sh", "-c", f'exec "$0" -m tokcodec.cli {arguments} {closed}', sys.executable]
+    shell = ["sh", "-c", f'exec "$0" -m tokcodec {arguments} {closed}', sys.executable]
     done = subprocess.run(
         shell, env=os.environ | {"TOKCODEC_WEIGHTS": str(weights)}, capture_output=True, text=True, check=False
     )
@@ -309,7 +310,7 @@ def test_nothing_strays_into_a_file_where_all_pipes_are_closed(
     """The next files opened would be stdout and stderr to the libraries."""
     make_clip("in.mp4", moving_frames(2))
     run("encode", "in.mp4", "a.tokc")
-    shell = ["sh", "-c", 'exec "$0" -m tokcodec.cli encode in.mp4 b.tokc <&- >&- 2>&-', sys.executable]
+    shell = ["sh", "-c", 'exec "$0" -m tokcodec encode in.mp4 b.tokc <&- >&- 2>&-', sys.executable]
     assert subprocess.run(shell, env=os.environ | {"TOKCODEC_WEIGHTS": str(weights)}, check=False).returncode == 0
     assert (tmp_path / "b.tokc").read_bytes() == (tmp_path / "a.tokc").read_bytes()
 

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tokcodec.cli import train as train_command
+from tokcodec.cli.learning import train as train_command
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.neural.network import Restorer, RestorerConfig, to_rgb
 from tokcodec.neural.weights import Weights

@@ -1,0 +1,163 @@
+"""The command for a tree of files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+from tqdm import tqdm
+
+from tokcodec.cli.options import network_options, output_options, rate_of, rate_options
+from tokcodec.rate import DEFAULT_RATE
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """A part of the whole: 2/8 is the second of eight."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)/(\d+)", str(value))
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{value!r} is not a part such as 2/8", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@click.option("--decode", is_flag=True, help="The way back: streams to videos.")
+@click.option("--to", type=click.Choice(["mp4", "mkv", "mov"]), default="mp4", show_default=True, help="Of --decode.")
+@click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of --decode.")
+@click.option("--glob", "globs", multiple=True, help="Only names that match: 'a/*.mp4' (* matches slashes, too).")
+@click.option("--ext", multiple=True, help="Only files with this extension [default: the usual ones of videos].")
+@click.option(
+    "--list",
+    "listing",
+    type=click.File(errors="surrogateescape"),
+    help="Only the names in this file, one a line (- is stdin).",
+)
+@click.option("--shard", type=Shard(), default=(1, 1), help="Only the i-th of n parts, as in 1/8.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Worker processes [default: one a GPU, else one for two cores]; short files fill a GPU with several.",
+)
+@click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]", help="Work on a Ray cluster.")
+@click.option(
+    "--piece", type=click.IntRange(0), help="Chunks long files are cut into for several workers [64]; 0: never."
+)
+@click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="For files that fail.")
+@click.option("--verify", is_flag=True, help="Read every stream back before it counts as done.")
+@click.option("--delete-source", is_flag=True, help="Delete each source after its stream is verified.")
+@click.option("--log", type=click.Path(path_type=Path), help="Append a line of JSON for each file.")
+@rate_options
+@network_options
+@output_options
+def batch(
+    source: str,
+    target: str,
+    decode: bool,
+    to: str,
+    crf: float,
+    globs: tuple[str, ...],
+    ext: tuple[str, ...],
+    listing: TextIO | None,
+    shard: tuple[int, int],
+    jobs: int | None,
+    ray: str | None,
+    piece: int | None,
+    retries: int,
+    verify: bool,
+    delete_source: bool,
+    log: Path | None,
+    quality: int | None,
+    step: float | None,
+    bitrate: float | None,
+    target_size: float | None,
+    target_lpips: float | None,
+    target_psnr: float | None,
+    weights: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Encode a tree of videos: SRC/a/b.mp4 to DST/a/b.tokc, or back with --decode.
+
+    SRC and DST are folders or URLs (s3://bucket/videos). What a run before has finished is skipped, so an
+    interrupted run goes on where it was; what fails is tried again, then listed at the end, with exit code 1.
+    Any number of workers makes the same bytes, given the same device and dtype.
+    """
+    rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr)
+    if decode and (verify or delete_source or rate is not None):
+        raise click.UsageError("a rate, --verify and --delete-source are for streams, not for --decode")
+    if ray is not None and jobs:
+        raise click.UsageError("give one of --jobs and --ray")
+    from tokcodec.batch import cluster, driver, storage, units, workers
+    from tokcodec.neural.weights import Weights, find_weights
+
+    settings = units.Settings(
+        decode=decode,
+        suffix=f".{to}" if decode else ".tokc",
+        rate=rate or DEFAULT_RATE,
+        crf=crf,
+        weights=None if weights is None else weights.absolute(),
+        weights_sha256=None if decode else Weights.load(find_weights(weights)).sha256,
+        device=device,
+        dtype=dtype,
+        verify=verify or delete_source,
+    )
+    src, dst = storage.Tree(source), storage.Tree(target)
+    items = src.items()
+    named = list(items.values())
+    if listing is not None:
+        names = [line.rstrip("\r\n") for line in listing if line.strip()]
+        named = [items.get(name, storage.Item(name, -1, "")) for name in dict.fromkeys(names)]
+    suffixes = {f".{e.lower().lstrip('.')}" for e in ext} or ({".tokc"} if decode else driver.VIDEO_SUFFIXES)
+    chosen = driver.select(named, suffixes, globs, shard)
+    if not chosen:
+        click.echo(f"tokcodec: {source}: nothing to do: none of its {len(items)} files is chosen", err=True)
+    crew = workers.local_workers(jobs, threads, device) if ray is None else cluster.RayTasks(ray, threads or 1, device)
+    if not decode:
+        settings = dataclasses.replace(settings, piece_chunks=(64 if crew.limit > 1 else 0) if piece is None else piece)
+    with contextlib.ExitStack() as stack:
+        stack.callback(crew.close)
+        notes = None if log is None else stack.enter_context(log.open("a"))
+        bar = stack.enter_context(tqdm(total=len(chosen), desc="batch", unit=" files", disable=None, leave=False))
+
+        def progress(summary: driver.Summary) -> None:
+            saved = (summary.source_bytes - summary.bytes) / 1e6
+            bar.set_postfix_str(f"{summary.frames / max(summary.seconds, 1e-3):.1f} frames/s, {saved:.1f} MB saved")
+            bar.update(summary.done + summary.finished + summary.busy + len(summary.failed) - bar.n)
+
+        summary = driver.Batch(
+            src,
+            dst,
+            settings,
+            crew,
+            retries=retries,
+            overwrite=force,
+            delete_source=delete_source,
+            notes=notes,
+            progress=progress,
+        ).run(chosen)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(summary)))
+    else:
+        click.echo(
+            f"{target}: {summary.done} of {summary.files} files, {summary.finished} finished before, "
+            f"{summary.busy} in other hands, {len(summary.failed)} failed; {summary.frames} frames, "
+            f"{summary.source_bytes} to {summary.bytes} bytes, {summary.seconds:.1f} s"
+        )
+    for name, error in summary.failed.items():
+        click.echo(f"tokcodec: {name}: {error}", err=True)
+    click.get_current_context().exit(1 if summary.failed else 0)

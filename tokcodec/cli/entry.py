@@ -1,0 +1,74 @@
+"""The group of all commands, and the one place that turns errors into a line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+
+import click
+
+import tokcodec
+from tokcodec.cli import batch, files, learning, streams
+from tokcodec.errors import TokcodecError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(tokcodec.__version__, prog_name="tokcodec")
+def cli() -> None:
+    """A neural video codec: video to a compact stream of visual tokens (.tokc), and back."""
+
+
+for command in (
+    files.encode,
+    files.decode,
+    streams.info,
+    streams.verify,
+    streams.trim,
+    streams.concat,
+    streams.tokens,
+    batch.batch,
+    learning.train,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point: the one place that turns errors into a line and an exit code. A bug keeps its traceback."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass  # the number of a closed stdin, stdout or stderr would go to the next file, and FFmpeg print into that
+    os.close(spare)
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 go out as they came
+    logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that partial files are removed
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except TokcodecError as error:
+        click.echo(f"tokcodec: {error}", err=True)
+        code = 1
+    except MemoryError:
+        click.echo("tokcodec: out of memory", err=True)
+        code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("tokcodec: interrupted", err=True)
+        code = 130
+    except SystemExit as stop:  # by a signal
+        code = int(stop.code or 0)
+    except OSError as error:  # of stdout: every other file has a name in its own error
+        if not isinstance(error, BrokenPipeError):  # then whoever read it had enough
+            click.echo(f"tokcodec: {error.filename or 'stdout'}: {error.strerror or error}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 1
+    if any(thread.name.startswith("tokcodec") for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(code)  # all files are in order, but a thread sits in a read that may never return
+    sys.exit(code)

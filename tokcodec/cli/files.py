@@ -1,0 +1,112 @@
+"""Commands from file to file: encode and decode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tokcodec.cli.options import network_options, output_options, rate_of, rate_options, span_options, use_threads
+from tokcodec.cli.terminal import progress_bar, show
+from tokcodec.rate import DEFAULT_RATE
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@click.argument("target", metavar="OUTPUT")
+@rate_options
+@span_options
+@network_options
+@output_options
+def encode(
+    source: str,
+    target: str,
+    quality: int | None,
+    step: float | None,
+    bitrate: float | None,
+    target_size: float | None,
+    target_lpips: float | None,
+    target_psnr: float | None,
+    start_s: float,
+    duration_s: float | None,
+    weights: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Encode a video (any file FFmpeg reads; - is stdin) to a .tokc stream (- is stdout)."""
+    from tokcodec.codec import encode_video
+
+    rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
+    with progress_bar("encode") as progress:
+        report = encode_video(
+            source,
+            target,
+            rate=rate,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+            cores=threads,
+            start_s=start_s,
+            duration_s=duration_s,
+            overwrite=force,
+            progress=progress,
+        )
+    show(report, target, as_json)
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@click.argument("target", metavar="OUTPUT")
+@click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of libx264; 0 is best.")
+@click.option("--lossless", is_flag=True, help="FFV1 in RGB, every pixel as decoded; for .mkv.")
+@click.option("--format", type=click.Choice(["rgb24", "y4m"]), default="y4m", show_default=True, help="On stdout.")
+@click.option("--salvage", is_flag=True, help="Play every intact chunk of a damaged stream.")
+@span_options
+@network_options
+@output_options
+def decode(
+    source: str,
+    target: str,
+    crf: float,
+    lossless: bool,
+    format: str,
+    salvage: bool,
+    start_s: float,
+    duration_s: float | None,
+    weights: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Decode a .tokc stream to a video.
+
+    OUTPUT is .mp4, .mov or .mkv (H.264, with the other streams), .y4m, a pattern of images
+    (frames/%05d.png), or - for y4m or raw frames on stdout.
+    """
+    from tokcodec.codec import decode_video
+
+    if lossless and Path(target).suffix.lower() != ".mkv":
+        raise click.UsageError("--lossless writes .mkv only")
+    use_threads(threads)
+    with progress_bar("decode") as progress:
+        report = decode_video(
+            source,
+            target,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+            crf=crf,
+            lossless=lossless,
+            stdout_format=format,
+            salvage=salvage,
+            start_s=start_s,
+            duration_s=duration_s,
+            overwrite=force,
+            progress=progress,
+        )
+    show(report, target, as_json, source)

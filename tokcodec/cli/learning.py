@@ -1,0 +1,118 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tokcodec.cli.options import Numbers, device_options, shared, use_threads
+from tokcodec.errors import TokcodecError
+
+folder = click.Path(path_type=Path, file_okay=False)
+share = click.FloatRange(0, 1)
+settings_options = shared(  # None leaves a value to the settings, which the text shown repeats
+    click.option("--steps", type=click.IntRange(1), show_default="20000", help="Length of the schedule."),
+    click.option("--batch", type=click.IntRange(1), show_default="4", help="Windows a step, over all processes."),
+    click.option("--frames", type=Numbers(), show_default="9", help="Lengths of windows: 1 + 4n, at most 33."),
+    click.option("--crop", "crop_px", type=click.IntRange(16), show_default="192", help="Pixels a side."),
+    click.option("--seed", type=click.IntRange(0), show_default="0", help="Of every random draw."),
+    click.option("--step-range", type=Numbers(2), show_default="4,120", help="Of the quantizer, when data is coded."),
+    click.option("--passes", type=click.IntRange(1), show_default="1", help="Times the data is coded."),
+    click.option("--muon-lr", type=click.FloatRange(0), show_default="0.003", help="Learning rate of kernels."),
+    click.option("--muon-momentum", type=click.FloatRange(0, 1, max_open=True), show_default="0.95", help="Of Muon."),
+    click.option("--adam-lr", type=click.FloatRange(0), show_default="0.001", help="Learning rate of the rest."),
+    click.option("--rec-weight", type=click.FloatRange(0), show_default="0.3", help="Of the pixels' errors."),
+    click.option("--lpips-weight", type=click.FloatRange(0), show_default="1.0", help="Of LPIPS in the loss."),
+    click.option("--lpips-frames", type=click.IntRange(1), show_default="2", help="Frames of a window LPIPS sees."),
+    click.option("--temporal-weight", type=click.FloatRange(0), show_default="0.5", help="Of judder and shimmer."),
+    click.option("--image-share", type=share, show_default="0.1", help="Of the steps: single first frames."),
+    click.option("--late-share", type=share, show_default="0.5", help="Of the others: windows from later groups."),
+    click.option(
+        "--decay-share",
+        type=click.FloatRange(0, 1, min_open=True),
+        show_default="0.3",
+        help="Of the schedule: the learning rates fall to 0.",
+    ),
+)
+shape_options = shared(
+    click.option("--channels", type=Numbers(2), show_default="64,192", help="At 1/8 and 1/16 of the resolution."),
+    click.option("--blocks", type=Numbers(3), show_default="1,2,1", help="At 1/8, at 1/16 and at 1/8 again."),
+    click.option("--features", type=click.IntRange(1), show_default="16", help="Handed on to 1/4 of the resolution."),
+    click.option("--pixel-channels", type=click.IntRange(1), show_default="48", help="At 1/4 of the resolution."),
+    click.option("--pixel-blocks", type=click.IntRange(0), show_default="2", help="At 1/4 of the resolution."),
+)
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--out", type=folder, required=True, help="Folder of the run; a run that is there goes on.")
+@click.option("--init", type=click.Path(path_type=Path), help="Start from these weights, or this checkpoint.pt.")
+@click.option("--holdout", metavar="PATTERN", multiple=True, help="Names of files to evaluate on, not to train on.")
+@click.option("--eval", "eval_folder", type=folder, help="Videos to evaluate on.")
+@click.option("--eval-steps", type=Numbers(), default="12,40", show_default=True, help="Quantizer's, for --eval.")
+@click.option("--eval-every", type=click.IntRange(1), default=1000, show_default=True, help="In steps.")
+@click.option("--tables", type=click.Path(path_type=Path), help="Weights with the loop's tables [--init, released].")
+@click.option("--cache", type=folder, help="Folder for decoded and coded data [default: OUT/cache].")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after this time.")
+@click.option("--finish", is_flag=True, help="Bring the schedule to its end within --minutes.")
+@click.option("--lpips-dir", type=folder, help="LPIPS backbones, if not torchvision's.")
+@settings_options
+@shape_options
+@device_options
+def train(
+    data: Path,
+    out: Path,
+    init: Path | None,
+    holdout: tuple[str, ...],
+    eval_folder: Path | None,
+    eval_steps: tuple[int, ...],
+    eval_every: int,
+    tables: Path | None,
+    cache: Path | None,
+    minutes: float | None,
+    finish: bool,
+    lpips_dir: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Train the restoration network on a folder of videos and images.
+
+    The data is coded once, ahead of time. OUT receives checkpoint.pt, weights.safetensors, train.jsonl,
+    eval.jsonl and pictures. Several processes share a run under torchrun -m tokcodec train ...
+    """
+    try:
+        from tokcodec.training import train as training
+    except ModuleNotFoundError as error:
+        raise TokcodecError(f"training needs the package {error.name}: pip install 'tokcodec[train]'") from error
+
+    if finish and minutes is None:
+        raise click.UsageError("--finish needs --minutes")
+    try:
+        settings, config = training.settings_of({k: v for k, v in options.items() if v is not None})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    use_threads(threads)
+    trainer = training.train(
+        data,
+        out,
+        config,
+        settings,
+        cache=cache,
+        holdout=holdout,
+        eval_folder=eval_folder,
+        eval_steps=eval_steps,
+        init=init,
+        tables=tables,
+        minutes=minutes,
+        finish=finish,
+        eval_every=eval_every,
+        device=device,
+        dtype=dtype,
+        lpips_dir=lpips_dir,
+    )
+    if trainer:
+        click.echo(f"{out}: {trainer.step} steps, {trainer.pixels} pixels, {trainer.position:.1%} of the schedule")
