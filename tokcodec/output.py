@@ -1,13 +1,12 @@
 """Output that appears whole or not at all: written beside its name, renamed at the end.
 
 Who writes holds a lock on the hidden file beside the name; one without a lock is of a process that was killed, and
-the next output in its folder removes it.
+the next output in its folder removes it. Where there are no locks, such files stay.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import re
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tokcodec import standard
+from tokcodec import locks, standard
 from tokcodec.errors import TokcodecError
 from tokcodec.files import NamedFile
 
@@ -77,25 +76,30 @@ def replacing(target: Path, sources: list[Path], overwrite: bool = False) -> Ite
             raise TokcodecError(f"{target}: cannot write: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
-        os.close(lock)
+        _close(lock)
 
 
-def _partial_file(folder: Path, suffix: str) -> tuple[Path, int]:
-    """An empty file for unfinished output, and the lock on it."""
+def _partial_file(folder: Path, suffix: str) -> tuple[Path, int | None]:
+    """An empty file for unfinished output, and the lock on it if there are locks."""
     while True:
         lock, name = tempfile.mkstemp(prefix=PARTIAL, suffix=f".partial{suffix}", dir=folder)
         if _locked(lock) and os.fstat(lock).st_nlink:  # else it was taken for a dead one before it was locked
             umask = os.umask(0)
             os.umask(umask)
-            os.fchmod(lock, 0o666 & ~umask)  # mkstemp's own mode is private
-            return Path(name), lock
+            os.chmod(name, 0o666 & ~umask)  # mkstemp's own mode is private
+            if locks.AVAILABLE:
+                return Path(name), lock
+            os.close(lock)  # Windows renames no file that is open
+            return Path(name), None
         os.close(lock)
 
 
-def _partial_folder(folder: Path) -> tuple[Path, int]:
+def _partial_folder(folder: Path) -> tuple[Path, int | None]:
     """As `_partial_file`, a folder."""
     while True:
         made = Path(tempfile.mkdtemp(prefix=PARTIAL, suffix=".partial", dir=folder))
+        if not locks.AVAILABLE:
+            return made, None
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(made, os.O_RDONLY)
             if _locked(lock) and made.exists():
@@ -106,21 +110,26 @@ def _partial_folder(folder: Path) -> tuple[Path, int]:
 def _locked(handle: int) -> bool:
     """Lock a file, unless another process has."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.lock(handle)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks, where `_remove_dead` gets none either
+    except (OSError, RuntimeError):  # a system or file system without locks, where `_remove_dead` gets none either
         pass
     return True
 
 
+def _close(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
+
+
 def _remove_dead(folder: Path) -> None:
     """Remove what processes that were killed have left in a folder."""
-    for path in folder.glob(f"{PARTIAL}*.partial*"):
+    for path in folder.glob(f"{PARTIAL}*.partial*") if locks.AVAILABLE else ():
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.lock(handle)
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
@@ -182,7 +191,7 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
             made = False
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            os.close(lock)
+            _close(lock)
     finally:
         if made:
             with contextlib.suppress(OSError):

@@ -1,20 +1,22 @@
 """Copies of remote films on this machine: one for all its workers, there as long as one of them needs it.
 
 A copy is a folder in the folder of temporary files. Who uses it holds a shared lock on it, so that it can be
-removed by whoever finds it unlocked: the last user, or, where that one was killed, the next batch.
+removed by whoever finds it unlocked: the last user, or, where that one was killed, the next batch. Where there are no
+locks, nothing of this can be used.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from tokcodec import locks
 
 _held: tuple[Path, int] | None = None  # the copy this process uses, and its lock
 
@@ -72,11 +74,11 @@ def _use(folder: Path, copy: Path, fetch: Callable[[Path], None]) -> int:
         with contextlib.ExitStack() as stack:
             lock = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_SH)  # waits for who fetches it
+            locks.lock(lock, shared=True, wait=True)  # for who fetches it
             if _is(folder, lock) and copy.exists():
                 stack.pop_all()
                 return lock
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            locks.lock(lock, wait=True)
             if _is(folder, lock) and not copy.exists():  # else another was quicker, or removed it
                 partial = copy.with_name(f"{copy.name}.partial")
                 fetch(partial)
@@ -94,7 +96,7 @@ def _remove_unused(folder: Path) -> None:
     with contextlib.suppress(OSError):  # another process removes it, or uses it
         lock = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(lock)
             if _is(folder, lock):
                 shutil.rmtree(folder)
         finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from tokcodec import locks
 from tokcodec.batch import copies
 from tokcodec.errors import TokcodecError
 
@@ -153,8 +153,9 @@ class Tree:
             return
         path = Path(self._root, name)
         with _errors(self.url(name)):
-            for place in [path, *(folder for folder in path.parents if folder.is_relative_to(self._root))]:
-                handle = os.open(place, os.O_RDONLY)
+            folders = [folder for folder in path.parents if folder.is_relative_to(self._root)]
+            for place in [path, *folders] if os.name == "posix" else [path]:  # Windows opens no folder
+                handle = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
                 try:
                     os.fsync(handle)
                 finally:
@@ -198,8 +199,8 @@ class Tree:
     def claim(self, name: str) -> Claim:
         """The sole right to make an output, and its record. A dead process holds no claim.
 
-        Where files are not local there are no locks, and two runs may do the same work: outputs are whole and
-        the same either way.
+        Where files are not local, and on Windows, there are no locks, and two runs may do the same work: outputs are
+        whole and the same either way.
 
         Raises:
             BusyError: another process holds it.
@@ -209,9 +210,11 @@ class Tree:
             return Claim(self._system, path, None)
         with _errors(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
+            if not locks.AVAILABLE:
+                return Claim(self._system, path, None)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.lock(handle)
             except BlockingIOError:
                 os.close(handle)
                 raise BusyError(f"{name}: another batch works on it") from None
@@ -274,7 +277,8 @@ def fetched(url: str, shared: bool = False) -> Iterator[Path]:
 
     Args:
         url: of the file.
-        shared: use one copy for all processes of this machine, and keep it for the next time: a film in pieces.
+        shared: use one copy for all processes of this machine, and keep it for the next time: a film in pieces. Where
+            there are no locks, each has its own.
 
     Raises:
         TokcodecError: it cannot be fetched.
@@ -283,7 +287,7 @@ def fetched(url: str, shared: bool = False) -> Iterator[Path]:
     if isinstance(system, LocalFileSystem):
         yield Path(path)
         return
-    if shared:
+    if shared and locks.AVAILABLE:
         with _errors(url):
             facts = system.info(path)
             what = json.dumps([url, facts], sort_keys=True, default=str)

@@ -22,6 +22,7 @@ import torch
 from tokcodec.batch import copies
 from tokcodec.batch.units import Outcome, Settings, Unit, work
 from tokcodec.errors import TokcodecError
+from tokcodec.pipeline import available_cores
 
 _spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and CUDA in an unknown state
 
@@ -42,7 +43,7 @@ def local_workers(jobs: int | None, threads: int | None, device: str) -> ThisPro
         threads: of the network in each; None divides the cores among them.
         device: "auto", "cpu" or "cuda".
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     gpus = 0 if device == "cpu" else torch.cuda.device_count()
     jobs = jobs or gpus or max(1, cores // 2)
     threads = threads or max(1, cores // jobs)

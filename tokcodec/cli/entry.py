@@ -45,8 +45,9 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 go out as they came
     logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that partial files are removed
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for name in ("SIGTERM", "SIGHUP"):  # so that partial files are removed; Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
     try:
         code = cli.main(standalone_mode=False) or 0
     except TokcodecError as error:

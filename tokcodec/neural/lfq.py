@@ -7,8 +7,9 @@ encoder chooses is its own affair: here those with the least squared error + lam
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tokcodec.compiled import njit
 
 ROUNDING = 0.40  # a latent of (m + 1 - ROUNDING) steps may become level m + 1
 LEVEL_RATE = 0.16  # squared steps a bit

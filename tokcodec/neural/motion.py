@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tokcodec.compiled import njit
 from tokcodec.neural.planes import Planes
 from tokcodec.stream.fields import BOTH, SECOND
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tokcodec.compiled import njit
 
 GRID = 16  # pixels a position of the token grid, and what planes are padded to
 KR, KB = 0.2126, 0.0722  # of BT.709

@@ -8,9 +8,9 @@ own, found from there by moves that halve.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tokcodec.compiled import njit
 from tokcodec.neural.motion import BLOCK, BORDER, Reference, share
 from tokcodec.stream.fields import BOTH, FIRST, MAX_CANDIDATES, MAX_VECTOR, SECOND, candidates, predicted
 

@@ -13,9 +13,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tokcodec.compiled import njit
 from tokcodec.neural.planes import GRID, Planes
 
 SIZE = GRID * GRID * 3 // 2  # numbers a block of one frame has

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tokcodec.compiled import njit
 
 MAX_CANDIDATES = 5
 MAX_VECTOR = 1023  # a component is -1023 to 1023 quarter pixels over four frames

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tokcodec.compiled import njit
 from tokcodec.stream.rangecoder import (
     DECODING,
     INPUTS,

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tokcodec.compiled import njit
 
 INPUTS = 8  # contexts of a decision
 ONE = 1 << 16  # probability 1

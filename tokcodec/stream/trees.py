@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tokcodec.compiled import njit
 from tokcodec.stream.fields import BOTH, MAX_CANDIDATES, MAX_VECTOR, SECOND, candidates, predicted
 from tokcodec.stream.rangecoder import OVERRUN, Coder, code, context, log_class, sign_class
 
