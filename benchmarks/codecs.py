@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.tools import Tools
+from tokcodec.vmaf import SCALE_FLAGS, YUV_FROM_RGB
 
 CHUNK_FRAMES = 33  # the "ra" modes may be entered as often as this
-SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
-YUV_FROM_RGB = f"scale=out_color_matrix=bt709:out_range=limited:{SCALE_FLAGS}"
 RGB_FROM_YUV = f"scale=in_color_matrix=bt709:in_range=limited:out_range=full:{SCALE_FLAGS}"
 YUV8_FROM_YUV10 = f"scale=sws_dither=none:{SCALE_FLAGS}"
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")

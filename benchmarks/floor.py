@@ -15,11 +15,9 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 from torch import nn
 
 from benchmarks.clips import file_source, prepare
-from benchmarks.metrics import psnr_db
 from benchmarks.run import machine, parse_size
 from benchmarks.tools import find_tools
 from tokcodec.neural.loop import Loop
@@ -27,21 +25,9 @@ from tokcodec.neural.planes import to_rgb
 from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.perceptual import load_lpips
 from tokcodec.rate import STEP_UNITS, whole_units
+from tokcodec.scores import Frames, lpips_distance, mean_psnr_db
 from tokcodec.stream.entropy import Tables, encode_chunk
 from tokcodec.video import VideoReader
-
-LPIPS_BATCH = 4
-Frames = np.ndarray
-
-
-@torch.inference_mode()
-def distances(judge: nn.Module, true: Frames, seen: Frames) -> list[float]:
-    """LPIPS of frames, uint8 `[T, H, W, 3]`."""
-    found: list[float] = []
-    for i in range(0, len(true), LPIPS_BATCH):
-        pair = [torch.from_numpy(v[i : i + LPIPS_BATCH]).permute(0, 3, 1, 2).float() / 127.5 - 1 for v in (true, seen)]
-        found += judge(*pair).flatten().tolist()
-    return found
 
 
 def point(weights: Weights, judge: nn.Module, frames: Frames, step: float, every: int) -> dict[str, Any]:
@@ -52,13 +38,12 @@ def point(weights: Weights, judge: nn.Module, frames: Frames, step: float, every
     encoded_s = time.monotonic() - began_s
     _, motion, levels = encode_chunk(coding.tokens, round(step * STEP_UNITS), Tables.of(weights.arrays, loop.blocks))
     decoded = to_rgb(coding.base, *frames.shape[1:3])
-    errors = [float(np.square(a.astype(np.float32) - b).mean()) for a, b in zip(frames, decoded, strict=True)]
     return {
         "bpp": 8 * (len(motion) + len(levels)) / (frames.size / 3),
         "motion_bpp": 8 * len(motion) / (frames.size / 3),
-        "lpips_alex": float(np.mean(distances(judge, frames[::every], decoded[::every]))),
-        "psnr_rgb_db": float(np.mean([psnr_db(error) for error in errors])),
-        "last_psnr_rgb_db": psnr_db(errors[-1]),
+        "lpips_alex": lpips_distance(judge, frames, decoded, every),
+        "psnr_rgb_db": mean_psnr_db(frames, decoded),
+        "last_psnr_rgb_db": mean_psnr_db(frames[-1:], decoded[-1:]),
         "encode_fps": len(frames) / encoded_s,
     }
 

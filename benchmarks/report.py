@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.codecs import MODES
-from benchmarks.metrics import METRICS
 from benchmarks.tables import (
     OURS,
     Point,
@@ -38,6 +37,7 @@ from benchmarks.tables import (
     speed_table,
 )
 from tokcodec.errors import TokcodecError
+from tokcodec.scores import METRICS
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text

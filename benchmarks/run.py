@@ -28,12 +28,14 @@ from torch import nn
 import tokcodec
 from benchmarks.clips import DATASETS, Clip, dataset_sources, file_source, prepare
 from benchmarks.codecs import MODES, TOKENIZER, Mode, Video, decode_argv, encode_argv, encoder_version, rgb_argv
-from benchmarks.metrics import METRICS, rgb_scores, summary, yuv_scores
 from benchmarks.report import write_report
-from benchmarks.tools import Finished, ToolError, Tools, ffmpeg_has, ffmpeg_version, find_tools, read_frames, run, shown
+from benchmarks.scoring import rgb_scores, yuv_scores
+from benchmarks.tools import Finished, ToolError, Tools, ffmpeg_version, find_tools, read_frames, run, shown
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.neural.weights import find_weights
 from tokcodec.perceptual import load_lpips
+from tokcodec.scores import METRICS, summary
+from tokcodec.vmaf import ffmpeg_has
 
 ROOT = Path(__file__).parent.parent
 Point = dict[str, Any]
@@ -44,7 +46,7 @@ class Bench:
     """What all points of a run share."""
 
     tools: Tools
-    filters: set[str]
+    filters: frozenset[str]
     judges: Mapping[str, nn.Module]
     threads: int
     results: Path
@@ -261,14 +263,14 @@ def main(
     torch.backends.cudnn.allow_tf32 = False  # the judge is exact
     try:
         tools = find_tools()
-        available = ffmpeg_has(tools, "encoders") | {TOKENIZER.name}
+        available = ffmpeg_has(tools.ffmpeg, "encoders") | {TOKENIZER.name}
         for mode in modes:
             if mode.encoder.name not in available:
                 click.echo(f"skipped: {mode.name} (this FFmpeg has no {mode.encoder.name})", err=True)
         modes = [mode for mode in modes if mode.encoder.name in available]
         bench = Bench(
             tools,
-            ffmpeg_has(tools, "filters"),
+            ffmpeg_has(tools.ffmpeg, "filters"),
             load_judges(nets, lpips_dir),
             threads,
             out,

@@ -21,8 +21,8 @@ import numpy as np
 from benchmarks.bdrate import BDRate, Curve, at_rate, bd_rate
 from benchmarks.clips import Clip
 from benchmarks.codecs import MODES
-from benchmarks.metrics import METRICS
 from tokcodec.errors import TokcodecError
+from tokcodec.scores import METRICS
 
 Point = dict[str, Any]
 Points = dict[tuple[str, str], list[Point]]  # by (clip, codec), in order of rate

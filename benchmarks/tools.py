@@ -6,7 +6,6 @@ FFmpeg reads and writes every video here; tokcodec is run as a user runs it, fro
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 from tokcodec.errors import TokcodecError
+from tokcodec.vmaf import find_ffmpeg
 
 POLL_S = 0.02  # how often a running program's memory is read
 
@@ -47,7 +47,7 @@ class Finished:
 
 
 def find_tools() -> Tools:
-    """FFmpeg from $TOKCODEC_FFMPEG, PATH, or the imageio-ffmpeg package; tokcodec beside this Python, or from PATH.
+    """FFmpeg as the package finds it; tokcodec beside this Python, or from PATH.
 
     Raises:
         ToolError: one of them is nowhere.
@@ -56,13 +56,9 @@ def find_tools() -> Tools:
     tokcodec = shutil.which("tokcodec", path=beside)
     if tokcodec is None:
         raise ToolError("no tokcodec command: pip install -e '.[bench]'")
-    ffmpeg = os.environ.get("TOKCODEC_FFMPEG") or shutil.which("ffmpeg")
+    ffmpeg = find_ffmpeg()
     if ffmpeg is None:
-        try:
-            import imageio_ffmpeg
-        except ImportError as error:
-            raise ToolError("no ffmpeg: set $TOKCODEC_FFMPEG or pip install imageio-ffmpeg") from error
-        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+        raise ToolError("no ffmpeg: set $TOKCODEC_FFMPEG or pip install imageio-ffmpeg")
     return Tools(ffmpeg, tokcodec)
 
 
@@ -137,12 +133,6 @@ def read_frames(argv: Sequence[str], height: int, width: int) -> Iterator[np.nda
         if code:
             err.seek(0)
             raise _failure(argv, code, err.read().decode(errors="replace"))
-
-
-def ffmpeg_has(tools: Tools, kind: str) -> set[str]:
-    """The names of this FFmpeg's `kind`: "encoders" or "filters"."""
-    listing = run([tools.ffmpeg, "-hide_banner", f"-{kind}"]).stdout
-    return set(re.findall(r"^ [A-Z.|]+ +(\w+) ", listing, re.MULTILINE))
 
 
 def ffmpeg_version(tools: Tools) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from conftest import MakeClip, moving_frames
 
 from benchmarks.codecs import MODES, Video, decode_argv, encode_argv, encoder_version, rgb_argv
-from benchmarks.metrics import psnr_db
-from benchmarks.tools import Tools, ffmpeg_has, read_frames, run
+from benchmarks.tools import Tools, read_frames, run
+from tokcodec.scores import psnr_db
+from tokcodec.vmaf import ffmpeg_has, find_ffmpeg
 
 TOOLS = Tools("ffmpeg", "tokcodec")
 YUV = "scale=out_color_matrix=bt709:out_range=limited:flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -59,9 +57,8 @@ def test_the_commands_are_these(name: str) -> None:
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_encoder_takes_them_and_gives_the_frames_back(name: str, make_clip: MakeClip, tmp_path: Path) -> None:
-    ffmpeg = os.environ.get("TOKCODEC_FFMPEG") or shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
-    tools, mode = Tools(ffmpeg, "tokcodec"), MODES[name]
-    if mode.encoder.name not in ffmpeg_has(tools, "encoders"):
+    tools, mode = Tools(find_ffmpeg() or "", "tokcodec"), MODES[name]
+    if mode.encoder.name not in ffmpeg_has(tools.ffmpeg, "encoders"):
         pytest.skip(f"this FFmpeg has no {mode.encoder.name}")
     frames = moving_frames(5, 96, 128)
     source = make_clip("source.mkv", frames, codec="ffv1", pix_fmt="bgr0")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import pytest
 from click.testing import CliRunner, Result
 from conftest import MakeClip, moving_frames
@@ -19,8 +16,9 @@ from benchmarks.clips import dataset_sources, file_source, prepare
 from benchmarks.report import write_report
 from benchmarks.tools import ToolError, Tools, find_tools
 from tokcodec.errors import TokcodecError
+from tokcodec.vmaf import find_ffmpeg
 
-FFMPEG = os.environ.get("TOKCODEC_FFMPEG") or shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+FFMPEG = find_ffmpeg() or ""
 COPIES = """#!/bin/sh
 echo "$@" >> "$0.log"
 cp "$2" "$3" && echo '{"seconds": 0.5, "network_s": 0.25, "peak_vram_bytes": 0}'
@@ -184,4 +182,4 @@ def test_ffmpeg_is_the_one_that_was_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("TOKCODEC_FFMPEG", "/opt/ffmpeg")
     assert find_tools().ffmpeg == "/opt/ffmpeg"
     monkeypatch.delenv("TOKCODEC_FFMPEG")
-    assert find_tools().ffmpeg == imageio_ffmpeg.get_ffmpeg_exe()
+    assert find_tools().ffmpeg == pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()

@@ -21,7 +21,7 @@ from tokcodec.neural.weights import Weights, find_weights, save_weights
 from tokcodec.perceptual import load_lpips
 from tokcodec.pipeline import in_background, in_parallel
 from tokcodec.rate import STEP_RANGE
-from tokcodec.scores import lpips_distance, psnr_db
+from tokcodec.scores import lpips_distance, mean_psnr_db
 from tokcodec.stream.container import Reader
 from tokcodec.video import VideoInfo, VideoReader, VideoWriter
 
@@ -257,7 +257,7 @@ def test_a_target_of_quality_holds_for_every_chunk(tmp_path: Path, monkeypatch: 
         assert len(set(steps)) > 1  # one scene is easier than the other
         edges = itertools.pairwise(itertools.accumulate(counts, initial=0))
         for step, (begin, end) in zip(steps, edges, strict=True):
-            scores.append((goal, psnr_db(shown[begin:end].astype(np.float32) - frames[begin:end]), step))
+            scores.append((goal, mean_psnr_db(frames[begin:end], shown[begin:end]), step))
     reached = [db >= goal for goal, db, step in scores if step > STEP_RANGE[0]]
     assert len(reached) >= 2
     assert all(reached)

@@ -26,7 +26,9 @@ LEVELS = {
     "rate": 1,
     "standard": 1,
     "output": 2,
+    "judge": 3,
     "scores": 2,
+    "vmaf": 3,
     "stream": 2,
     "report": 3,
     "video": 3,
@@ -52,6 +54,7 @@ TORCHLESS = {
     "edit",
     "errors",
     "files",
+    "judge",
     "opening",
     "output",
     "pipeline",
@@ -60,6 +63,7 @@ TORCHLESS = {
     "scores",
     "standard",
     "video",
+    "vmaf",
 }
 
 

@@ -29,6 +29,7 @@ from tokcodec import output, standard, video
 from tokcodec.cuts import cuts
 from tokcodec.edit import finish, write
 from tokcodec.errors import TokcodecError
+from tokcodec.judge import Judge, judge_of
 from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
 from tokcodec.neural.weights import Weights
 from tokcodec.opening import AHEAD_PX, Stream, checked_streams, overlapping, reading, span_ticks, tokenizer_of
@@ -46,7 +47,6 @@ from tokcodec.rate import (
     total,
 )
 from tokcodec.report import Report, report
-from tokcodec.scores import Judge, judge_of
 from tokcodec.stream.container import Reader, Writer, streams_bytes
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata

@@ -1,80 +1,177 @@
-"""How good pictures are, by one definition: PSNR and LPIPS of frames, and a judge that asks for so much of one."""
+"""How near pictures are to their originals: one definition of each score for encoder, trainer, benchmark and `compare`.
+
+Scores of frames in 8-bit RGB are computed here: PSNR, temporal PSNR and LPIPS. `vmaf.py` has FFmpeg's, in 8-bit 4:2:0.
+Scores of a clip are means over its frames.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import os
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.rate import Rate
+from tokcodec.errors import TokcodecError
 
 if TYPE_CHECKING:
     from torch import nn
 
+IDENTICAL_DB = 100.0  # what PSNR-like scores call an identical frame, so that means stay finite
+LPIPS_BATCH = 8
 LPIPS_EVERY = 3  # every third frame: coprime to the length of a group, so that all its places are judged
+THUMB = 8  # pixels a side of the blocks the sync check compares
+SHIFTED = 0.8  # a neighbour frame this much nearer (in mean squared error) means the video is shifted
 
 Frames = NDArray[np.uint8]
 
 
-def psnr_db(error: NDArray[np.float32]) -> float:
-    """Mean over frames of the PSNR of errors `[T, H, W, 3]`, in levels of 255; in dB (100 for no error)."""
-    squares = np.square(error).mean(axis=(1, 2, 3))
-    return float(np.mean(np.minimum(100, 10 * np.log10(255**2 / np.maximum(squares, 1e-9)))))
+@dataclass(frozen=True)
+class Metric:
+    """A score's name for people, and which way is up."""
+
+    label: str
+    lower_is_better: bool = False
 
 
-def lpips_distance(lpips: nn.Module, a: Frames, b: Frames) -> float:
-    """Mean LPIPS of every third frame of uint8 `[T, H, W, 3]`, frame by frame (memory), in float32."""
+METRICS = {
+    "lpips_alex": Metric("LPIPS (AlexNet)", lower_is_better=True),
+    "lpips_vgg": Metric("LPIPS (VGG)", lower_is_better=True),
+    "lpips_squeeze": Metric("LPIPS (SqueezeNet)", lower_is_better=True),
+    "psnr_rgb_db": Metric("PSNR-RGB, dB"),
+    "psnr_y_db": Metric("PSNR-Y, dB"),
+    "ms_ssim": Metric("MS-SSIM"),
+    "vmaf": Metric("VMAF"),
+    "xpsnr_y_db": Metric("XPSNR-Y, dB"),
+    "temporal_psnr_db": Metric("temporal PSNR, dB"),
+}
+
+
+class SyncError(TokcodecError):
+    """A video has other frames, or the same frames at other times, than its reference."""
+
+
+def psnr_db(mse: float) -> float:
+    """PSNR of a mean squared error of 8-bit values; 100 dB for none."""
+    return IDENTICAL_DB if mse == 0 else min(IDENTICAL_DB, 10 * math.log10(255**2 / mse))
+
+
+def _error(true: NDArray[Any], seen: NDArray[Any]) -> NDArray[np.int16]:
+    error: NDArray[np.int16] = seen.astype(np.int16) - true
+    return error
+
+
+def _mean_square(error: NDArray[Any]) -> float:
+    return float(np.square(error, dtype=np.float32).mean(dtype=np.float64))
+
+
+def mean_psnr_db(true: Frames, seen: Frames) -> float:
+    """Mean over frames of the PSNR of uint8 `[T, H, W, 3]`, in dB."""
+    return float(np.mean([psnr_db(_mean_square(_error(*pair))) for pair in zip(true, seen, strict=True)]))
+
+
+def mean_temporal_psnr_db(true: Frames, seen: Frames) -> float:
+    """Mean over frames of the temporal PSNR (see `frame_scores`) of two or more frames, uint8 `[T, H, W, 3]`, in dB."""
+    errors = [_error(*pair) for pair in zip(true, seen, strict=True)]
+    return float(np.mean([psnr_db(_mean_square(b - a)) for a, b in itertools.pairwise(errors)]))
+
+
+def lpips_distances(lpips: nn.Module, true: Frames, seen: Frames) -> list[float]:
+    """LPIPS of each of uint8 `[B, H, W, 3]`, all at once, in float32 on the network's device."""
     import torch
 
     device = next((p.device for p in lpips.parameters()), torch.device("cpu"))
-    distances = []
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        for pair in zip(a[::LPIPS_EVERY], b[::LPIPS_EVERY], strict=True):
-            images = [torch.from_numpy(x[None]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in pair]
-            distances.append(lpips(*images).mean().item())
-    return float(np.mean(distances))
+        # channels_last comes for free: it is how the frames lie in memory
+        pixels = [
+            torch.from_numpy(np.ascontiguousarray(x)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            for x in (true, seen)
+        ]
+        distances: list[float] = lpips(*pixels).flatten().tolist()
+    return distances
 
 
-@dataclasses.dataclass(frozen=True)
-class Judge:
-    """Says whether pictures are good enough.
-
-    Attributes:
-        goal: LPIPS that they may have at most, or PSNR in dB that they must have at least.
-        lpips: the network that measures; None for PSNR.
-    """
-
-    goal: float
-    lpips: Any = None
-
-    def __call__(self, original: Frames, shown: Frames) -> bool:
-        """Judge uint8 `[T, H, W, 3]`."""
-        if self.lpips is not None:
-            return lpips_distance(self.lpips, original, shown) <= self.goal
-        errors = (shown[i : i + 1].astype(np.float32) - original[i] for i in range(len(original)))  # memory
-        return float(np.mean([psnr_db(error) for error in errors])) >= self.goal
-
-    def __str__(self) -> str:
-        return f"LPIPS {self.goal:g}" if self.lpips is not None else f"PSNR {self.goal:g} dB"
+def lpips_distance(lpips: nn.Module, true: Frames, seen: Frames, every: int = LPIPS_EVERY) -> float:
+    """Mean LPIPS of every third frame (or `every`) of uint8 `[T, H, W, 3]`, frame by frame (memory)."""
+    pairs = zip(true[::every], seen[::every], strict=True)
+    return float(np.mean([lpips_distances(lpips, a[None], b[None])[0] for a, b in pairs]))
 
 
-def judge_of(rate: Rate) -> Judge | None:
-    """The judge that a rate asks for; None if it is no target of quality.
+@dataclass
+class SyncCheck:
+    """Compares each frame, seen in 8x8 block means, with its own reference and with the neighbours of that."""
+
+    own: dict[str, float] = field(default_factory=lambda: {"late": 0.0, "early": 0.0})
+    neighbour: dict[str, float] = field(default_factory=lambda: {"late": 0.0, "early": 0.0})
+    previous: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def update(self, reference: Frames, decoded: Frames) -> None:
+        """The next pair of frames, uint8 `[H, W, 3]`."""
+        true, seen = _block_means(reference), _block_means(decoded)
+        if self.previous is not None:
+            true_before, seen_before = self.previous
+            # a late video shows the reference's frame before, an early one the frame after
+            self.own["late"] += _mean_square(seen - true)
+            self.neighbour["late"] += _mean_square(seen - true_before)
+            self.own["early"] += _mean_square(seen_before - true_before)
+            self.neighbour["early"] += _mean_square(seen_before - true)
+        self.previous = true, seen
+
+    def shift(self) -> str | None:
+        """ "late" or "early" if the video fits its reference clearly better one frame earlier or later."""
+        return next((way for way, own in self.own.items() if self.neighbour[way] < SHIFTED * own), None)
+
+
+def _block_means(frame: Frames) -> NDArray[np.float32]:
+    h, w = frame.shape[0] // THUMB, frame.shape[1] // THUMB
+    # in two sums: a mean over both axes takes 7 times as long
+    rows = frame[: h * THUMB, : w * THUMB].reshape(h, THUMB, -1).sum(1, dtype=np.uint16)
+    blocks: NDArray[np.float32] = rows.reshape(h, w, THUMB, 3).sum(2).astype(np.float32) / THUMB**2
+    return blocks
+
+
+def frame_scores(
+    pairs: Iterable[tuple[Frames | None, Frames | None]], judges: Mapping[str, nn.Module], sync: SyncCheck
+) -> dict[str, list[float]]:
+    """Scores per frame in 8-bit RGB: `psnr_rgb_db`, `temporal_psnr_db` and one per judge.
+
+    Temporal PSNR compares each frame's change from the frame before it with the reference's change: flicker
+    and frozen detail lower it, a constant error does not. It starts at the second frame.
+
+    Args:
+        pairs: frames uint8 `[H, W, 3]` of the reference and of the video, in one pass; None where one has ended
+            before the other.
+        judges: LPIPS networks by metric name.
+        sync: is shown every pair.
 
     Raises:
-        ModelError: LPIPS is asked for and cannot be had.
+        SyncError: one has ended before the other.
     """
-    if rate.target_psnr_db is not None:
-        return Judge(rate.target_psnr_db)
-    return None if rate.target_lpips is None else Judge(rate.target_lpips, _alex(os.environ.get("TOKCODEC_LPIPS_DIR")))
+    scores: dict[str, list[float]] = {name: [] for name in ("psnr_rgb_db", "temporal_psnr_db", *judges)}
+    previous: NDArray[np.int16] | None = None
+    remaining = iter(pairs)
+    while batch := list(itertools.islice(remaining, LPIPS_BATCH)):
+        both: list[tuple[Frames, Frames]] = []
+        for true, seen in batch:
+            if true is None or seen is None:
+                raise SyncError("the videos differ in the number of frames")
+            both.append((true, seen))
+            sync.update(true, seen)
+            error = _error(true, seen)
+            scores["psnr_rgb_db"].append(psnr_db(_mean_square(error)))
+            if previous is not None:
+                scores["temporal_psnr_db"].append(psnr_db(_mean_square(error - previous)))
+            previous = error
+        for name, judge in judges.items():
+            scores[name] += lpips_distances(judge, *(np.stack(frames) for frames in zip(*both, strict=True)))
+    return scores
 
 
-@functools.cache
-def _alex(directory: str | None) -> Any:
-    from tokcodec.perceptual import load_lpips
-
-    return load_lpips("alex", directory)
+def summary(frames: list[float]) -> dict[str, float | list[float]]:
+    """Mean, 5th and 95th percentile over frames, and the frames themselves, to 6 digits."""
+    p5, p95 = np.percentile(frames, [5, 95])
+    rounded = [float(f"{x:.6g}") for x in (np.mean(frames), p5, p95, *frames)]
+    return {"mean": rounded[0], "p5": rounded[1], "p95": rounded[2], "frames": rounded[3:]}

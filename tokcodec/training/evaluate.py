@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tokcodec.errors import TokcodecError
-from tokcodec.scores import lpips_distance, psnr_db
+from tokcodec.scores import lpips_distance, mean_psnr_db, mean_temporal_psnr_db
 from tokcodec.training.coded import Batch, Frames
 from tokcodec.training.data import VIDEO_SUFFIXES, resize
 from tokcodec.training.trainer import picture, restore
@@ -63,11 +63,13 @@ def to_frames(pixels: Tensor) -> Frames:
 
 
 def scores(lpips: nn.Module, output: Frames, target: Frames) -> Scores:
-    """LPIPS, RGB PSNR, and temporal PSNR (that of the differences of neighbouring frames); uint8 `[T, H, W, 3]`."""
-    error = output.astype(np.float32) - target
-    found = {"lpips": round(lpips_distance(lpips, output, target), 4), "psnr_db": round(psnr_db(error), 3)}
-    if len(error) > 1:
-        found["temporal_psnr_db"] = round(psnr_db(error[1:] - error[:-1]), 3)
+    """LPIPS of every third frame, RGB PSNR, and of more than one frame temporal PSNR; uint8 `[T, H, W, 3]`."""
+    found = {
+        "lpips": round(lpips_distance(lpips, target, output), 4),
+        "psnr_db": round(mean_psnr_db(target, output), 3),
+    }
+    if len(output) > 1:
+        found["temporal_psnr_db"] = round(mean_temporal_psnr_db(target, output), 3)
     return found
 
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from conftest import MakeClip, moving_frames
 
 from benchmarks.codecs import Video
-from benchmarks.metrics import SyncError, psnr_db, rgb_scores, summary, yuv_scores
-from benchmarks.tools import ToolError, Tools, ffmpeg_has
+from benchmarks.scoring import rgb_scores, yuv_scores
+from benchmarks.tools import ToolError, Tools
 from tokcodec.perceptual import load_lpips
+from tokcodec.scores import SyncError
+from tokcodec.vmaf import ffmpeg_has, find_ffmpeg, scoring
 
 SIZE = (192, 208)
 
 
 @pytest.fixture
 def tools() -> Tools:
-    return Tools(os.environ.get("TOKCODEC_FFMPEG") or shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe(), "")
+    return Tools(find_ffmpeg() or "", "")
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def lossless(make_clip: MakeClip):  # type: ignore[no-untyped-def]
 def test_identical_clips_are_perfect(tools: Tools, lossless, shared: Path) -> None:  # type: ignore[no-untyped-def]
     clip = lossless("clip.mkv", moving_frames(10, *SIZE))
     scores = rgb_scores(tools, clip, clip, SIZE, {"lpips_alex": load_lpips("alex", shared / "lpips")})
-    filters = ffmpeg_has(tools, "filters")
+    filters = ffmpeg_has(tools.ffmpeg, "filters")
     scores |= yuv_scores(tools, clip, clip, SIZE, "30", filters, threads=1)
     assert scores["lpips_alex"] == [0] * 10
     assert scores["psnr_rgb_db"] == scores["psnr_y_db"] == [100] * 10
@@ -51,7 +50,7 @@ def test_a_constant_error_lowers_psnr_and_not_temporal_psnr(tools: Tools, lossle
     scores = rgb_scores(tools, grey, brighter, SIZE, {})
     assert scores["psnr_rgb_db"] == pytest.approx([28.1308] * 3, abs=1e-4)  # 20 log10(255 / 10)
     assert scores["temporal_psnr_db"] == [100] * 2
-    luma = yuv_scores(tools, grey, brighter, SIZE, "30", set(), threads=1)
+    luma = yuv_scores(tools, grey, brighter, SIZE, "30", frozenset(), threads=1)
     assert list(luma) == ["psnr_y_db"]
     assert luma["psnr_y_db"] == pytest.approx([29.4542] * 3, abs=0.7)  # 10 * 219 / 255, to whole steps
 
@@ -83,12 +82,17 @@ def test_what_is_no_video_is_told(tools: Tools, lossless, tmp_path: Path) -> Non
         rgb_scores(tools, Video(tmp_path / "not.mkv", rgb=True), Video(tmp_path / "not.mkv", rgb=True), SIZE, {})
 
 
-def test_psnr_and_summary_by_hand() -> None:
-    assert psnr_db(0) == 100
-    assert psnr_db(255**2) == 0
-    assert summary([float(x) for x in range(101)]) | {"frames": None} == {
-        "mean": 50,
-        "p5": 5,
-        "p95": 95,
-        "frames": None,
-    }
+def test_the_benchmark_and_compare_score_alike(tools: Tools, lossless) -> None:  # type: ignore[no-untyped-def]
+    filters = ffmpeg_has(tools.ffmpeg, "filters")
+    if "libvmaf" not in filters:
+        pytest.skip("this FFmpeg has no libvmaf")
+    size = (193, 207)  # odd: no chroma of one picture may be that of the other
+    true = moving_frames(4, *size)
+    seen = [np.clip(frame * 0.9 + 5 + 3 * i, 0, 255).astype(np.uint8) for i, frame in enumerate(true)]
+    by_file = yuv_scores(tools, lossless("a.mkv", true), lossless("b.mkv", seen), size, "30", filters, threads=1)
+    by_pipe: dict[str, list[float]] = {}
+    passed = list(scoring(tools.ffmpeg, zip(true, seen, strict=True), size, by_pipe))
+    assert len(passed) == 4
+    assert set(by_pipe) == {"vmaf", "ms_ssim"}
+    assert all(by_pipe[name] == by_file[name] for name in by_pipe)
+    assert 0.5 < min(by_pipe["ms_ssim"]) < max(by_pipe["ms_ssim"]) < 1
