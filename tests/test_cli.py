@@ -63,6 +63,41 @@ def test_there_and_back(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.tokc", "in.mp4", "out.mp4"]
 
 
+def test_outputs_without_a_name_stand_beside_the_input(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    make_clip("in/a.b.mp4", moving_frames(3))
+    assert run("encode", "in/a.b.mp4").out.startswith("in/a.b.tokc: 3 frames, ")
+    assert run("decode", "in/a.b.tokc").out.startswith("in/a.b.decoded.mp4: 3 frames ")
+    assert run("decode", "in/a.b.tokc", "--lossless").code == 0
+    made = ["a.b.decoded.mkv", "a.b.decoded.mp4", "a.b.mp4", "a.b.tokc"]
+    assert names(tmp_path / "in") == made
+    for arguments in (["encode", "in/a.b.mp4"], ["decode", "in/a.b.tokc"]):
+        result = run(*arguments)
+        assert result.code == 1
+        assert result.err.endswith(": exists already; -f overwrites it\n")
+        assert run(*arguments, "-f").code == 0
+    os.mkfifo(tmp_path / "pipe")
+    for arguments in (["encode", "-"], ["encode", "pipe"], ["decode", "-"]):
+        result = run(*arguments)
+        assert (result.code, result.out) == (2, "")
+        assert "Missing argument 'OUTPUT'" in result.err
+    assert run("encode", "in").err == "tokcodec: in: is a folder; batch is for those\n"
+    assert run("encode", "absent.mp4").err == "tokcodec: absent.mp4: No such file or directory\n"
+    assert names(tmp_path / "in") == made
+
+
+def test_names_as_long_as_a_file_system_takes(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("in.mp4", moving_frames(2))
+    for suffix in ("tokc", "mp4", "npz"):
+        name = (250 - len(suffix)) * "n" + "." + suffix
+        command = {"tokc": ["encode", "in.mp4"], "mp4": ["decode", "in.tokc"], "npz": ["tokens", "in.tokc"]}[suffix]
+        assert run(*command, name).code == 0
+        assert (tmp_path / name).stat().st_size > 0
+        run("encode", "in.mp4", "-f")
+    result = run("encode", "in.mp4", 300 * "n")
+    assert (result.code, result.err) == (1, f"tokcodec: {300 * 'n'}: cannot write: File name too long\n")
+
+
 def test_json_says_what_the_file_says(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     make_clip("in.mp4", moving_frames(40))
     report = json.loads(run("encode", "in.mp4", "a.tokc", "--step", "24", "--json").out)
@@ -199,7 +234,14 @@ def test_read_only_folder(run: Run, make_clip: MakeClip, tmp_path: Path) -> None
 def test_options_that_cannot_be(run: Run, make_clip: MakeClip) -> None:
     make_clip("in.mp4", moving_frames(2))
     run("encode", "in.mp4", "a.tokc")
-    for arguments in (["decode", "a.tokc", "b.mp4", "--lossless"], ["encode", "in.mp4"], ["play"], ["decode", "--crf"]):
+    for arguments in (
+        ["decode", "a.tokc", "b.mp4", "--lossless"],
+        ["encode", "-"],
+        ["decode", "-"],
+        ["encode", "%d.png"],
+        ["encode"],
+        ["decode", "--crf"],
+    ):
         result = run(*arguments)
         assert result.code == 2
         assert "Traceback" not in result.err

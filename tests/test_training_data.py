@@ -99,7 +99,7 @@ def test_what_is_held_out_is_never_drawn(tmp_path: Path) -> None:
     drawn = WindowSampler(arrays, 16, 0).batch(0, range(100), 9, True)
     assert set(drawn.planes[:, 0, :, :16].unique().tolist()) == {10, 20}
     assert set(drawn.step.tolist()) == steps
-    with pytest.raises(TokcodecError, match=r"no file matches --holdout x-9\*"):
+    with pytest.raises(TokcodecError, match=r"no file matches the holdout pattern x-9\*"):
         open_data(source, cache, coarse, settings, ("x-8*", "x-9*"))
     with pytest.raises(TokcodecError, match="none is left"):
         open_data(source, cache, coarse, settings, ("x-*",))

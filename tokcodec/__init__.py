@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tokcodec.errors import BitstreamError, ModelError, TokcodecError, TruncatedError, VideoError
+from tokcodec.errors import BitstreamError, ExistsError, ModelError, TokcodecError, TruncatedError, VideoError
 
 if TYPE_CHECKING:
     from tokcodec.arrays import export_tokens, import_tokens
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BitstreamError",
+    "ExistsError",
     "ModelError",
     "Rate",
     "Report",

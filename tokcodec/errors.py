@@ -9,6 +9,10 @@ class TokcodecError(Exception):
     """Something outside the program is at fault: a file, a device, a set of weights."""
 
 
+class ExistsError(TokcodecError):
+    """A target exists, and the caller did not ask to overwrite it."""
+
+
 class VideoError(TokcodecError):
     """A media file cannot be read or written."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tokcodec import locks, standard
-from tokcodec.errors import TokcodecError
+from tokcodec.errors import ExistsError, TokcodecError
 from tokcodec.files import NamedFile
 
 PARTIAL = ".tokcodec."  # how the names of unfinished files begin
@@ -27,8 +27,8 @@ def check_target(target: Path, sources: list[Path], overwrite: bool) -> None:
     """Refuse a target that would destroy something.
 
     Raises:
-        TokcodecError: it exists and `overwrite` is not set, is one of the sources, is a link that leads nowhere but
-            to itself, or has no folder.
+        ExistsError: it exists and `overwrite` is not set.
+        TokcodecError: it is one of the sources, is a link that leads nowhere but to itself, or has no folder.
     """
     try:
         target.stat()
@@ -44,7 +44,7 @@ def check_target(target: Path, sources: list[Path], overwrite: bool) -> None:
     if target.exists() and not target.is_file():
         raise TokcodecError(f"{target}: is a device or a pipe; write to - instead")
     if target.exists() and not overwrite:
-        raise TokcodecError(f"{target}: exists already; -f overwrites it")
+        raise ExistsError(f"{target}: exists already")
     if not target.parent.is_dir():
         raise TokcodecError(f"{target}: no folder {target.parent}")
 
@@ -164,11 +164,12 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
     Those of an earlier, longer set are removed then.
 
     Raises:
-        TokcodecError: the folder holds such files already and `overwrite` is not set, or cannot be written.
+        ExistsError: the folder holds such files already and `overwrite` is not set.
+        TokcodecError: it cannot be written.
     """
     folder = pattern.parent
     if folder.is_dir() and not overwrite and any(folder.glob(f"*{pattern.suffix}")):
-        raise TokcodecError(f"{folder}: holds {pattern.suffix} files already; -f overwrites them")
+        raise ExistsError(f"{folder}: holds {pattern.suffix} files already")
     made = not folder.exists()
     try:
         try:

@@ -13,7 +13,7 @@ import click
 
 import tokcodec
 from tokcodec.cli import batch, files, learning, streams
-from tokcodec.errors import TokcodecError
+from tokcodec.errors import ExistsError, TokcodecError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -51,7 +51,8 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False) or 0
     except TokcodecError as error:
-        click.echo(f"tokcodec: {error}", err=True)
+        hint = "; -f overwrites it" if isinstance(error, ExistsError) else ""
+        click.echo(f"tokcodec: {error}{hint}", err=True)
         code = 1
     except MemoryError:
         click.echo("tokcodec: out of memory", err=True)

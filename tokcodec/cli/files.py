@@ -8,19 +8,31 @@ import click
 
 from tokcodec.cli.options import network_options, output_options, rate_of, rate_options, span_options, use_threads
 from tokcodec.cli.terminal import progress_bar, show
+from tokcodec.errors import TokcodecError
 from tokcodec.rate import DEFAULT_RATE
+
+
+def beside(source: str, suffix: str) -> str:
+    """The output where none is named: the input's name with another suffix, in its folder."""
+    from tokcodec.video import is_pattern, is_pipe
+
+    if source == "-" or is_pattern(Path(source)) or is_pipe(source):
+        raise click.UsageError(f"Missing argument 'OUTPUT': {source} gives no name to it.")
+    if Path(source).is_dir():
+        raise TokcodecError(f"{source}: is a folder; batch is for those")
+    return str(Path(source).with_suffix(suffix))
 
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.argument("target", metavar="OUTPUT")
+@click.argument("target", metavar="[OUTPUT]", required=False)
 @rate_options
 @span_options
 @network_options
 @output_options
 def encode(
     source: str,
-    target: str,
+    target: str | None,
     quality: int | None,
     step: float | None,
     bitrate: float | None,
@@ -36,9 +48,13 @@ def encode(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Encode a video (any file FFmpeg reads; - is stdin) to a .tokc stream (- is stdout)."""
+    """Encode a video (any file FFmpeg reads; - is stdin) to a .tokc stream (- is stdout).
+
+    Without OUTPUT, a.mp4 becomes a.tokc beside it.
+    """
     from tokcodec.codec import encode_video
 
+    target = target or beside(source, ".tokc")
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
     with progress_bar("encode") as progress:
         report = encode_video(
@@ -59,7 +75,7 @@ def encode(
 
 @click.command()
 @click.argument("source", metavar="INPUT")
-@click.argument("target", metavar="OUTPUT")
+@click.argument("target", metavar="[OUTPUT]", required=False)
 @click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of libx264; 0 is best.")
 @click.option("--lossless", is_flag=True, help="FFV1 in RGB, every pixel as decoded; for .mkv.")
 @click.option("--format", type=click.Choice(["rgb24", "y4m"]), default="y4m", show_default=True, help="On stdout.")
@@ -69,7 +85,7 @@ def encode(
 @output_options
 def decode(
     source: str,
-    target: str,
+    target: str | None,
     crf: float,
     lossless: bool,
     format: str,
@@ -86,10 +102,12 @@ def decode(
     """Decode a .tokc stream to a video.
 
     OUTPUT is .mp4, .mov or .mkv (H.264, with the other streams), .y4m, a pattern of images
-    (frames/%05d.png), or - for y4m or raw frames on stdout.
+    (frames/%05d.png), or - for y4m or raw frames on stdout. Without it, a.tokc becomes a.decoded.mp4 beside it
+    (.mkv with --lossless).
     """
     from tokcodec.codec import decode_video
 
+    target = target or beside(source, ".decoded.mkv" if lossless else ".decoded.mp4")
     if lossless and Path(target).suffix.lower() != ".mkv":
         raise click.UsageError("--lossless writes .mkv only")
     use_threads(threads)

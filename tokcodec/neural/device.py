@@ -17,7 +17,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {name!r}: auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ModelError("no CUDA device is available; use --device cpu")
+        raise ModelError("no CUDA device is available; choose the CPU")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

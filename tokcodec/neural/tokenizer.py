@@ -154,7 +154,7 @@ class Tokenizer:
                 pixels = pixels.mul_(127.5).add_(128).clamp_(0, 255).byte()  # + 127.5, and .5 to round
                 pictures: Frames = pixels.cpu().numpy()
         except torch.OutOfMemoryError as error:
-            raise ModelError("the device has too little memory for frames of this size; use --device cpu") from error
+            raise ModelError("the device has too little memory for frames of this size; choose the CPU") from error
         finally:
             with self._lock:
                 self.busy_s += time.perf_counter() - began

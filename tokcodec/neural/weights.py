@@ -162,11 +162,11 @@ def _find(path: str | Path | None, sha256: bytes | None) -> tuple[Path, bytes]:
         if sha256 is None or hashlib.sha256(data).digest() == sha256:
             return candidate, data
     if not candidates:
-        raise ModelError("no weights are installed; name some with --weights")
+        raise ModelError("no weights are installed")
     assert sha256 is not None
     raise ModelError(
         f"the stream was made with other weights (SHA-256 {sha256.hex()[:16]}...) than "
-        f"{' or '.join(c.name for c in candidates)}; name its own with --weights"
+        f"{' or '.join(c.name for c in candidates)}; give those"
     )
 
 

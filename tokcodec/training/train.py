@@ -216,7 +216,7 @@ def open_data(
     for pattern in holdout:
         names = {name for name in paths if fnmatch.fnmatch(Path(name).name, pattern)}
         if not names:
-            raise TokcodecError(f"{source}: no file matches --holdout {pattern}")
+            raise TokcodecError(f"{source}: no file matches the holdout pattern {pattern}")
         held_out |= {name: paths[name] for name in names}
     left = {name: path for name, path in paths.items() if name not in held_out}
     if not left:
