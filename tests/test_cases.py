@@ -20,7 +20,7 @@ from conftest import MakeClip, frames_of, moving_frames, times_of
 
 import tokcodec
 from tokcodec import edit
-from tokcodec.video import VideoInfo, VideoReader, VideoWriter
+from tokcodec.video import Filters, VideoInfo, VideoReader, VideoWriter
 
 CASES = Path(__file__).parent / "cases"
 
@@ -188,6 +188,80 @@ def test_a_recording_that_starts_late_starts_at_zero_in_the_result(weights: Path
     run(weights, "decode", "-", str(tmp_path / "a.mp4"), stdin=coded)
     assert times_of(tmp_path / "a.mp4") == [Fraction(i, 25) for i in range(15)]
     assert times_of(tmp_path / "a.mp4", "audio")[0] == Fraction(-21, 1000)  # where the encoder's delay is
+
+
+# Pictures
+
+
+def messages(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
+    """What was warned of a case, without its name."""
+    return [record.getMessage().removeprefix(f"{CASES / name}: ") for record in caplog.records]
+
+
+def test_interlaced_video_is_told_and_can_be_deinterlaced(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pts, _ = read(CASES / "interlaced.mp4")
+    assert len(pts) == 15
+    assert messages(caplog, "interlaced.mp4") == [
+        "it is interlaced and coded as it is, with its combs; deinterlacing removes them"
+    ]
+    _, warnings = run(
+        weights, "encode", str(CASES / "interlaced.mp4"), str(tmp_path / "a.tokc"), "--deinterlace", "-q", "8"
+    )
+    assert warnings == ""
+    assert read(CASES / "interlaced.mp4", filters=Filters(deinterlace=True))[0] == pts
+
+
+def test_damaged_frames_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """FFmpeg as well calls one of them corrupt."""
+    assert len(read(CASES / "corrupt_mid.mp4")[0]) == 50
+    assert messages(caplog, "corrupt_mid.mp4") == ["1 of its frames is damaged"]
+    caplog.clear()
+    with VideoReader(CASES / "corrupt_mid.mp4") as reader:
+        damaged = next(i for i, (frame, _) in enumerate(reader._frames) if frame.is_corrupt) / 25
+    caplog.clear()
+    read(CASES / "corrupt_mid.mp4", start_s=damaged + 0.2)
+    read(CASES / "corrupt_mid.mp4", duration_s=damaged - 0.2)
+    assert messages(caplog, "corrupt_mid.mp4") == []
+
+
+def test_what_hdr_loses_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(read(CASES / "hdr_pq.mp4")[0]) == 6
+    assert messages(caplog, "hdr_pq.mp4") == [
+        "its description of the mastering display is not kept",
+        "its light level (MaxCLL) is not kept",
+        "10-bit video is coded with 8 bits",
+        "HDR (PQ) is kept as tagged, without tone mapping",
+    ]
+
+
+def test_the_transparency_of_webm_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(read(CASES / "vp9alpha.webm")[0]) == 6
+    assert messages(caplog, "vp9alpha.webm") == ["its transparency is left out"]
+
+
+@pytest.mark.parametrize("alpha", [255, 0])
+def test_an_opaque_gif_loses_nothing(tmp_path: Path, alpha: int, caplog: pytest.LogCaptureFixture) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    picture = f"color=red:s=64x48:d=0.3:r=10,format=rgba,geq=r=255:g=0:b=0:a='if(gt(X,31),255,{alpha})'"
+    picture += ",split[a][b];[a]palettegen[p];[b][p]paletteuse"
+    path = tmp_path / "a.gif"
+    subprocess.run([ffmpeg, "-v", "error", "-f", "lavfi", "-i", picture, path], check=True)
+    assert len(read(path)[0]) == 3
+    told = [] if alpha else [f"{path}: its transparency is left out"]
+    assert [record.getMessage() for record in caplog.records] == told
+
+
+def test_frames_after_a_change_of_size_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """As ffmpeg does it: all frames, in the size of the first."""
+    pts, reader = read(CASES / "reschange.ts")
+    assert (reader.info.width, reader.info.height) == (96, 64)
+    assert [p * reader.info.time_base for p in pts] == [Fraction(i, 25) for i in range(20)]
+    assert messages(caplog, "reschange.ts") == [
+        "its clock jumps; closed the gap",
+        "the size of its frames changes from 96x64 to 128x96; they are scaled to the first",
+    ]
 
 
 # Shape

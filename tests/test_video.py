@@ -17,7 +17,7 @@ import pytest
 from conftest import MakeClip, moving_frames
 
 from tokcodec.errors import VideoError
-from tokcodec.video import Colour, VideoInfo, VideoReader, VideoWriter
+from tokcodec.video import Colour, Filters, VideoInfo, VideoReader, VideoWriter
 
 INFO = VideoInfo(64, 48, Fraction(1, 30), Fraction(30))
 VFR = [0, 512, 1500, 1501, 4000, 9000, 9001, 20000]
@@ -192,10 +192,22 @@ def test_ten_bits_are_read_with_a_warning(make_clip: MakeClip, caplog: pytest.Lo
     assert [record.getMessage() for record in caplog.records] == [f"{path}: 10-bit video is coded with 8 bits"]
 
 
-def test_transparency_is_left_out_with_a_warning(make_clip: MakeClip, caplog: pytest.LogCaptureFixture) -> None:
-    path = make_clip("a.mkv", moving_frames(2), codec="ffv1", pix_fmt="bgra")
-    np.testing.assert_array_equal(read(path)[0], moving_frames(2))
-    assert [record.getMessage() for record in caplog.records] == [f"{path}: its transparency is left out"]
+@pytest.mark.parametrize("alpha", [255, 254])
+def test_transparency_is_told_where_there_is_any(
+    make_clip: MakeClip, alpha: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_clip("a.mkv", moving_frames(1), codec="ffv1", pix_fmt="bgra")
+    levels = [np.dstack([frame, np.full((48, 64), 255, np.uint8)]) for frame in moving_frames(3)]
+    levels[1][47, 63, 3] = alpha
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=30, width=64, height=48)
+        stream.codec_context.pix_fmt = "bgra"
+        for frame in levels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format="bgra")))
+        container.mux(stream.encode(None))
+    np.testing.assert_array_equal(read(path)[0], moving_frames(3))
+    told = [f"{path}: its transparency is left out"] if alpha < 255 else []
+    assert [record.getMessage() for record in caplog.records] == told
 
 
 # Time
@@ -333,6 +345,87 @@ def test_another_display_matrix_is_told(
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{path}: its display matrix [{matrix[0] / 65536:g} ")
     assert record.getMessage().endswith(f"turned by {kept[0]} degrees")
+
+
+# Filters. The reference is what ffmpeg itself makes of them, losslessly.
+
+
+def filtered_by_ffmpeg(source: Path, chain: str) -> tuple[list[np.ndarray], list[int], VideoReader]:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    target = source.with_name("reference.mkv")
+    options = ["-vf", chain, "-fps_mode", "passthrough", "-c:v", "ffv1"]
+    subprocess.run([ffmpeg, "-v", "error", "-y", "-i", source, *options, target], check=True)
+    return read(target)
+
+
+def field_clip(make_clip: MakeClip, count: int = 12) -> Path:
+    """Frames whose lines are of two moments by turns, marked as such."""
+    moments = moving_frames(2 * count)
+    frames = [top.copy() for top in moments[::2]]
+    for frame, bottom in zip(frames, moments[1::2], strict=True):
+        frame[1::2] = bottom[1::2]
+    options = {"flags": "+ildct+ilme", "x264-params": "tff=1", "crf": "10"}
+    return make_clip("fields.mkv", frames, options=options | {"g": "6"})
+
+
+@pytest.mark.parametrize(
+    ("filters", "chain"),
+    [
+        (Filters(deinterlace=True), "bwdif=mode=send_frame"),
+        (Filters(fps=Fraction(12)), "fps=12"),
+        (Filters(fps=Fraction(60000, 1001)), "fps=60000/1001"),
+        (Filters(scale=(50, -2)), "scale=50:-2:flags=bicubic+accurate_rnd+full_chroma_int"),
+        (
+            Filters(True, Fraction(10), (-4, 20)),
+            "bwdif=0,fps=10,scale=-4:20:flags=bicubic+accurate_rnd+full_chroma_int",
+        ),
+    ],
+)
+def test_filters_are_those_of_ffmpeg(make_clip: MakeClip, filters: Filters, chain: str) -> None:
+    path = field_clip(make_clip)
+    frames, pts, reader = read(path, filters=filters)
+    wanted, wanted_pts, reference = filtered_by_ffmpeg(path, chain)
+    np.testing.assert_array_equal(frames[1:], wanted[1:])  # versions of bwdif differ in what has no frame before it
+    assert np.abs(frames[0] - wanted[0].astype(int)).mean() < 3
+    times, wanted_times = ([p * r.info.time_base for p in ps] for ps, r in ((pts, reader), (wanted_pts, reference)))
+    assert all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(times, wanted_times, strict=True))
+    info, other = reader.info, reference.info
+    assert (info.width, info.height, info.sample_aspect) == (other.width, other.height, other.sample_aspect)
+    if filters.fps:
+        assert (info.frame_rate, info.time_base) == (filters.fps, 1 / filters.fps)
+        assert times == [i / filters.fps for i in range(len(times))]
+        assert reader.last_duration == 1
+
+
+@pytest.mark.parametrize("filters", [Filters(deinterlace=True), Filters(True, Fraction(10), (32, 24))])
+def test_a_part_is_cut_from_what_filters_make_of_the_whole(make_clip: MakeClip, filters: Filters) -> None:
+    path = field_clip(make_clip, 40)
+    whole, pts, reader = read(path, filters=filters)
+    for start_s, duration_s in ((0.2, 0.3), (0.5, 0.4), (0.9, None)):
+        part, part_pts, _ = read(path, filters=filters, start_s=start_s, duration_s=duration_s)
+        times = [float(p * reader.info.time_base) for p in pts]
+        end_s = np.inf if duration_s is None else start_s + duration_s
+        wanted = [i for i, time in enumerate(times) if start_s - 0.0006 <= time < end_s - 0.0006]
+        np.testing.assert_array_equal(part, [whole[i] for i in wanted])
+        assert part_pts == [pts[i] - pts[wanted[0]] for i in wanted]
+
+
+def test_scaling_means_the_picture_as_shown(tmp_path: Path) -> None:
+    """A portrait of a phone is a landscape that is turned."""
+    write(tmp_path / "a.mp4", moving_frames(2), VideoInfo(64, 48, Fraction(1, 30), Fraction(30), rotation=90))
+    info = VideoReader(tmp_path / "a.mp4", filters=Filters(scale=(24, -2))).info
+    assert (info.width, info.height, info.rotation) == (32, 24, 90)
+
+
+def test_untagged_hd_stays_hd_when_it_is_scaled(make_clip: MakeClip) -> None:
+    path = make_clip("a.mkv", moving_frames(1, 720, 64), codec="mpeg4")
+    assert VideoReader(path, filters=Filters(scale=(-2, 72))).info.colour.matrix == 1
+
+
+@pytest.mark.parametrize("options", [{"fps": 0}, {"fps": 2000}, {"scale": (0, 4)}, {"scale": (-1, -1)}])
+def test_filters_that_make_no_sense(options: dict) -> None:
+    with pytest.raises(ValueError, match=r"frames/s|size"):
+        Filters(**options)
 
 
 # Other targets
@@ -534,11 +627,25 @@ def test_no_frame_decodes(make_clip: MakeClip) -> None:
         VideoReader(path)
 
 
-def test_frame_size_must_not_change(make_clip: MakeClip, tmp_path: Path) -> None:
-    small, large = (make_clip(name, moving_frames(3, *size)) for name, size in [("a.ts", (48, 64)), ("b.ts", (64, 96))])
-    (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
-    with pytest.raises(VideoError, match=r"both\.ts: frame size changes from 64x48 to 96x64 at frame 3"):
-        read(tmp_path / "both.ts")
+def test_frames_of_another_size_are_scaled_to_the_first(
+    make_clip: MakeClip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small, large = (
+        make_clip(name, moving_frames(10, *size)) for name, size in [("a.ts", (48, 64)), ("b.ts", (96, 128))]
+    )
+    path = tmp_path / "both.ts"
+    path.write_bytes(small.read_bytes() + large.read_bytes() + small.read_bytes())
+    frames, pts, reader = read(path)
+    assert [p * reader.info.time_base for p in pts] == [Fraction(i, 30) for i in range(30)]
+    np.testing.assert_array_equal(frames[:10], read(small)[0])
+    np.testing.assert_array_equal(frames[20:], frames[:10])
+    np.testing.assert_array_equal(frames[10:20], read(large, filters=Filters(scale=(64, 48)))[0])
+    assert [record.getMessage().removeprefix(f"{path}: ") for record in caplog.records] == [
+        "its clock jumps; closed the gap",
+        "the size of its frames changes from 64x48 to 128x96; they are scaled to the first",
+    ]
+    part, _, reader = read(path, start_s=0.5, duration_s=0.1)  # the first frame of a part sets its size
+    assert [frame.shape for frame in part] == 3 * [(96, 128, 3)]
 
 
 def test_bad_targets(tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ def encode_video(
     start_s: float = 0.0,
     duration_s: float | None = None,
     span: tuple[int, int | None] | None = None,
+    filters: video.Filters = video.UNFILTERED,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -179,6 +180,7 @@ def encode_video(
         duration_s: how much to take; None for all.
         span: instead, code the frames with a timestamp in [begin, end) ticks, as they stand in the stream of the
             whole, and neither metadata nor other streams: a piece for batch/pieces.py to join. End None is the end.
+        filters: what is done to the frames before they are coded.
         overwrite: replace a target that exists.
         progress: called after each chunk with frames done, bytes so far, frames in all if known, pixels a frame.
 
@@ -192,7 +194,9 @@ def encode_video(
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
         place = stack.enter_context(_rereadable(source, rate.is_of_the_whole))
         side = stack.enter_context(tempfile.TemporaryFile())
-        open_video = functools.partial(video.VideoReader, place, start_s, duration_s, span=span, name=str(source))
+        open_video = functools.partial(
+            video.VideoReader, place, start_s, duration_s, span=span, name=str(source), filters=filters
+        )
         reader = open_video(side=side if span is None else None)
         info = reader.info
         tokenizer = load_tokenizer(Weights.find(weights), device, dtype)

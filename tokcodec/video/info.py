@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -26,6 +26,16 @@ MATRICES = {
 }
 UNSPECIFIED = 2
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+UNKEPT = {  # PyAV's names of what a frame may have beside its pixels
+    "MASTERING_DISPLAY_METADATA": "description of the mastering display",
+    "CONTENT_LIGHT_LEVEL": "light level (MaxCLL)",
+    "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
+    "DOVI_METADATA": "Dolby Vision metadata",
+    "A53_CC": "closed captioning",
+    "SPHERICAL": "spherical projection",
+    "ICC_PROFILE": "ICC profile",
+}
 SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
 MATRIX_ONE = 1 << 16  # of a display matrix
@@ -104,13 +114,21 @@ def orientation_of(frame: av.VideoFrame, warn: Callable[[str], None]) -> tuple[i
     return best
 
 
+def unkept(frame: av.VideoFrame) -> Iterator[str]:
+    """What a frame has beside its pixels that the result will not have."""
+    return (what for name, what in UNKEPT.items() if frame.side_data.get(name) is not None)
+
+
+def has_alpha(format: av.VideoFormat) -> bool:
+    """Whether pixels of this format can be transparent."""
+    return format.name == "pal8" or any(component.is_alpha for component in format.components)
+
+
 def colour_of(frame: av.VideoFrame, warn: Callable[[str], None]) -> Colour:
     """The frame's tags, what is missing guessed; warns of what RGB in 8 bits does not hold."""
     bits = max(component.bits for component in frame.format.components)
     if bits > 8:
         warn(f"{bits}-bit video is coded with 8 bits")
-    if any(component.is_alpha for component in frame.format.components):
-        warn("its transparency is left out")
     if frame.color_trc in HDR_TRANSFERS:
         warn(f"HDR ({HDR_TRANSFERS[frame.color_trc]}) is kept as tagged, without tone mapping")
     matrix = frame.colorspace

@@ -27,11 +27,13 @@ from tokcodec import standard
 from tokcodec.clock import ticks_of
 from tokcodec.errors import VideoError
 from tokcodec.video.ffmpeg import errors, reason, url_of
-from tokcodec.video.info import MATRICES, SCALING, Frame, VideoInfo, colour_of, orientation_of
+from tokcodec.video.filters import UNFILTERED, Chain, Filters, Shown
+from tokcodec.video.info import MATRICES, SCALING, Frame, VideoInfo, colour_of, has_alpha, orientation_of, unkept
 from tokcodec.video.others import MUXER_OPTIONS, SIDE_FORMATS, Copy, codec_of, takes, title_of
 
 log = logging.getLogger("tokcodec")
 
+SETTLE_S = 0.2  # before the first wanted frame, for filters that look at the frames around one
 INTERLEAVE_S = 10  # how far apart a file may store packets that belong to one time
 OWN_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}  # of a file, not of its video
 
@@ -43,7 +45,8 @@ class VideoReader:
     strictly increasing. Timestamps are those of the file, but for four cases: with `start_s` the first
     frame becomes 0; a file that starts late, or whose clock has no origin (MPEG-TS), starts at 0; what has no
     timestamps (raw H.264) goes by its frame rate; other missing ones, and backward ones, are mended, with a
-    warning. A file that breaks after some frames gives those, with a warning.
+    warning. Filters change them as they say. A file that breaks after some frames gives those, with a warning. Frames
+    after a change of size are scaled to the first one's, with a warning.
 
     Attributes:
         info: of the part that will be read.
@@ -61,6 +64,7 @@ class VideoReader:
         side: BinaryIO | None = None,
         span: tuple[int, int | None] | None = None,
         name: str = "",
+        filters: Filters = UNFILTERED,
     ) -> None:
         """Open a file and decode its first frame.
 
@@ -74,23 +78,29 @@ class VideoReader:
             span: only frames from this timestamp on and before that one (None: to the end), in `info.time_base`;
                 timestamps stay those of the whole. In place of `start_s` and `duration_s`.
             name: what messages call the source, if not its path.
+            filters: what is done to the frames; parts are cut from what they make of the whole.
 
         Raises:
-            VideoError: not a video, or nothing in it decodes. Iterating raises it too, if the frame size changes.
+            VideoError: not a video, or nothing in it decodes. Iterating raises it too.
         """
         self.name = name or ("stdin" if source == "-" else str(source))
         self._url: Any = standard.stdin() if source == "-" else url_of(source)
         self._threads = threads
         self._scaler = VideoReformatter()
         self._warned: set[str] = set()
+        self._filters = filters
         self._open()
+        self._damaged = 0  # frames
+        self._first_size: tuple[int, int] | None = None  # of a wanted frame, before the filters
+        self._chain = Chain(filters, self._clock, threads)
+        self._time_base = self._chain.time_base
 
         self.side_format: str | None = None
         self._side_format: str | None = None
         self._side: OutputContainer | None = None
         self._copy: Copy | None = None
         self._held: list[Packet[Stream]] | None = []  # packets that came before the first frame; None after it
-        self._begin: int | None = None  # in ticks of the source, as _end; None for no limit
+        self._begin: int | None = None  # in ticks, as _end; None for no limit
         self._end: int | None = None
         self._wanted_s: tuple[float, float | None] | None = (start_s, duration_s)  # None once it is in ticks
         self._past_end = self._flushing = False
@@ -107,7 +117,7 @@ class VideoReader:
         elif start_s > 0 and not (self._clock_jumps or self._is_untimed or is_pipe(source)):
             opening = next(self._decode(), None)
             self._open()
-            self._limit((None if opening is None else _time(opening)) or 0)
+            self._limit(self._clock * ((None if opening is None else _time(opening)) or 0))
             self._seek(self._begin or 0)
         if side is not None:
             self._open_side(side)
@@ -123,24 +133,27 @@ class VideoReader:
         self.info = self._describe(first[0], start_s, duration_s)
 
     def __iter__(self) -> Iterator[tuple[Frame, int]]:
-        source_range = ColorRange.JPEG if self.info.colour.full_range else ColorRange.MPEG
-        for count, (frame, pts) in enumerate(self._frames):
-            if (frame.width, frame.height) != (self.info.width, self.info.height):
-                raise VideoError(
-                    f"{self.name}: frame size changes from {self.info.width}x{self.info.height} "
-                    f"to {frame.width}x{frame.height} at frame {count}"
-                )
+        source: av.VideoFrame | None = None
+        colour = self.info.colour
+        for frame, pts in self._frames:
+            if source is not self._chain.source and self._chain.source is not None:
+                source = self._chain.source
+                colour = colour_of(source, self._warn)
+            see_through = has_alpha(frame.format)
             with errors(self.name):
-                rgb = self._scaler.reformat(
+                converted = self._scaler.reformat(
                     frame,
-                    format="rgb24",
-                    src_colorspace=MATRICES[self.info.colour.matrix],
-                    src_color_range=source_range,
+                    format="rgba" if see_through else "rgb24",
+                    src_colorspace=MATRICES[colour.matrix],
+                    src_color_range=ColorRange.JPEG if colour.full_range else ColorRange.MPEG,
                     dst_color_range=ColorRange.JPEG,
                     interpolation=SCALING,
                     threads=self._threads,
                 )
-            yield np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8), pts
+            pixels = converted.to_ndarray()
+            if see_through and pixels[..., 3].min() < 255:
+                self._warn("its transparency is left out")
+            yield np.ascontiguousarray(pixels[..., :3], dtype=np.uint8), pts
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +176,7 @@ class VideoReader:
 
         Returns:
             In `info.time_base`, increasing; empty where packets do not tell (no or equal timestamps, damage, a
-            clock without origin). What does not decode, and the second field of a frame, are counted too.
+            clock without origin, a new rate). What does not decode, and the second field of a frame, are counted too.
         """
         self._open()
         try:
@@ -172,8 +185,9 @@ class VideoReader:
         except (FFmpegError, OSError):
             return []
         known = sorted({pts for pts in times if pts is not None})
-        shift = round(self._clock_origin_s() / self._time_base)
-        return [] if self._clock_jumps or len(known) < len(times) else [pts - shift for pts in known]
+        shift = round(self._clock_origin_s() / self._clock)
+        untold = self._clock_jumps or self._filters.fps is not None or len(known) < len(times)
+        return [] if untold else [pts - shift for pts in known]
 
     def _open(self) -> None:
         with errors(self.name, "not a video"):
@@ -189,7 +203,7 @@ class VideoReader:
         self._stream = next((s for s in streams if s is best), streams[0])
         if self._stream.codec_context is None:
             raise VideoError(f"{self.name}: no decoder for its video stream")
-        self._time_base = self._stream.time_base or Fraction(1, 1000)
+        self._clock = self._stream.time_base or Fraction(1, 1000)  # seconds of a tick of the source
         flags = FormatFlags(self._container.format.flags)
         self._clock_jumps = FormatFlags.ts_discont in flags
         self._is_untimed = FormatFlags.no_timestamps in flags
@@ -205,12 +219,13 @@ class VideoReader:
         earliest_s = min(starts_s, default=Fraction(0))
         return earliest_s if self._clock_jumps else max(earliest_s, Fraction(0))
 
-    def _limit(self, first: int) -> None:
-        """Set what is wanted in ticks, now that the timestamp of the first frame is known."""
+    def _limit(self, first_s: Fraction) -> None:
+        """Set what is wanted in ticks, now that the time of the first frame is known."""
         if self._wanted_s is None:
             return
         start_s, duration_s = self._wanted_s
         self._wanted_s = None
+        first = round(first_s / self._time_base)
         if start_s > 0:
             self._begin = first + self._ticks(start_s)
         if duration_s is not None:
@@ -219,16 +234,19 @@ class VideoReader:
     def _ticks(self, time_s: float) -> int:
         return ticks_of(time_s, self._time_base)
 
-    def _seek(self, begin: int) -> None:
+    def _seek(self, first: int) -> None:
         """Put the demuxer where decoding reaches the first wanted frame: on a key frame before it."""
+        begin = math.floor(first * self._time_base / self._clock)
+        if self._filters != UNFILTERED:
+            begin -= ticks_of(SETTLE_S, self._clock)
         for back_s in (0, 2, 10, 60):  # containers without an index, and open GOPs, can land behind the goal
-            goal = begin - self._ticks(back_s)
+            goal = begin - ticks_of(back_s, self._clock)
             if goal <= (self._stream.start_time or 0):
                 break
             with contextlib.suppress(FFmpegError):
                 self._container.seek(goal, stream=self._stream)
-                first = next(self._container.decode(self._stream), None)
-                time = None if first is None else _time(first)
+                opening = next(self._container.decode(self._stream), None)
+                time = None if opening is None else _time(opening)
                 if time is not None and time <= begin:
                     self._open()  # a decoder that was flushed may have forgotten its reordering
                     self._container.seek(goal, stream=self._stream)
@@ -255,8 +273,49 @@ class VideoReader:
 
     def _read(self) -> Iterator[tuple[av.VideoFrame, int]]:
         """Frames of the wanted part and their final timestamps; then finish the side."""
-        rate = self._frame_rate()
+        rate = self._filters.fps or self._frame_rate()
         step = max(1, round(1 / (rate * self._time_base))) if rate else 1
+        previous: int | None = None
+        for frame, pts, duration in self._filtered():
+            if previous is not None:
+                step = pts - previous
+            if self._end is not None and pts >= self._end:
+                if not self._past_end:
+                    self._past_end, self.last_duration = True, step
+                continue
+            previous = pts
+            if self._begin is not None and pts < self._begin:
+                continue
+            if self._shift_s is None:
+                self._shift_s, self._begin = pts * self._time_base, pts
+            if self._held is not None:
+                held, self._held = self._held, None
+                for packet in held:
+                    self._take(packet)
+            self.last_duration = duration or step
+            self._chain.size = self._chain.size or (frame.width, frame.height)
+            yield frame, pts - round(self._shift_s / self._time_base)
+        if self._damaged:
+            self._warn(f"{self._damaged} of its frames {'is' if self._damaged == 1 else 'are'} damaged")
+        if self._side is not None:
+            with errors(self.name):
+                self._side.close()
+                self._side_file.flush()
+            self.side_format = self._side_format
+
+    def _filtered(self) -> Iterator[Shown]:
+        """All frames from here on, through the filters, in ticks of the result."""
+        turned = False
+        with errors(self.name):
+            for shown in self._timed():
+                if self._chain.source is None and self._filters.scale:
+                    turned = orientation_of(shown.frame, self._warn)[0] % 180 != 0
+                yield from self._chain.feed(shown, turned)
+            yield from self._chain.flush()
+
+    def _timed(self) -> Iterator[Shown]:
+        """All frames from here on and their timestamps, mended, in ticks of the source."""
+        step = max(1, round(1 / (rate * self._clock))) if (rate := self._frame_rate()) else 1
         previous: int | None = None
         lasts = count = 0
         for frame in self._decode():
@@ -266,36 +325,35 @@ class VideoReader:
                 if not (self._is_untimed or self._flushing):  # the last ones of an AVI are not told either
                     self._warn("some frames have no timestamp; filled in")
                 pts = 0 if previous is None else previous + lasts
-            self._limit(pts)
+            self._limit(pts * self._clock)
             if previous is not None:
                 if pts <= previous:
                     self._warn("timestamps run backwards; mended")
                     pts = previous + 1
                 step = pts - previous
-            if self._end is not None and pts >= self._end:
-                if not self._past_end:
-                    self._past_end, self.last_duration = True, step
-                continue
             previous, lasts = pts, frame.duration or step
-            if self._begin is not None and pts < self._begin:
-                continue
-            if self._shift_s is None:
-                self._shift_s, self._begin = pts * self._time_base, pts
-            if self._held is not None:
-                held, self._held = self._held, None
-                for packet in held:
-                    self._take(packet)
-            self.last_duration = lasts
-            yield frame, pts - round(self._shift_s / self._time_base)
+            self._look(frame, pts * self._clock / self._time_base)
+            yield Shown(frame, pts, lasts)
         if not self._past_end and previous is not None and self._stream.duration and count < self._stream.frames:
-            missing = (self._stream.start_time or 0) + self._stream.duration - previous - self.last_duration
-            if missing > 2 * self.last_duration:  # an edit list, too, can hide some of the frames it counts
-                self._warn(f"ends {float(missing * self._time_base):.2f} s early; the file is cut off or damaged")
-        if self._side is not None:
-            with errors(self.name):
-                self._side.close()
-                self._side_file.flush()
-            self.side_format = self._side_format
+            missing = (self._stream.start_time or 0) + self._stream.duration - previous - lasts
+            if missing > 2 * lasts:  # an edit list, too, can hide some of the frames it counts
+                self._warn(f"ends {float(missing * self._clock):.2f} s early; the file is cut off or damaged")
+
+    def _look(self, frame: av.VideoFrame, pts: Fraction) -> None:
+        """Count or tell what is wrong with a decoded frame, and what it has that is not kept, if it is wanted."""
+        if (self._begin is not None and pts < self._begin) or (self._end is not None and pts >= self._end):
+            return
+        self._damaged += frame.is_corrupt
+        if frame.interlaced_frame and not self._filters.deinterlace:
+            self._warn("it is interlaced and coded as it is, with its combs; deinterlacing removes them")
+        size = (frame.width, frame.height)
+        if self._first_size is None:
+            self._first_size = size
+        elif size != self._first_size:
+            first, new = (f"{width}x{height}" for width, height in (self._first_size, size))
+            self._warn(f"the size of its frames changes from {first} to {new}; they are scaled to the first")
+        for name in unkept(frame):
+            self._warn(f"its {name} is not kept")
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """All frames from here on; packets of other streams are taken as they pass."""
@@ -369,29 +427,33 @@ class VideoReader:
         return Fraction(next(filter(None, reversed(rates) if self._is_untimed else rates), 0))
 
     def _describe(self, frame: av.VideoFrame, start_s: float, duration_s: float | None) -> VideoInfo:
-        stream = self._stream
-        rate = self._frame_rate()
+        stream, source = self._stream, self._chain.source or frame
+        rate = self._filters.fps or self._frame_rate()
         whole_s: float | None = None
         if stream.duration is not None:
-            whole_s = float(stream.duration * self._time_base)
+            whole_s = float(stream.duration * self._clock)
         elif self._container.duration is not None:
             whole_s = self._container.duration / av.time_base
         part_s = duration_s if whole_s is None else min(max(0.0, whole_s - start_s), duration_s or math.inf)
         frames: int | None = None
-        if stream.frames and part_s == whole_s:
+        if stream.frames and part_s == whole_s and self._filters.fps is None:
             frames = stream.frames
         elif part_s is not None and rate:
             frames = max(1, round(part_s * rate))
-        rotation, mirrored = orientation_of(frame, self._warn)
+        rotation, mirrored = orientation_of(source, self._warn)
+        aspect = stream.sample_aspect_ratio
+        stretch = Fraction(source.width * frame.height, source.height * frame.width)  # by scaling
+        if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9, whose transparency is not decoded
+            self._warn("its transparency is left out")
         return VideoInfo(
             width=frame.width,
             height=frame.height,
             time_base=self._time_base,
             frame_rate=rate,
-            sample_aspect=Fraction(stream.sample_aspect_ratio or 1),
+            sample_aspect=Fraction(aspect) * stretch if aspect else Fraction(1),
             rotation=rotation,
             mirrored=mirrored,
-            colour=colour_of(frame, self._warn),
+            colour=colour_of(source, self._warn),
             frames=frames,
             duration_s=part_s,
             tags={k: v for k, v in self._container.metadata.items() if k.lower() not in OWN_TAGS},
