@@ -37,6 +37,7 @@ LEVELS = {
     "edit": 6,
     "arrays": 7,
     "codec": 7,
+    "compare": 7,
     "": 8,  # __init__ offers the names of all below it
     "training": 8,
     "batch": 9,
@@ -50,6 +51,7 @@ TORCHLESS = {
     "cli",
     "clock",
     "codec",
+    "compare",
     "cuts",
     "edit",
     "errors",

@@ -12,7 +12,7 @@ import threading
 import click
 
 import tokcodec
-from tokcodec.cli import batch, files, learning, streams
+from tokcodec.cli import batch, compare, files, learning, streams
 from tokcodec.errors import ExistsError, TokcodecError
 
 
@@ -30,6 +30,7 @@ for command in (
     streams.trim,
     streams.concat,
     streams.tokens,
+    compare.compare,
     batch.batch,
     learning.train,
 ):

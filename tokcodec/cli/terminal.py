@@ -44,7 +44,8 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int, int | None, int], N
 
         def update(frames: int, size_bytes: int, total: int | None, frame_px: int) -> None:
             bar.total = total
-            bar.set_postfix_str(f"{8 * size_bytes / (frames * frame_px):.4f} bpp", refresh=False)
+            if size_bytes:
+                bar.set_postfix_str(f"{8 * size_bytes / (frames * frame_px):.4f} bpp", refresh=False)
             bar.update(frames - bar.n)
 
         yield update

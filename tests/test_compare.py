@@ -1,0 +1,129 @@
+"""compare: videos and streams scored against each other, by the command and from Python."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import MakeClip, frames_of, moving_frames, times_of
+
+import tokcodec
+from tokcodec import compare as comparing
+from tokcodec.cli import cli
+from tokcodec.compare import compare, heat
+from tokcodec.errors import TokcodecError
+from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores
+from tokcodec.vmaf import ffmpeg_has, find_ffmpeg
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No FFmpeg and no LPIPS, unless a test asks for them."""
+    monkeypatch.setattr(comparing, "find_ffmpeg", lambda: None)
+    monkeypatch.setenv("TOKCODEC_LPIPS_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def pair(make_clip: MakeClip) -> tuple[Path, Path]:
+    """A clip and the same somewhat brighter, lossless."""
+    frames = moving_frames(9)
+    brighter = [np.minimum(frame, 245) + np.uint8(10) for frame in frames]
+    lossless = {"codec": "ffv1", "pix_fmt": "bgr0"}
+    return make_clip("a.mkv", frames, **lossless), make_clip("b.mkv", brighter, **lossless)
+
+
+def test_the_scores_are_those_of_the_frames(pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = compare(*pair)
+    frames = zip(*map(frames_of, pair), strict=True)
+    expected = frame_scores(frames, {}, SyncCheck())
+    assert (found.frames, found.width, found.height, found.shift) == (9, 64, 48, None)
+    assert set(found.scores) == set(expected) <= set(METRICS)
+    for name, values in expected.items():
+        assert found.scores[name]["frames"] == pytest.approx(values, rel=1e-5)
+        assert found.scores[name]["mean"] == pytest.approx(np.mean(values), rel=1e-5)
+    left_out = [record.message.split(":")[0] for record in caplog.records]
+    assert left_out == ["left out"] * 2  # LPIPS; VMAF and MS-SSIM
+
+
+def test_the_command_prints_a_table_or_json(pair: tuple[Path, Path]) -> None:
+    result = CliRunner().invoke(cli, ["compare", *map(str, pair)])
+    assert result.exit_code == 0
+    first, header, *rows = result.stdout.splitlines()
+    assert first == f"{pair[1]}: 9 frames of 64x48 against {pair[0]}"
+    assert header.split() == ["mean", "worst", "5", "%", "best", "5", "%"]
+    assert [row[:20].strip() for row in rows] == ["PSNR-RGB, dB", "temporal PSNR, dB"]
+    stored = json.loads(CliRunner().invoke(cli, ["compare", *map(str, pair), "--json"]).stdout)
+    assert (stored["reference"], stored["video"], stored["frames"]) == (*map(str, pair), 9)
+    assert rows[0].split()[2:] == [f"{stored['scores']['psnr_rgb_db'][part]:.5g}" for part in ("mean", "p5", "p95")]
+    assert len(stored["scores"]["temporal_psnr_db"]["frames"]) == 8
+
+
+def test_ffmpeg_and_lpips_add_their_scores(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is None or "libvmaf" not in ffmpeg_has(ffmpeg, "filters"):
+        pytest.skip("no FFmpeg with libvmaf")
+    monkeypatch.setattr(comparing, "find_ffmpeg", lambda: ffmpeg)
+    clip = make_clip("a.mkv", moving_frames(3, 192, 208), codec="ffv1", pix_fmt="bgr0")
+    scores = compare(clip, clip, lpips_dir=shared / "lpips").scores
+    assert set(scores) == {"psnr_rgb_db", "temporal_psnr_db", "lpips_alex", "vmaf", "ms_ssim"}
+    assert scores["lpips_alex"]["frames"] == [0] * 3
+    assert scores["ms_ssim"]["frames"] == pytest.approx([1] * 3)
+    assert scores["vmaf"]["p5"] > 90
+
+
+def test_a_stream_is_what_it_decodes_to(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    source, stream, decoded = make_clip("in.mp4", moving_frames(10)), tmp_path / "a.tokc", tmp_path / "a.mkv"
+    same = {"weights": weights, "device": "cpu", "dtype": "float32"}
+    tokcodec.encode_video(source, stream, **same)
+    tokcodec.decode_video(stream, decoded, lossless=True, **same)
+    assert compare(source, stream, **same) == compare(source, decoded)
+    assert compare(stream, decoded, **same).scores["psnr_rgb_db"]["mean"] == 100
+
+
+def test_videos_of_both_and_of_their_difference(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    both, where = tmp_path / "both.mp4", tmp_path / "where.mkv"
+    compare(*pair, side_by_side=both, heatmap=where)
+    seen = frames_of(both)
+    assert (len(seen), seen[0].shape) == (9, (48, 128, 3))
+    true = frames_of(pair[0])[4].astype(int)
+    assert np.abs(seen[4][:, :64] - true).mean() < 6
+    assert np.abs(seen[4][:, 64:] - true).mean() == pytest.approx(10, abs=4)
+    assert times_of(both) == times_of(pair[0])
+    assert frames_of(where)[0].shape == (48, 64, 3)
+    with pytest.raises(TokcodecError, match="exists already"):
+        compare(*pair, heatmap=where)
+
+
+def test_heat_is_black_for_none_and_white_for_much() -> None:
+    true = np.zeros((1, 4, 3), np.uint8)
+    seen = np.array([[[0] * 3, [64] * 3, [255] * 3, [1] * 3]], np.uint8)
+    picture = heat(true, seen)[0]
+    assert picture[0].tolist() == [0, 0, 0]
+    assert picture[1].tolist() == picture[2].tolist() == [255] * 3
+    assert picture[3].tolist() == [95, 0, 0]  # 3 * 255 / sqrt(64)
+
+
+def test_what_cannot_be_compared_is_told(make_clip: MakeClip, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    small = make_clip("small.mp4", moving_frames(9, 32, 32))
+    with pytest.raises(TokcodecError, match=r"small.mp4: 32x32 cannot be compared with 64x48 of .*a.mkv"):
+        compare(pair[0], small)
+    short = make_clip("short.mp4", moving_frames(5))
+    with pytest.raises(SyncError, match=r"short.mp4: has 5 frames, fewer than the other"):
+        compare(pair[0], short, side_by_side=tmp_path / "both.mp4")
+    with pytest.raises(SyncError, match=r"short.mp4: has 5 frames"):
+        compare(short, pair[0])
+    assert not (tmp_path / "both.mp4").exists()
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(TokcodecError, match=r"text.mp4"):
+        compare(pair[0], tmp_path / "text.mp4")
+
+
+def test_a_shift_by_a_frame_is_a_warning(make_clip: MakeClip) -> None:
+    frames = moving_frames(10)
+    names = [str(make_clip(f"{i}.mkv", frames[i : i + 9], codec="ffv1", pix_fmt="bgr0")) for i in range(2)]
+    assert "1.mkv is a frame early" in CliRunner().invoke(cli, ["compare", *names]).stderr

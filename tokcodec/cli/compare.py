@@ -1,0 +1,69 @@
+"""How near one video is to another: compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from tokcodec.cli.options import network_options, output_options, use_threads
+from tokcodec.cli.terminal import progress_bar
+from tokcodec.scores import METRICS
+
+
+@click.command()
+@click.argument("reference", metavar="A", type=click.Path(path_type=Path))
+@click.argument("seen", metavar="B", type=click.Path(path_type=Path))
+@click.option("--side-by-side", type=click.Path(path_type=Path), help="Write a video of both: .mp4, .mov or .mkv.")
+@click.option("--heatmap", type=click.Path(path_type=Path), help="Write a video of where they differ, and how much.")
+@click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")
+@network_options
+@output_options
+def compare(
+    reference: Path,
+    seen: Path,
+    side_by_side: Path | None,
+    heatmap: Path | None,
+    lpips_dir: Path | None,
+    weights: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Score video or stream B against its reference A: PSNR, temporal PSNR, LPIPS, VMAF and MS-SSIM.
+
+    Frames meet by number. LPIPS needs its backbone, VMAF and MS-SSIM an FFmpeg with libvmaf; what cannot be had is
+    left out. --json has the score of every frame.
+    """
+    from tokcodec.compare import compare as compare_videos
+
+    use_threads(threads)
+    with progress_bar("compare") as progress:
+        found = compare_videos(
+            reference,
+            seen,
+            side_by_side=side_by_side,
+            heatmap=heatmap,
+            overwrite=force,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+            lpips_dir=lpips_dir,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps({"reference": str(reference), "video": str(seen)} | dataclasses.asdict(found)))
+        return
+    click.echo(f"{seen}: {found.frames} frames of {found.width}x{found.height} against {reference}")
+    click.echo(f"{'':<20}{'mean':>10}{'worst 5 %':>12}{'best 5 %':>12}")
+    for name, metric in METRICS.items():
+        if name in found.scores:
+            ends = ("p95", "p5") if metric.lower_is_better else ("p5", "p95")
+            mean, worst, best = (f"{found.scores[name][part]:.5g}" for part in ("mean", *ends))
+            click.echo(f"{metric.label:<20}{mean:>10}{worst:>12}{best:>12}")
+    if found.shift:
+        click.echo(f"tokcodec: warning: {seen} is a frame {found.shift}", err=True)

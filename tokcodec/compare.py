@@ -1,0 +1,189 @@
+"""Two videos against each other, frame by frame: files of any kind, or streams."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokcodec import video
+from tokcodec.errors import ModelError, TokcodecError
+from tokcodec.opening import open_stream
+from tokcodec.output import replacing
+from tokcodec.scores import Frames, SyncCheck, SyncError, frame_scores, summary
+from tokcodec.stream.records import MAGIC
+from tokcodec.vmaf import MS_SSIM_SIDE, ffmpeg_has, find_ffmpeg, scoring
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tokcodec.video.info import VideoInfo
+
+log = logging.getLogger("tokcodec")
+
+HOTTEST = 64  # mean absolute error of a pixel, in levels, that is white in a heat map
+
+Pairs = Iterator[tuple[Frames, Frames]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How near a video is to its reference.
+
+    Attributes:
+        frames: how many were compared: all.
+        width, height: of a frame in pixels, as coded.
+        scores: by the names of `scores.METRICS`: "mean", "p5" and "p95" (percentiles over frames), "frames" (of each).
+        shift: "late" or "early" if the video shows clearly the neighbours of the reference's frames, else None.
+    """
+
+    frames: int
+    width: int
+    height: int
+    scores: dict[str, dict[str, Any]]
+    shift: str | None
+
+
+@contextlib.contextmanager
+def _opened(
+    source: Path, weights: Path | None, device: str, dtype: str
+) -> Iterator[tuple[VideoInfo, Iterator[tuple[Frames, int]]]]:
+    """A video's shape and clock, and its frames with their timestamps."""
+    if source.is_file():
+        with source.open("rb") as file:
+            is_stream = file.read(len(MAGIC)) == MAGIC
+    else:
+        is_stream = False
+    if is_stream:
+        with open_stream(source, weights=weights, device=device, dtype=dtype) as stream:
+            header, count = stream.header, sum(chunk.frames for chunk in stream.chunks)
+            info = video.VideoInfo(header.width, header.height, header.time_base, header.frame_rate, frames=count)
+            with contextlib.closing(stream.frames()) as frames:
+                yield info, ((frame, pts) for frame, pts, _ in frames)
+    else:
+        with video.VideoReader(source) as reader:
+            yield reader.info, iter(reader)
+
+
+def _judges(lpips_dir: Path | None) -> dict[str, nn.Module]:
+    """LPIPS, on a GPU if there is one; nothing, with a warning, if it cannot be had."""
+    import torch
+
+    from tokcodec.perceptual import load_lpips
+
+    try:
+        return {"lpips_alex": load_lpips("alex", lpips_dir).to("cuda" if torch.cuda.is_available() else "cpu")}
+    except ModelError as error:
+        log.warning("left out: %s", error)
+        return {}
+
+
+def _vmaf_program(height: int, width: int) -> str | None:
+    """An FFmpeg with VMAF; None, with a warning, if there is none."""
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is None or "libvmaf" not in ffmpeg_has(ffmpeg, "filters"):
+        log.warning("left out: VMAF and MS-SSIM need an FFmpeg with libvmaf (pip install imageio-ffmpeg brings one)")
+        return None
+    if min(height, width) < MS_SSIM_SIDE:
+        log.warning("left out: MS-SSIM needs %d pixels a side", MS_SSIM_SIDE)
+    return ffmpeg
+
+
+def heat(true: Frames, seen: Frames) -> Frames:
+    """A picture of the error, uint8 `[H, W, 3]` all: from black (none) over red and yellow to white (64 levels)."""
+    error = np.abs(seen.astype(np.int16) - true).mean(2, dtype=np.float32)
+    share = np.sqrt(error / HOTTEST)  # the root, so that small errors can be seen
+    picture: Frames = (np.clip(3 * share[..., None] - np.arange(3), 0, 1) * 255).astype(np.uint8)
+    return picture
+
+
+def compare(
+    reference: str | Path,
+    seen: str | Path,
+    *,
+    side_by_side: str | Path | None = None,
+    heatmap: str | Path | None = None,
+    overwrite: bool = False,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    lpips_dir: str | Path | None = None,
+    progress: Callable[[int, int, int | None, int], None] | None = None,
+) -> Comparison:
+    """Score a video against its reference. Frames meet by number, not by timestamp; memory does not grow with length.
+
+    PSNR, temporal PSNR and LPIPS are of 8-bit RGB; VMAF and MS-SSIM of 8-bit BT.709 4:2:0. LPIPS needs its backbone,
+    VMAF and MS-SSIM an FFmpeg program with libvmaf; what cannot be had is left out, with a warning.
+
+    Args:
+        reference, seen: videos that FFmpeg reads, or .tokc streams.
+        side_by_side: video to write: the reference left, the other right.
+        heatmap: video to write: where the two differ, and how much.
+        overwrite: replace these if they exist.
+        weights, device, dtype: of streams, as for `open_stream`.
+        lpips_dir: folder of LPIPS backbones, as for `load_lpips`.
+        progress: is called with frames done, 0, frames in all or None, and pixels of a frame.
+
+    Raises:
+        SyncError: one has fewer frames.
+        TokcodecError: one cannot be read, they differ in size, or an output cannot be written.
+    """
+    sources = [Path(reference), Path(seen)]
+    chosen = None if weights is None else Path(weights)
+    sync = SyncCheck()
+    found: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        (info, true_frames), (other, seen_frames) = (
+            stack.enter_context(_opened(source, chosen, device, dtype)) for source in sources
+        )
+        height, width = info.height, info.width
+        if (height, width) != (other.height, other.width):
+            raise TokcodecError(
+                f"{seen}: {other.width}x{other.height} cannot be compared with {width}x{height} of {reference}"
+            )
+        clock = video.VideoInfo(
+            width, height, info.time_base, info.frame_rate, info.sample_aspect, info.rotation, mirrored=info.mirrored
+        )
+        outputs = [
+            (stack.enter_context(_writer(Path(path), shape, sources, overwrite)), picture)
+            for path, shape, picture in (
+                (side_by_side, dataclasses.replace(clock, width=2 * width), lambda a, b: np.concatenate([a, b], 1)),
+                (heatmap, clock, heat),
+            )
+            if path is not None
+        ]
+
+        def pairs() -> Pairs:
+            for done, (a, b) in enumerate(itertools.zip_longest(true_frames, seen_frames)):
+                if a is None or b is None:
+                    shorter = reference if a is None else seen
+                    raise SyncError(f"{shorter}: has {done} frames, fewer than the other")
+                for writer, picture in outputs:
+                    writer.write(picture(a[0], b[0]), a[1])
+                yield a[0], b[0]
+                if progress is not None:
+                    progress(done + 1, 0, info.frames, height * width)
+
+        scored = pairs()
+        if (ffmpeg := _vmaf_program(height, width)) is not None:
+            scored = scoring(ffmpeg, scored, (height, width), found)
+        with contextlib.closing(scored):  # type: ignore[type-var]
+            found |= frame_scores(scored, _judges(None if lpips_dir is None else Path(lpips_dir)), sync)
+    scores = {name: summary(frames) for name, frames in found.items() if frames}
+    return Comparison(len(found["psnr_rgb_db"]), width, height, scores, sync.shift())
+
+
+@contextlib.contextmanager
+def _writer(target: Path, info: VideoInfo, sources: list[Path], overwrite: bool) -> Iterator[video.VideoWriter]:
+    kind = video.kind_of(target)
+    with (
+        replacing(target, sources, overwrite) as partial,
+        video.VideoWriter(partial, info, format=kind, name=str(target)) as writer,
+    ):
+        yield writer
