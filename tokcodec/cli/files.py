@@ -28,6 +28,7 @@ def beside(source: str, suffix: str) -> str:
 @click.argument("target", metavar="[OUTPUT]", required=False)
 @rate_options
 @span_options
+@click.option("--deinterlace", is_flag=True, help="Make whole frames of the fields of interlaced video (bwdif).")
 @network_options
 @output_options
 def encode(
@@ -41,6 +42,7 @@ def encode(
     target_psnr: float | None,
     start_s: float,
     duration_s: float | None,
+    deinterlace: bool,
     weights: Path | None,
     device: str,
     dtype: str,
@@ -53,6 +55,7 @@ def encode(
     Without OUTPUT, a.mp4 becomes a.tokc beside it.
     """
     from tokcodec.codec import encode_video
+    from tokcodec.video import Filters
 
     target = target or beside(source, ".tokc")
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
@@ -67,6 +70,7 @@ def encode(
             cores=threads,
             start_s=start_s,
             duration_s=duration_s,
+            filters=Filters(deinterlace=deinterlace),
             overwrite=force,
             progress=progress,
         )
