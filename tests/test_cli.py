@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,10 +38,12 @@ def run(weights: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
 
     def call(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["tokcodec", *arguments])
-        before = signal.getsignal(signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.getsignal(number) for number in numbers]
         with pytest.raises(SystemExit) as exit:
             main()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
         captured = capfd.readouterr()
         return Result(int(exit.value.code or 0), captured.out, captured.err)
 
@@ -308,6 +311,58 @@ def test_interrupt_leaves_nothing(
     assert child.returncode == code
     assert b"Traceback" not in err
     assert names(folder) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_python_loses_is_sent_again(number: int, code: int) -> None:
+    """In a destructor no exception gets through."""
+    lines = [
+        "import signal, sys, time, tokcodec.edit",
+        "from tokcodec.cli import main",
+        f"class Last: __del__ = lambda self: signal.raise_signal({int(number)})",
+        "def work(source): Last(); time.sleep(60); sys.exit('not stopped')",
+        "tokcodec.edit.describe, sys.argv = work, ['tokcodec', 'info', 'a.tokc']",
+        "main()",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.split() == (["tokcodec:", "interrupted"] if number == signal.SIGINT else [])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "a.tokc"], ["decode", "a.tokc", "-"]])
+def test_a_reader_that_has_had_enough_is_no_error_to_tell(
+    run: Run, weights: Path, make_clip: MakeClip, arguments: list[str]
+) -> None:
+    make_clip("in.mp4", moving_frames(40))
+    run("encode", "in.mp4", "a.tokc")
+    there, here = os.pipe()
+    os.close(there)
+    with open(here, "wb") as pipe:
+        child = process(weights, *arguments, stdout=pipe, stderr=subprocess.PIPE)
+        _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (1, b"")
+
+
+def test_progress_for_programs(run: Run, make_clip: MakeClip) -> None:
+    make_clip("in.mp4", moving_frames(40))
+    result = run("encode", "in.mp4", "a.tokc", "--progress", "json", "--json")
+    *_, last = map(json.loads, result.err.splitlines())
+    told = {"progress": "encode", "unit": "frames", "done": 40, "total": 40}
+    assert last == told | {name: last[name] for name in ("seconds", "bytes", "bpp")}
+    assert last["bpp"] == round(8 * last["bytes"] / (40 * 48 * 64), 6)
+    assert last["bytes"] <= json.loads(result.out)["bytes"]
+    steps = [json.loads(line) for line in run("decode", "a.tokc", "out.mp4", "--progress", "json").err.splitlines()]
+    assert [(step["progress"], step["done"]) for step in steps] == [("decode", 16), ("decode", 32)]
+
+
+def test_progress_where_there_is_no_terminal(run: Run, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line now and then, not a bar."""
+    make_clip("in.mp4", moving_frames(40))
+    assert run("encode", "in.mp4", "a.tokc").err == ""
+    monkeypatch.setattr("tokcodec.cli.terminal.LINE_S", 0)
+    (line,) = run("encode", "in.mp4", "b.tokc").err.splitlines()
+    assert re.fullmatch(r"tokcodec: encode: 40 of 40 frames in \d+ s, 0\.\d{4} bpp", line)
+    assert run("encode", "in.mp4", "c.tokc", "--progress", "none").err == ""
 
 
 def test_devices_and_links_are_not_replaced(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:

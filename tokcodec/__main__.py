@@ -1,6 +1,11 @@
-"""`python -m tokcodec` is the command line."""
+"""The program: `tokcodec`, or `python -m tokcodec`."""
 
-from tokcodec.cli import main
+import os
+
+try:
+    from tokcodec.cli import main
+except KeyboardInterrupt:  # what else is to be said of it is imported here
+    os._exit(130)
 
 if __name__ == "__main__":
     main()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from tokcodec.cli.options import network_options, output_options, use_threads
-from tokcodec.cli.terminal import progress_bar
+from tokcodec.cli.options import network_options, output_options, progress_option, use_threads
+from tokcodec.cli.terminal import frames_meter
 from tokcodec.scores import METRICS
 
 
@@ -20,6 +20,7 @@ from tokcodec.scores import METRICS
 @click.option("--heatmap", type=click.Path(path_type=Path), help="Write a video of where they differ, and how much.")
 @click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")
 @network_options
+@progress_option
 @output_options
 def compare(
     reference: Path,
@@ -31,6 +32,7 @@ def compare(
     device: str,
     dtype: str,
     threads: int | None,
+    progress: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -42,7 +44,7 @@ def compare(
     from tokcodec.compare import compare as compare_videos
 
     use_threads(threads)
-    with progress_bar("compare") as progress:
+    with frames_meter("compare", progress) as update:
         found = compare_videos(
             reference,
             seen,
@@ -53,7 +55,7 @@ def compare(
             device=device,
             dtype=dtype,
             lpips_dir=lpips_dir,
-            progress=progress,
+            progress=update,
         )
     if as_json:
         click.echo(json.dumps({"reference": str(reference), "video": str(seen)} | dataclasses.asdict(found)))

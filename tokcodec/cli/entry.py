@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from typing import Any, NoReturn
 
 import click
 
@@ -37,6 +38,25 @@ for command in (
     cli.add_command(command)
 
 
+def _stop(number: int, _frame: object = None) -> NoReturn:
+    """End the program by an exception, so that partial files are removed: what a signal calls.
+
+    Raised in a destructor or a callback, as while modules are imported, it is lost; then the signal is sent again.
+    """
+
+    def ignored(lost: Any) -> None:
+        if issubclass(lost.exc_type, (KeyboardInterrupt, SystemExit)):
+            if hasattr(signal, "pthread_kill"):  # wakes this thread if it sleeps by then; Windows has no such thing
+                threading.Timer(0.1, signal.pthread_kill, [threading.get_ident(), number]).start()
+            else:
+                threading.Timer(0.1, signal.raise_signal, [number]).start()
+
+    sys.unraisablehook = ignored
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Entry point: the one place that turns errors into a line and an exit code. A bug keeps its traceback."""
     while (spare := os.open(os.devnull, os.O_RDWR)) < 3:
@@ -46,11 +66,13 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 go out as they came
     logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    for name in ("SIGTERM", "SIGHUP"):  # so that partial files are removed; Windows has no SIGHUP
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was ignored from the beginning
+        signal.signal(signal.SIGINT, _stop)
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
+            signal.signal(getattr(signal, name), _stop)
     try:
-        code = cli.main(standalone_mode=False) or 0
+        code = cli.main(prog_name="tokcodec", standalone_mode=False) or 0
     except TokcodecError as error:
         hint = "; -f overwrites it" if isinstance(error, ExistsError) else ""
         click.echo(f"tokcodec: {error}{hint}", err=True)

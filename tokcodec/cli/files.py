@@ -6,8 +6,16 @@ from pathlib import Path
 
 import click
 
-from tokcodec.cli.options import network_options, output_options, rate_of, rate_options, span_options, use_threads
-from tokcodec.cli.terminal import progress_bar, show
+from tokcodec.cli.options import (
+    network_options,
+    output_options,
+    progress_option,
+    rate_of,
+    rate_options,
+    span_options,
+    use_threads,
+)
+from tokcodec.cli.terminal import frames_meter, show
 from tokcodec.errors import TokcodecError
 from tokcodec.rate import DEFAULT_RATE
 
@@ -30,6 +38,7 @@ def beside(source: str, suffix: str) -> str:
 @span_options
 @click.option("--deinterlace", is_flag=True, help="Make whole frames of the fields of interlaced video (bwdif).")
 @network_options
+@progress_option
 @output_options
 def encode(
     source: str,
@@ -47,6 +56,7 @@ def encode(
     device: str,
     dtype: str,
     threads: int | None,
+    progress: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -59,7 +69,7 @@ def encode(
 
     target = target or beside(source, ".tokc")
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
-    with progress_bar("encode") as progress:
+    with frames_meter("encode", progress) as update:
         report = encode_video(
             source,
             target,
@@ -72,7 +82,7 @@ def encode(
             duration_s=duration_s,
             filters=Filters(deinterlace=deinterlace),
             overwrite=force,
-            progress=progress,
+            progress=update,
         )
     show(report, target, as_json)
 
@@ -86,6 +96,7 @@ def encode(
 @click.option("--salvage", is_flag=True, help="Play every intact chunk of a damaged stream.")
 @span_options
 @network_options
+@progress_option
 @output_options
 def decode(
     source: str,
@@ -100,6 +111,7 @@ def decode(
     device: str,
     dtype: str,
     threads: int | None,
+    progress: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -115,7 +127,7 @@ def decode(
     if lossless and Path(target).suffix.lower() != ".mkv":
         raise click.UsageError("--lossless writes .mkv only")
     use_threads(threads)
-    with progress_bar("decode") as progress:
+    with frames_meter("decode", progress) as update:
         report = decode_video(
             source,
             target,
@@ -129,6 +141,6 @@ def decode(
             start_s=start_s,
             duration_s=duration_s,
             overwrite=force,
-            progress=progress,
+            progress=update,
         )
     show(report, target, as_json, source)

@@ -99,6 +99,14 @@ rate_options = shared(
     click.option("--target-lpips", type=click.FloatRange(0, min_open=True), help="LPIPS of every chunk, at most."),
     click.option("--target-psnr", type=click.FloatRange(0, min_open=True), help="PSNR of every chunk in dB, at least."),
 )
+progress_option = click.option(
+    "--progress",
+    "progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="On stderr; auto is a bar on a terminal, else a line every 30 s; json is an object a line, for programs.",
+)
 weights_option = click.option("--weights", type=click.Path(path_type=Path), help="Weights, if not the released ones.")
 network_options = shared(weights_option, device_options)
 

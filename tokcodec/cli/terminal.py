@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 from tqdm import tqdm
 
 from tokcodec.report import Report
+
+LINE_S = 30.0  # between two lines of progress where stderr is no terminal
 
 
 def show(report: Report, target: str, as_json: bool, source: str = "") -> None:
@@ -37,15 +42,62 @@ def show(report: Report, target: str, as_json: bool, source: str = "") -> None:
     click.echo(line, err=target == "-")
 
 
+class Meter:
+    """How far a run is, on stderr: a bar on a terminal, a line now and then elsewhere, or JSON for programs.
+
+    Args:
+        label: of the run, such as "encode".
+        unit: what is counted, in the plural.
+        form: "auto"; "json" for an object a line, at every step; or "none".
+    """
+
+    def __init__(self, label: str, unit: str, form: str) -> None:
+        self._label, self._unit, self._form = label, unit, form
+        self._began = self._told = time.monotonic()
+        self._bar: Any = None
+        if form == "auto" and sys.stderr.isatty():
+            self._bar = tqdm(desc=label, unit=f" {unit}", leave=False)
+
+    def step(self, done: int, total: int | None, text: str, **facts: float) -> None:
+        """Tell that `done` of `total` (None: not known) are done.
+
+        Args:
+            done, total: in units.
+            text: more, for people.
+            facts: more, for programs.
+        """
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif self._form == "json":
+            about = {"progress": self._label, "unit": self._unit, "done": done, "total": total}
+            click.echo(json.dumps(about | {"seconds": round(now - self._began, 3)} | facts), err=True)
+        elif self._form == "auto" and now - self._told >= LINE_S:
+            self._told = now
+            of = "" if total is None else f" of {total}"
+            click.echo(
+                f"tokcodec: {self._label}: {done}{of} {self._unit} in {now - self._began:.0f} s{text and ', '}{text}",
+                err=True,
+            )
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int, int | None, int], None]]:
-    """A bar on stderr that shows frames/s and bpp; nothing where stderr is no terminal."""
-    with tqdm(desc=label, unit=" frames", disable=None, leave=False) as bar:
+def frames_meter(label: str, form: str) -> Iterator[Callable[[int, int, int | None, int], None]]:
+    """A meter of frames as `encode_video` and `decode_video` call it."""
+    meter = Meter(label, "frames", form)
 
-        def update(frames: int, size_bytes: int, total: int | None, frame_px: int) -> None:
-            bar.total = total
-            if size_bytes:
-                bar.set_postfix_str(f"{8 * size_bytes / (frames * frame_px):.4f} bpp", refresh=False)
-            bar.update(frames - bar.n)
+    def update(frames: int, size_bytes: int, total: int | None, frame_px: int) -> None:
+        bpp = 8 * size_bytes / (frames * frame_px)
+        facts = {"bytes": size_bytes, "bpp": round(bpp, 6)} if size_bytes else {}
+        meter.step(frames, total, f"{bpp:.4f} bpp" if size_bytes else "", **facts)
 
+    try:
         yield update
+    finally:
+        meter.close()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from tokcodec.errors import ModelError
+
+log = logging.getLogger("tokcodec")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -29,11 +33,13 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     if name not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"unknown dtype {name!r}: auto, float32 or bfloat16")
-    if name != "auto":
-        return torch.float32 if name == "float32" else torch.bfloat16
+    if name == "float32":
+        return torch.float32
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported()
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         features = torch.cpu.get_capabilities()
         fast = bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
-    return torch.bfloat16 if fast else torch.float32
+    if name == "bfloat16" and not fast:
+        log.warning("this device has no bfloat16 arithmetic and emulates it, many times slower than float32")
+    return torch.bfloat16 if fast or name == "bfloat16" else torch.float32

@@ -31,9 +31,11 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def errors(name: str, invalid: str = "") -> Iterator[None]:
-    """Turn the errors of PyAV into one line with the file's name."""
+    """Turn the errors of PyAV into one line with the file's name; a pipe that nobody reads stays a BrokenPipeError."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except (FFmpegError, OSError) as error:
         prefix = f"{invalid}: " if invalid and isinstance(error, (InvalidDataError, EndOfFileError)) else ""
         raise VideoError(f"{name}: {prefix}{reason(error)}") from error

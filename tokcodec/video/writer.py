@@ -225,7 +225,7 @@ class VideoWriter:
         if error is None:
             self.close()
         else:  # the first error is the one to tell
-            with contextlib.suppress(VideoError):
+            with contextlib.suppress(VideoError, BrokenPipeError):
                 self.close()
 
     def _mux(self, packets: Iterable[Packet[Any]]) -> None:
