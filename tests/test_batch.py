@@ -405,7 +405,7 @@ def test_usage(args: list[str], message: str) -> None:
 def test_workers_and_pieces_do_not_change_a_byte(
     tree: Path, make_clip: MakeClip, tmp_path: Path, weights: Path
 ) -> None:
-    make_clip("long.mp4", moving_frames(400), options={"g": "20"}).rename(tree / "long.mp4")
+    make_clip("long.mp4", moving_frames(2200), options={"g": "20"}).rename(tree / "long.mp4")
     log = tmp_path / "run.ndjson"
     assert run(weights, tree, tmp_path / "one", "--jobs", 1, "--threads", 1).exit_code == 0
     result = run(weights, tree, tmp_path / "two", "--jobs", 2, "--threads", 1, "--piece", 1, "--log", log)
@@ -414,7 +414,7 @@ def test_workers_and_pieces_do_not_change_a_byte(
     assert not leftovers(tmp_path / "two")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {Path(line["input"]).name: line["pieces"] for line in lines} == {
-        "long.mp4": 3,
+        "long.mp4": 2,
         "one.mp4": 1,
         "two.mkv": 1,
         "three.mp4": 1,
@@ -451,6 +451,7 @@ def test_pieces_join_to_the_stream_of_the_whole(
     suffix: str, rate: Rate, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
     source = tmp_path / f"clip{suffix}"
     vfr_with_sound(source)
     named = {"weights": weights, **CODED}
@@ -474,6 +475,7 @@ def test_pieces_that_do_not_hold_what_was_planned_are_made_whole(
     make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
     source = make_clip("clip.mp4", moving_frames(100))
     (tmp_path / "src").mkdir()
     source.rename(tmp_path / "src" / "clip.mp4")
@@ -739,6 +741,7 @@ def test_a_remote_film_in_pieces_is_fetched_once(
     make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     memory, fetches = fsspec.filesystem("memory"), []

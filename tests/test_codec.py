@@ -67,21 +67,43 @@ def test_stream_holds_exactly_what_the_tokenizer_says(
     assert np.array_equal(np.concatenate(pictures), np.stack(frames_of(back)))
 
 
-@pytest.mark.parametrize("cores", [1, 3])
+@pytest.mark.parametrize(
+    ("cores", "section", "edges"),
+    [
+        (1, 8, [0, 33, 40, 55, 80]),  # after a cut the count begins anew
+        (3, 8, [0, 33, 40, 55, 80]),
+        (3, 1, [0, 33, 40, 55, 66, 80]),  # and at a section, whatever lies before
+    ],
+)
 def test_a_chunk_ends_with_its_scene_however_many_are_coded_at_once(
-    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, cores: int, section: int, edges: list[int]
 ) -> None:
     monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    monkeypatch.setattr("tokcodec.codec.SECTION_CHUNKS", section)
     one, two = moving_frames(80, 33, 50), [255 - frame for frame in moving_frames(80, 33, 50)]
     frames = [*one[:40], *two[40:55], *one[55:]]
     tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), tmp_path / "a.tokc", cores=cores, **FINE)
-    tokenizer, edges = load_tokenizer(Weights.load(weights), "cpu", "float32"), [0, 33, 40, 55, 66, 80]
+    tokenizer = load_tokenizer(Weights.load(weights), "cpu", "float32")
     with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
         assert [entry.first_pts for entry in stream.chunks] == [40 * begin for begin in edges[:-1]]
         for tokens, (begin, end) in zip(stream.tokens(), itertools.pairwise(edges), strict=True):
             alone = tokenizer.encode(np.stack(frames[begin:end]), 10).tokens
             assert np.array_equal(tokens.levels, alone.levels)
         assert len(list(stream.frames())) == 80
+
+
+@pytest.mark.parametrize("place", [31, 32, 33, 34, 35])
+def test_a_cut_beside_the_longest_chunk_is_seen(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    frames = moving_frames(50, 33, 50)
+    frames[place:] = [255 - frame for frame in frames[place:]]
+    tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), tmp_path / "a.tokc", **FINE)
+    with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
+        lengths = [chunk.frames for chunk in stream.chunks]
+    # a scene of one frame behind the longest chunk may be a flash
+    assert lengths == {34: [33, 17], 35: [33, 2, 15]}.get(place, [place, 50 - place])
 
 
 def test_large_frames_come_in_shorter_chunks() -> None:
@@ -319,7 +341,7 @@ def test_other_weights_are_named(tmp_path: Path, weights: Path, monkeypatch: pyt
     tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(2)), tmp_path / "a.tokc", **FINE)
     other, own = tmp_path / "other.safetensors", Weights.load(weights)
     save_weights(other, None, own.arrays, {"note": "other"})
-    with pytest.raises(ModelError, match=f"{own.sha256.hex()[:16]}.*other.safetensors.*--weights"):
+    with pytest.raises(ModelError, match=f"{own.sha256.hex()[:16]}.*other.safetensors; give those"):
         tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / "b.mkv", weights=other, **FAST)
     monkeypatch.delenv("TOKCODEC_WEIGHTS")
     monkeypatch.setattr("tokcodec.neural.weights.RELEASED", tmp_path / "nothing")

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import output, standard, video
-from tokcodec.cuts import cuts
+from tokcodec.cuts import CUT_MARGIN, cuts
 from tokcodec.edit import finish, write
 from tokcodec.errors import TokcodecError
 from tokcodec.judge import Judge, judge_of
@@ -58,6 +58,7 @@ Progress = Callable[[int, int, int | None, int], None]  # frames done, bytes, fr
 Frames = NDArray[np.uint8]
 
 CHUNK_FRAMES = 129
+SECTION_CHUNKS = 8  # full chunks of a section: a new one begins a chunk whatever lies before, so that pieces can
 CHUNK_PX = 1 << 28  # of a chunk's frames: larger frames than 1080p come in shorter chunks
 FLIGHT_PX = 1 << 29  # of the frames of all chunks that are coded at once
 PROGRESS_FRAMES = 16  # between two calls of `progress` in decoding
@@ -79,30 +80,41 @@ class _Clip(NamedTuple):
     duration: int  # of the last frame
 
 
-def _clips(reader: video.VideoReader, chunk_frames: int) -> Generator[_Clip, None, None]:
-    """Cut a video into chunks: every `chunk_frames`, and where scenes change. Closes it.
+def section_frames_for(height: int, width: int) -> int:
+    """The frames of a section: what is cut into chunks without a look at what lies before or behind."""
+    return SECTION_CHUNKS * chunk_frames_for(height, width)
 
-    The first kind stands at the same frames whatever lies between them, so that pieces of a video
-    (batch/pieces.py) have the chunks of the whole.
+
+def _clips(reader: video.VideoReader, chunk_frames: int) -> Generator[_Clip, None, None]:
+    """Cut a video into chunks: where scenes change, and else after `chunk_frames`. Closes it.
+
+    A section starts anew whatever lies between, so that pieces of a video (batch/pieces.py) have the chunks of the
+    whole.
     """
     info, times = reader.info, list[int]()
+    section = left = SECTION_CHUNKS * chunk_frames  # frames of the section from the first that is held
 
-    def clips(frames: Frames, after: int) -> Iterator[_Clip]:
-        """Of the frames held; `after` is the timestamp that follows them."""
-        pts = [*times, after]
-        times.clear()
-        for begin, end in itertools.pairwise([0, *cuts(frames), len(frames)]):
-            yield _Clip(frames[begin:end], tuple(pts[begin:end]), pts[end] - pts[end - 1])
+    def clip(after: int) -> _Clip:
+        """The first chunk of the frames held; `after` is the timestamp that follows them."""
+        nonlocal held, left
+        count = next(iter(cuts(held[: len(times)])), min(chunk_frames, len(times)))
+        pts, rest = [*times, after], held[count : len(times)]
+        made = _Clip(held[:count], tuple(pts[:count]), pts[count] - pts[count - 1])
+        held = np.empty_like(held)  # the clip is a view of the other
+        held[: len(rest)] = rest
+        del times[:count]
+        left = left - count or section
+        return made
 
     with reader:
-        held = np.empty((chunk_frames, info.height, info.width, 3), np.uint8)
+        held = np.empty((chunk_frames + CUT_MARGIN, info.height, info.width, 3), np.uint8)
         for frame, pts in reader:
-            if len(times) == chunk_frames:
-                yield from clips(held, pts)
-                held = np.empty_like(held)  # the clips are views of the other
+            while len(times) == min(len(held), left):
+                yield clip(pts)
             held[len(times)] = frame
             times.append(pts)
-        yield from clips(held[: len(times)], times[-1] + max(1, reader.last_duration))
+        while times:
+            yield clip(times[-1] + max(1, reader.last_duration))
 
 
 def _packed(clip: _Clip, tokenizer: Tokenizer, step: float, tokens: Tokens) -> Chunk:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 GRID = 16  # cells on the shorter side, compared by their means: motion moves little between them
 SAMPLES = 4  # pixels a cell, along each side
 LEAST = 10.0  # mean difference, of 255 levels; still shots have 1 to 4, handheld ones up to 13
+CUT_MARGIN = 2  # frames on both sides of a cut that must be known
 PEAK = 2.0  # times the difference before and after: motion is like its neighbours in time, a flash comes in twos
 
 

@@ -1,7 +1,7 @@
 """A long video coded in pieces by several workers, joined to the stream that one worker would write.
 
-A piece is a run of whole chunks, found by the timestamps of its first and next frame; every piece is decoded
-from the key frame before it. The other streams (audio, subtitles) are taken from the source once, by `join`.
+A piece is a run of whole sections (codec.py), found by the timestamps of its first and next frame; every piece is
+decoded from the key frame before it. The other streams (audio, subtitles) are taken from the source once, by `join`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokcodec import output, video
-from tokcodec.codec import chunk_frames_for, encode_video, metadata_of
+from tokcodec.codec import chunk_frames_for, encode_video, metadata_of, section_frames_for
 from tokcodec.edit import write
 from tokcodec.errors import TokcodecError
 from tokcodec.opening import chunks_of, reading
@@ -36,7 +36,7 @@ def plan(source: Path, chunks: int) -> list[Piece]:
 
     Args:
         source: a video file.
-        chunks: of a piece, at least; the last piece has up to twice as many.
+        chunks: of a piece, at least, made up to whole sections; the last piece has up to twice as many.
 
     Returns:
         Pieces in order; none if the video is too short, or its packets do not tell the timestamps of its frames.
@@ -45,7 +45,9 @@ def plan(source: Path, chunks: int) -> list[Piece]:
         VideoError: the source cannot be read.
     """
     with video.VideoReader(source) as reader:
-        length = chunks * chunk_frames_for(reader.info.height, reader.info.width)
+        size = reader.info.height, reader.info.width
+        section = section_frames_for(*size)
+        length = -(-chunks * chunk_frames_for(*size) // section) * section
         if (reader.info.frames or 0) < 2 * length:
             return []
         times = reader.times()
