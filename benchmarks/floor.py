@@ -62,7 +62,7 @@ def steps(context: click.Context, parameter: click.Parameter, text: str) -> list
 @click.option("--steps", "coarseness", callback=steps, default="32,64,112,192", show_default=True)
 @click.option("--size", callback=parse_size, default="640x360", show_default=True)
 @click.option("--frames", default=65, show_default=True)
-@click.option("--every", default=4, show_default=True, help="LPIPS of every n-th frame.")
+@click.option("--every", default=5, show_default=True, help="LPIPS of every n-th frame: not of keys alone.")
 @click.option("--lpips-dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(
     clips: tuple[Path, ...],

@@ -26,7 +26,8 @@ from tokcodec.stream.entropy import Tokens
 GROUP = 4
 SPANS = ((4, 8), (1, -3), (2, -2), (3, -1))  # of the key and of the frames between
 GREY = 128
-MOTION_RATE = 0.3  # squared levels a bit of motion, over the squared step
+KEY_MOTION_RATE = 0.3  # squared levels a bit of motion, over the squared step
+BETWEEN_MOTION_RATE = 0.6  # nothing is predicted from the frames between
 FIRST_STEP = 0.25  # step of the first frame, of the key and of the frames between, over the chunk's
 KEY_STEP = 0.85
 BETWEEN_STEP = 1.7
@@ -107,7 +108,7 @@ class Loop:
         last, older = reference(base), None
         before = None
         before_small = small(original.y[0])
-        rate = MOTION_RATE * step * step
+        key_rate, between_rate = KEY_MOTION_RATE * step * step, BETWEEN_MOTION_RATE * step * step
         for group in range(groups):
             places = [min(1 + GROUP * group + i, count - 1) for i in range(GROUP)]
             now_small = small(original.y[places[3]])
@@ -121,7 +122,7 @@ class Loop:
                 older is not None,
                 coarse,
                 before,
-                rate,
+                key_rate,
             )
             prediction = compensate(last, older or last, SPANS[0], field)
             wanted = Planes(original.y[places[3]][None], original.c[places[3]][None])
@@ -133,7 +134,9 @@ class Loop:
             between = []
             for i in range(GROUP - 1):
                 y = original.y[places[i]]
-                fields = search(y, original.c[places[i]], last, key, SPANS[1 + i], True, _middle(field), field, rate)
+                fields = search(
+                    y, original.c[places[i]], last, key, SPANS[1 + i], True, _middle(field), field, between_rate
+                )
                 motion[GROUP * group + 1 + i] = fields
                 between.append(compensate(last, key, SPANS[1 + i], fields))
             three = joined(between)
