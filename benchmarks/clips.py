@@ -15,9 +15,10 @@ from pathlib import Path
 import av
 
 from benchmarks.tools import ToolError, Tools, run
+from tokcodec import suffixes
 
 DATASETS = ("davis", "mcl-jcv", "uvg")
-SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".y4m", ".yuv"}
+SUFFIXES = suffixes.VIDEO | {".yuv"}
 DAVIS_FPS = 24
 
 

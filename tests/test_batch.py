@@ -29,7 +29,8 @@ from click.testing import CliRunner, Result
 from tests.conftest import MakeClip, moving_frames
 from tokcodec import codec, edit
 from tokcodec.batch import pieces
-from tokcodec.batch.driver import Batch, select
+from tokcodec.batch.driver import Batch
+from tokcodec.batch.selection import select
 from tokcodec.batch.storage import BusyError, Item, Record, Tree, fetched
 from tokcodec.batch.units import Done, Outcome, Settings, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
@@ -214,7 +215,7 @@ def test_all_shards_know_of_one_output(make_clip: MakeClip, tmp_path: Path, weig
     assert len(outputs(src)) == 1
     items = [Item(f"{i}.{suffix}", 1, "") for i in range(20) for suffix in ("mov", "mp4")]
     for i in (1, 2, 3):
-        names = [Path(item.name).stem for item in select(items, {".mov", ".mp4"}, shard=(i, 3))]
+        names = [Path(item.name).stem for item in select(items, {".mov", ".mp4"}, shard=(i, 3)).chosen]
         assert names == sorted(2 * list(set(names)), key=names.index)
 
 
@@ -239,7 +240,7 @@ def test_the_stream_of_a_file_in_another_tree_is_foreign(make_clip: MakeClip, tm
     before = outputs(dst)
     refused = run(weights, other, dst, "--jobs", 1)
     assert refused.exit_code == 1
-    assert f"a.tokc was made from a.mp4 in {src}; -f overwrites it" in refused.stderr
+    assert f"a.tokc was made from a.mp4 in {src}; overwriting must be asked for" in refused.stderr
     assert outputs(dst) == before
     src.rename(tmp_path / "moved")  # the same file elsewhere: finished
     assert json.loads(run(weights, tmp_path / "moved", dst, "--jobs", 1, "--json").stdout)["finished"] == 1
@@ -374,14 +375,14 @@ def test_a_target_that_cannot_be_written_is_one_clear_line(tree: Path, tmp_path:
 
 def test_select() -> None:
     items = [Item(f"{folder}/{i}.{ext}", 1, "") for folder in "xy" for i in range(50) for ext in ("mp4", "MKV", "txt")]
-    videos = select(items, {".mp4", ".mkv"})
+    videos = select(items, {".mp4", ".mkv"}).chosen
     assert len(videos) == 200
-    assert [item.name for item in select(items, {".mp4"}, ["x/1*", "y/2.*"])] == [
+    assert [item.name for item in select(items, {".mp4"}, ["x/1*", "y/2.*"]).chosen] == [
         "x/1.mp4",
         *(f"x/1{i}.mp4" for i in range(10)),
         "y/2.mp4",
     ]
-    shards = [select(items, {".mp4", ".mkv"}, shard=(i, 3)) for i in (1, 2, 3)]
+    shards = [select(items, {".mp4", ".mkv"}, shard=(i, 3)).chosen for i in (1, 2, 3)]
     assert sorted(item.name for shard in shards for item in shard) == sorted(item.name for item in videos)
     assert all(shards)
 
@@ -506,6 +507,7 @@ class Flaky(ThisProcess):
     """Loses the first workers, as a cluster that loses machines does."""
 
     def __init__(self, losses: int) -> None:
+        super().__init__()
         self.losses = losses
 
     def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
@@ -520,10 +522,10 @@ class Flaky(ThisProcess):
 def test_units_of_lost_workers_run_again_and_a_file_that_kills_them_is_given_up(
     tree: Path, tmp_path: Path, weights: Path
 ) -> None:
-    src, items = Tree(str(tree)), select(Tree(str(tree)).items().values(), {".mp4"})
-    summary = Batch(src, Tree(str(tmp_path / "a")), settings(weights), Flaky(2), retries=0).run(items)
+    src, chosen = Tree(str(tree)), select(Tree(str(tree)).items().values(), {".mp4"})
+    summary = Batch(src, Tree(str(tmp_path / "a")), settings(weights), retries=0).run(chosen, Flaky(2))
     assert (summary.done, summary.failed) == (2, {})
-    summary = Batch(src, Tree(str(tmp_path / "b")), settings(weights), Flaky(100), retries=0).run(items)
+    summary = Batch(src, Tree(str(tmp_path / "b")), settings(weights), retries=0).run(chosen, Flaky(100))
     assert summary.done == 0
     assert "3 workers were lost over it: pulled the plug" in summary.failed["one.mp4"]
 
@@ -532,16 +534,16 @@ def test_a_killed_worker_is_replaced(tree: Path, tmp_path: Path, weights: Path) 
     crew = Processes(1, 1)
     try:
         src, dst = Tree(str(tree)), Tree(str(tmp_path / "dst"))
-        items = select(src.items().values(), {".mp4", ".mkv"})
+        chosen = select(src.items().values(), {".mp4", ".mkv"})
         killed: list[int] = []
 
-        def kill_once(_: object) -> None:
+        def kill_once(*_: object) -> None:
             process = crew._processes[0]
             if not killed and process is not None and process.pid is not None:
                 killed.append(process.pid)
                 os.kill(process.pid, signal.SIGKILL)
 
-        summary = Batch(src, dst, settings(weights), crew, retries=0, progress=kill_once).run(items)
+        summary = Batch(src, dst, settings(weights), retries=0, settled=kill_once).run(chosen, crew)
         assert killed
         assert (summary.done, summary.failed) == (3, {})
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -15,7 +14,9 @@ import pytest
 from tests.conftest import MakeClip, moving_frames
 from tokcodec.batch.cluster import RayTasks
 from tokcodec.batch.driver import Batch
+from tokcodec.batch.selection import select
 from tokcodec.batch.storage import Tree
+from tokcodec.batch.summary import Note
 from tokcodec.batch.units import Settings
 from tokcodec.batch.workers import ThisProcess
 from tokcodec.neural.weights import Weights
@@ -56,8 +57,8 @@ def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, 
     settings = Settings(
         weights=weights, weights_sha256=Weights.load(weights).sha256, device="cpu", dtype="float32", piece_chunks=1
     )
-    src, log = Tree(str(source)), tmp_path / "run.ndjson"
-    items = list(src.items().values())
+    src, notes = Tree(str(source)), list[Note]()
+    chosen = select(src.items().values(), {".mp4"})
 
     network, first, _ = cluster
     crew = RayTasks(network.address, 1, "cpu")
@@ -74,8 +75,8 @@ def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, 
 
         killer = threading.Thread(target=unplug, daemon=True)
         killer.start()
-        with log.open("w") as notes:
-            summary = Batch(src, Tree(str(tmp_path / "ray")), settings, crew, retries=0, notes=notes).run(items)
+        batch = Batch(src, Tree(str(tmp_path / "ray")), settings, retries=0, settled=lambda note, _: notes.append(note))
+        summary = batch.run(chosen, crew)
         killer.join(30)
         assert done_before[-1] < 12
         patience = time.monotonic() + 30  # the cluster learns of a lost node a little later
@@ -85,10 +86,9 @@ def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, 
     finally:
         crew.close()
     assert (summary.done, summary.failed) == (12, {})
-    workers = {json.loads(line)["worker"] for line in log.read_text().splitlines()}
-    assert not any(worker.endswith(f":{os.getpid()}") for worker in workers)
+    assert not any(note.worker is None or note.worker.endswith(f":{os.getpid()}") for note in notes)
 
-    Batch(src, Tree(str(tmp_path / "alone")), settings, ThisProcess()).run(items)
-    for item in items:
+    Batch(src, Tree(str(tmp_path / "alone")), settings).run(chosen, ThisProcess())
+    for item in chosen.chosen:
         name = Path(item.name).with_suffix(".tokc")
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()

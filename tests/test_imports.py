@@ -18,6 +18,7 @@ LEVELS = {
     "cuts": 0,
     "errors": 0,
     "pipeline": 0,
+    "suffixes": 0,
     "clock": 0,
     "compiled": 0,
     "locks": 0,
@@ -38,11 +39,13 @@ LEVELS = {
     "arrays": 7,
     "codec": 7,
     "compare": 7,
-    "": 8,  # __init__ offers the names of all below it
-    "training": 8,
-    "batch": 9,
-    "cli": 10,
-    "__main__": 11,
+    "shards": 8,
+    "": 9,  # __init__ offers the names of all below it
+    "data": 9,
+    "training": 9,
+    "batch": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 # Within a level's reach, these are still closed: the stream knows no network and no video.
 TORCHLESS = {
@@ -63,7 +66,9 @@ TORCHLESS = {
     "rate",
     "report",
     "scores",
+    "shards",
     "standard",
+    "suffixes",
     "video",
     "vmaf",
 }

@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import fnmatch
 import hashlib
 import json
 import logging
-import os
 import time
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import PurePosixPath
-from typing import Any, Protocol, TextIO
+from typing import Any, Literal, Protocol
 
+from tokcodec.batch.selection import Selection
 from tokcodec.batch.storage import BusyError, ChangedError, Claim, Item, Record, Tree
+from tokcodec.batch.summary import Note, Status, Summary
 from tokcodec.batch.units import Done, Join, Outcome, Part, Settings, Unit, Whole
 from tokcodec.errors import TokcodecError
 
 log = logging.getLogger("tokcodec")
 
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
-    | {".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
-)
 MAX_UNDER_WAY = 500  # each holds a lock, and so an open file
 MAX_LOSSES = 3  # workers that may die over one file: it may be the file that kills them
 
@@ -46,50 +41,6 @@ class Workers(Protocol):
     def close(self) -> None: ...
 
 
-@dataclasses.dataclass
-class Summary:
-    """What a run has done so far.
-
-    Attributes:
-        files: that were chosen.
-        done: coded by this run; finished: by one before; busy: in the hands of another run.
-        failed: an error for each file that was given up, by name.
-        frames: coded by this run; also source_bytes, bytes (of the outputs) and seconds (wall time).
-    """
-
-    files: int = 0
-    done: int = 0
-    finished: int = 0
-    busy: int = 0
-    failed: dict[str, str] = dataclasses.field(default_factory=dict)
-    frames: int = 0
-    source_bytes: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-
-
-def select(
-    items: Iterable[Item], suffixes: Collection[str], globs: Sequence[str] = (), shard: tuple[int, int] = (1, 1)
-) -> list[Item]:
-    """Choose among files.
-
-    Args:
-        items: to choose from.
-        suffixes: with the dot, in small letters.
-        globs: a name must match one of them, if there are any; `*` matches slashes, too.
-        shard: (i, n): the i-th of n parts, i from 1. The part of a file depends on its name alone, without the suffix:
-            files that would have one output are in one part.
-    """
-    part, parts = shard
-    return [
-        item
-        for item in items
-        if PurePosixPath(item.name).suffix.lower() in suffixes
-        and (not globs or any(fnmatch.fnmatchcase(item.name, pattern) for pattern in globs))
-        and zlib.crc32(os.fsencode(PurePosixPath(item.name).with_suffix(""))) % parts == part - 1
-    ]
-
-
 @dataclasses.dataclass(eq=False)
 class _File:
     """A file on its way: its claim, its units, and how often things went wrong."""
@@ -98,6 +49,7 @@ class _File:
     output: str
     claim: Claim
     origin: Record  # of an output that is begun
+    why: str = ""  # it is made, or not
     tries: int = 1
     losses: int = 0
     parts: tuple[str, ...] = ()  # URLs of its pieces
@@ -111,25 +63,23 @@ class _File:
         """Name of its pieces, by origin: those of another source or other settings are of no use."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self.origin), sort_keys=True).encode()).hexdigest()[:16]
 
-
-def _same_source(one: Record, other: Record) -> bool:
-    return (one.name, one.source_bytes, one.modified) == (other.name, other.source_bytes, other.modified)
+    def effort(self) -> dict[str, Any]:
+        """What it took, as a note says it."""
+        return {"seconds": round(self.seconds, 3), "tries": self.tries, "warnings": tuple(self.warnings)}
 
 
 class Batch:
-    """A run over a folder of files.
+    """A run over files of a folder.
 
     Args:
         source: where files come from.
         target: where outputs go, under the same names with the suffix of `settings`.
         settings: how to code.
-        workers: who codes; the caller closes them.
         retries: how often a file is tried again after an error.
         overwrite: also replace outputs that no batch has made, or one made from a file of the same name in another
             tree; never those whose source had another name or was deleted.
         delete_source: remove each source whose output is verified; needs `settings.verify`.
-        notes: gets a line of JSON for each file.
-        progress: called after each file.
+        settled: called with a note of each file and the sum so far, which goes on changing.
     """
 
     def __init__(
@@ -137,36 +87,49 @@ class Batch:
         source: Tree,
         target: Tree,
         settings: Settings,
-        workers: Workers,
         *,
         retries: int = 1,
         overwrite: bool = False,
         delete_source: bool = False,
-        notes: TextIO | None = None,
-        progress: Callable[[Summary], None] | None = None,
+        settled: Callable[[Note, Summary], None] | None = None,
     ) -> None:
         if delete_source and not settings.verify:
             raise ValueError("sources are deleted only after their outputs are verified")
-        self._source, self._target, self._settings, self._workers = source, target, settings, workers
+        self._source, self._target, self._settings = source, target, settings
         self._retries, self._overwrite, self._delete_source = retries, overwrite, delete_source
-        self._notes, self._progress = notes, progress
+        self._settled = settled
         self._summary = Summary()
         self._queue: collections.deque[tuple[_File, Unit]] = collections.deque()
         self._running: dict[Future[Outcome], tuple[_File, Unit]] = {}
 
-    def run(self, items: Sequence[Item]) -> Summary:
+    def plan(self, selection: Selection) -> Summary:
+        """Say what `run` would do, without writing anything. What another run has in hands counts as planned."""
+        self._target.check()
+        self._summary.files = len(selection.chosen)
+        for item, why in selection.skipped:
+            self._note(item, None, "skipped", why=why)
+        for file in self._to_code(selection.chosen, dry=True):
+            self._note(file.item, file.output, "planned", why=file.why)
+        return self._summary
+
+    def run(self, selection: Selection, workers: Workers) -> Summary:
         """Code files; those that are finished are skipped, those that fail are in the summary.
+
+        Args:
+            selection: of files of the source.
+            workers: who codes; the caller closes them.
 
         Raises:
             TokcodecError: the books cannot be kept, or no worker can be started.
         """
         started = time.monotonic()
-        self._summary.files = len(items)
-        if items:
+        self._summary.files = len(selection.chosen)
+        self._summary.skipped = dict(collections.Counter(why for _, why in selection.skipped))
+        if selection.chosen:
             self._target.prepare()
-        files = self._claimed(items)
+        files = self._to_code(selection.chosen, dry=False)
         try:
-            while self._submit(files):
+            while self._submit(files, workers):
                 for future in wait(self._running, return_when=FIRST_COMPLETED).done:
                     self._settle(*self._running.pop(future), future)
                     self._summary.seconds = time.monotonic() - started
@@ -175,9 +138,9 @@ class Batch:
                 file.claim.release()
         return self._summary
 
-    def _submit(self, files: Iterator[_File]) -> bool:
+    def _submit(self, files: Iterator[_File], workers: Workers) -> bool:
         """Give the workers what they can take; whether anything is under way."""
-        limit = min(MAX_UNDER_WAY, self._workers.limit)
+        limit = min(MAX_UNDER_WAY, workers.limit)
         while len(self._running) < limit:
             if not self._queue:
                 file = next(files, None)
@@ -185,11 +148,14 @@ class Batch:
                     break
                 self._queue.append((file, self._whole(file, split=self._settings.piece_chunks > 0)))
             file, unit = self._queue.popleft()
-            self._running[self._workers.submit(unit, self._settings)] = file, unit
+            self._running[workers.submit(unit, self._settings)] = file, unit
         return bool(self._running)
 
-    def _claimed(self, items: Sequence[Item]) -> Iterator[_File]:
-        """The files that are to be coded, each claimed when its turn comes; the others are settled here."""
+    def _to_code(self, items: Sequence[Item], dry: bool) -> Iterator[_File]:
+        """The files that are to be coded, each claimed when its turn comes; the others are settled here.
+
+        A dry run claims nothing.
+        """
         makers: dict[str, str] = {}
         for item in items:
             output = str(PurePosixPath(item.name).with_suffix(self._settings.suffix))
@@ -197,55 +163,67 @@ class Batch:
             if maker != item.name:
                 self._note(item, output, "failed", error=f"{output} is made from {maker} already")
                 continue
+            claim = None
             try:
-                claim = self._target.claim(output)
+                claim = self._target.peek(output) if dry else self._target.claim(output)
+                file = _File(item, output, claim, self._origin(item))
+                size = self._target.size(output)
+                status, file.why = self._verdict(file, size)
             except BusyError as error:
-                self._note(item, output, "busy", error=str(error))
+                self._note(item, output, "busy", why=str(error))
                 continue
             except TokcodecError as error:  # its name is too long for the target, or of letters that it does not take
+                if claim is not None:
+                    claim.release()
                 self._note(item, output, "failed", error=str(error))
                 continue
-            origin = Record(item.name, item.bytes, item.modified, self._source.url(""), self._settings.facts())
-            file = _File(item, output, claim, origin)
-            size = self._target.size(output)
-            if self._is_finished(file, size):
-                self._drop_source(file, "finished", bytes=size)
-            elif refusal := self._refusal(file, size):
-                self._note(item, output, "failed", error=refusal)
-            else:
-                claim.write(origin)
-                self._target.tidy(output, keep=file.key)
+            if status == "planned":
+                if not dry:
+                    claim.write(file.origin)
+                    self._target.tidy(output, keep=file.key)
                 yield file
                 continue
+            if status == "failed":
+                self._note(item, output, "failed", error=file.why)
+            elif dry:
+                self._note(item, output, "finished", bytes=size)
+            else:
+                self._drop_source(file, "finished", bytes=size)
             claim.release()
 
-    def _is_finished(self, file: _File, size: int | None) -> bool:
-        record = file.claim.record
-        if record is None or size is None or record.bytes != size or record.settings != file.origin.settings:
-            return False
-        if file.item.bytes < 0:  # a source on the list that is not there: deleted, because this was done
-            return record.name == file.item.name and record.verified
-        return _same_source(record, file.origin) and (record.verified or not self._settings.verify)
+    def _origin(self, item: Item) -> Record:
+        return Record(item.name, item.bytes, item.modified, self._source.url(""), self._settings.facts())
 
-    def _refusal(self, file: _File, size: int | None) -> str | None:
-        """Why an output must not be made; None if it may."""
-        record, output = file.claim.record, file.output
-        if file.item.bytes < 0:
-            return "no such file"
+    def _verdict(self, file: _File, size: int | None) -> tuple[Literal["planned", "finished", "failed"], str]:
+        """What is to be done about an output of so many bytes (None: not there), and why. Touches nothing."""
+        item, output, origin, record = file.item, file.output, file.origin, file.claim.record
+        whole = record is not None and record.bytes == size and record.settings == origin.settings
+        if item.bytes < 0:  # on the list of names, but not there: deleted, if its output is finished
+            was_done = whole and record is not None and record.name == item.name and record.verified
+            return ("finished", "") if was_done else ("failed", "no such file")
         if record is None:
-            exists = size is not None and not self._overwrite
-            return f"{output} exists, and no batch made it; -f overwrites it" if exists else None
+            if size is None:
+                return "planned", "new"
+            if self._overwrite:
+                return "planned", "it replaces what no batch made"
+            return "failed", f"{output} exists, and no batch made it; overwriting must be asked for"
+        same = (record.name, record.source_bytes, record.modified) == (item.name, item.bytes, item.modified)
+        if whole and same and (record.verified or not self._settings.verify):
+            return "finished", ""
         if size is None and (self._target.is_local or self._source.size(record.name) is None):
-            return None  # nothing to lose; without locks, it may be in the making
-        if record.name != file.item.name:
-            return f"{output} was made from {record.name}; another target folder keeps both"
-        if _same_source(record, file.origin):
-            return None
-        if record.deleted:
-            return f"{output} was made from another {record.name}, since deleted; another target folder keeps both"
-        if record.tree != file.origin.tree and not self._overwrite:
-            return f"{output} was made from {record.name} in {record.tree}; -f overwrites it"
-        return None
+            return "planned", "its output is not there"  # nothing to lose; without locks, it may be in the making
+        made = f"{output} was made from"
+        if record.name != item.name:
+            return "failed", f"{made} {record.name}; another target folder keeps both"
+        if not same and record.deleted:
+            return "failed", f"{made} another {record.name}, since deleted; another target folder keeps both"
+        if not same and record.tree != origin.tree and not self._overwrite:
+            return "failed", f"{made} {record.name} in {record.tree}; overwriting must be asked for"
+        if not same:
+            return "planned", "its source has changed"
+        if record.settings != origin.settings:
+            return "planned", "other settings"
+        return "planned", "not verified yet" if whole else "its output is not the one that was made"
 
     def _whole(self, file: _File, split: bool) -> Unit:
         return Whole(*self._places(file), split)
@@ -301,24 +279,12 @@ class Batch:
             return
         self._target.tidy(file.output)
         file.claim.release()
-        self._note(
-            file.item,
-            file.output,
-            "failed",
-            seconds=file.seconds,
-            worker=outcome.worker,
-            tries=file.tries,
-            warnings=file.warnings,
-            error=outcome.error,
-        )
+        self._note(file.item, file.output, "failed", error=outcome.error, worker=outcome.worker, **file.effort())
 
     def _finish(self, file: _File, done: Done, worker: str) -> None:
         assert done.report is not None
         self._target.tidy(file.output)  # before the record: a run that finds the file finished does not look for more
         file.claim.write(dataclasses.replace(file.origin, bytes=done.bytes, verified=self._settings.verify))
-        self._summary.frames += done.report.frames
-        self._summary.source_bytes += file.item.bytes
-        self._summary.bytes += done.bytes
         self._drop_source(
             file,
             "done",
@@ -326,14 +292,12 @@ class Batch:
             bpp=done.report.bpp,
             frames=done.report.frames,
             pieces=len(file.parts) or 1,
-            seconds=file.seconds,
             worker=worker,
-            tries=file.tries,
-            warnings=file.warnings,
+            **file.effort(),
         )
         file.claim.release()
 
-    def _drop_source(self, file: _File, status: str, **facts: Any) -> None:
+    def _drop_source(self, file: _File, status: Status, **facts: Any) -> None:
         """Delete the source of an output that is whole, if that is wanted, and settle the file."""
         record = file.claim.record
         assert record is not None
@@ -348,20 +312,12 @@ class Batch:
                     file.claim.write(record)
         self._note(file.item, file.output, status, **facts)
 
-    def _note(self, item: Item, output: str, status: str, **facts: Any) -> None:
-        """Count a file that is settled and log it."""
-        if status == "failed":
-            self._summary.failed[item.name] = facts["error"]
-        else:
-            setattr(self._summary, status, getattr(self._summary, status) + 1)
-        for warning in facts.get("warnings", ()):
+    def _note(self, item: Item, output: str | None, status: Status, **facts: Any) -> None:
+        """Settle a file."""
+        made = None if output is None else self._target.url(output)
+        note = Note(item.name, self._source.url(item.name), made, status, item.bytes, **facts)
+        self._summary.add(note)
+        for warning in note.warnings:
             log.warning("%s", warning)
-        if self._notes is not None:
-            names = {"input": self._source.url(item.name), "output": self._target.url(output)}
-            if "seconds" in facts:
-                facts["seconds"] = round(facts["seconds"], 3)
-            line = {**names, "status": status, "source_bytes": item.bytes, **facts}
-            self._notes.write(json.dumps({"error": None, **line}) + "\n")
-            self._notes.flush()
-        if self._progress is not None:
-            self._progress(self._summary)
+        if self._settled is not None:
+            self._settled(note, self._summary)

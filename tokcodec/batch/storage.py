@@ -190,11 +190,20 @@ class Tree:
             if keep is None and self.is_local:
                 os.rmdir(folder)
 
+    def check(self) -> None:
+        """Raise TokcodecError where `prepare` would find a file in place of the folder."""
+        if self.is_local and os.path.exists(self._root) and not os.path.isdir(self._root):
+            raise TokcodecError(f"{self.url('')}: is not a folder")
+
     def prepare(self) -> None:
         """Make the folder of the books, so that what cannot be written at all is told once."""
         if self.is_local:
             with _errors(self.url("")):
                 os.makedirs(f"{self._root}/{BOOKS}", exist_ok=True)
+
+    def peek(self, name: str) -> Claim:
+        """The record of an output as it stands, without the right to make the output. Nothing is written."""
+        return Claim(self._system, f"{self._root}/{BOOKS}/{name}.json", None)
 
     def claim(self, name: str) -> Claim:
         """The sole right to make an output, and its record. A dead process holds no claim.

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tokcodec import edit
+from tokcodec import edit, suffixes
 from tokcodec.batch import pieces
 from tokcodec.batch.pieces import Piece
 from tokcodec.batch.storage import exists, fetched, placed
@@ -45,7 +45,7 @@ class Settings:
     """
 
     decode: bool = False
-    suffix: str = ".tokc"
+    suffix: str = suffixes.STREAM
     rate: Rate = dataclasses.field(default_factory=Rate)
     crf: float = 12.0
     weights: Path | None = None

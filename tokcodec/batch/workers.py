@@ -49,18 +49,24 @@ def local_workers(jobs: int | None, threads: int | None, device: str) -> ThisPro
     threads = threads or max(1, cores // jobs)
     if jobs > 1:
         return Processes(jobs, threads, gpus)
-    torch.set_num_threads(threads)
-    return ThisProcess()
+    return ThisProcess(threads)
 
 
 class ThisProcess:
     """One worker without a process of its own: `submit` returns when the unit is done.
+
+    Args:
+        threads: of the network, until it is closed; None leaves them as they are.
 
     Attributes:
         limit: units that are worth having under way.
     """
 
     limit = 1
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(threads or self._before)
 
     def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
         """Do a unit; the result is its outcome."""
@@ -71,6 +77,7 @@ class ThisProcess:
     def close(self) -> None:
         """Nothing is left to stop, but a copy of a remote film may be left."""
         copies.forget()
+        torch.set_num_threads(self._before)
 
 
 class Processes:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from tqdm import tqdm
 
 from tokcodec.cli.options import network_options, output_options, rate_of, rate_options
-from tokcodec.rate import DEFAULT_RATE
+
+if TYPE_CHECKING:
+    from tokcodec.batch import Note, Summary
 
 
 class Shard(click.ParamType[tuple[int, int]]):
@@ -58,6 +59,7 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option("--verify", is_flag=True, help="Read every stream back before it counts as done.")
 @click.option("--delete-source", is_flag=True, help="Delete each source after its stream is verified.")
 @click.option("--log", type=click.Path(path_type=Path), help="Append a line of JSON for each file.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be made or skipped, and why; write nothing.")
 @rate_options
 @network_options
 @output_options
@@ -78,6 +80,7 @@ def batch(
     verify: bool,
     delete_source: bool,
     log: Path | None,
+    dry_run: bool,
     quality: int | None,
     step: float | None,
     bitrate: float | None,
@@ -102,62 +105,75 @@ def batch(
         raise click.UsageError("a rate, --verify and --delete-source are for streams, not for --decode")
     if ray is not None and jobs:
         raise click.UsageError("give one of --jobs and --ray")
-    from tokcodec.batch import cluster, driver, storage, units, workers
-    from tokcodec.neural.weights import Weights, find_weights
+    from tokcodec.batch import run
 
-    settings = units.Settings(
-        decode=decode,
-        suffix=f".{to}" if decode else ".tokc",
-        rate=rate or DEFAULT_RATE,
-        crf=crf,
-        weights=None if weights is None else weights.absolute(),
-        weights_sha256=None if decode else Weights.load(find_weights(weights)).sha256,
-        device=device,
-        dtype=dtype,
-        verify=verify or delete_source,
-    )
-    src, dst = storage.Tree(source), storage.Tree(target)
-    items = src.items()
-    named = list(items.values())
-    if listing is not None:
-        names = [line.rstrip("\r\n") for line in listing if line.strip()]
-        named = [items.get(name, storage.Item(name, -1, "")) for name in dict.fromkeys(names)]
-    suffixes = {f".{e.lower().lstrip('.')}" for e in ext} or ({".tokc"} if decode else driver.VIDEO_SUFFIXES)
-    chosen = driver.select(named, suffixes, globs, shard)
-    if not chosen:
-        click.echo(f"tokcodec: {source}: nothing to do: none of its {len(items)} files is chosen", err=True)
-    crew = workers.local_workers(jobs, threads, device) if ray is None else cluster.RayTasks(ray, threads or 1, device)
-    if not decode:
-        settings = dataclasses.replace(settings, piece_chunks=(64 if crew.limit > 1 else 0) if piece is None else piece)
-    with contextlib.ExitStack() as stack:
-        stack.callback(crew.close)
-        notes = None if log is None else stack.enter_context(log.open("a"))
-        bar = stack.enter_context(tqdm(total=len(chosen), desc="batch", unit=" files", disable=None, leave=False))
+    notes: list[Note] = []
+    with tqdm(desc="batch", unit=" files", disable=dry_run or None, leave=False) as bar:
 
-        def progress(summary: driver.Summary) -> None:
+        def progress(note: Note, summary: Summary) -> None:
+            if dry_run:
+                notes.append(note)
+                return
             saved = (summary.source_bytes - summary.bytes) / 1e6
+            bar.total = summary.files
             bar.set_postfix_str(f"{summary.frames / max(summary.seconds, 1e-3):.1f} frames/s, {saved:.1f} MB saved")
-            bar.update(summary.done + summary.finished + summary.busy + len(summary.failed) - bar.n)
+            bar.update(summary.settled - bar.n)
 
-        summary = driver.Batch(
-            src,
-            dst,
-            settings,
-            crew,
+        summary = run(
+            source,
+            target,
+            decode=decode,
+            rate=rate,
+            to=to,
+            crf=crf,
+            globs=globs,
+            suffixes=ext,
+            names=None if listing is None else [line.rstrip("\r\n") for line in listing if line.strip()],
+            shard=shard,
+            jobs=jobs,
+            threads=threads,
+            ray=ray,
+            piece_chunks=piece,
             retries=retries,
-            overwrite=force,
+            verify=verify,
             delete_source=delete_source,
-            notes=notes,
+            overwrite=force,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+            log=log,
+            dry_run=dry_run,
             progress=progress,
-        ).run(chosen)
-    if as_json:
-        click.echo(json.dumps(dataclasses.asdict(summary)))
-    else:
-        click.echo(
-            f"{target}: {summary.done} of {summary.files} files, {summary.finished} finished before, "
-            f"{summary.busy} in other hands, {len(summary.failed)} failed; {summary.frames} frames, "
-            f"{summary.source_bytes} to {summary.bytes} bytes, {summary.seconds:.1f} s"
         )
+    if not summary.files:
+        found = sum(summary.skipped.values())
+        click.echo(f"tokcodec: {source}: nothing to do: none of its {found} files is chosen", err=True)
+    if as_json:
+        listed = {"notes": [dataclasses.asdict(note) for note in notes]} if dry_run else {}
+        click.echo(json.dumps(dataclasses.asdict(summary) | listed))
+    else:
+        for note in notes:
+            made = f" -> {note.output}" if note.output else ""
+            why = note.error or note.why
+            click.echo(f"{note.status:<9} {note.name}{made}{f': {why}' if why else ''}")
+        click.echo(f"{target}: {_line(summary, dry_run)}")
     for name, error in summary.failed.items():
         click.echo(f"tokcodec: {name}: {error}", err=True)
     click.get_current_context().exit(1 if summary.failed else 0)
+
+
+def _line(summary: Summary, dry_run: bool) -> str:
+    """A batch in a line."""
+    before, failed = f"{summary.finished} finished before", f"{len(summary.failed)} failed"
+    if dry_run:
+        line = (
+            f"{summary.planned} of {summary.files} files to be made, {before}, {failed}; "
+            f"{summary.source_bytes} bytes to read"
+        )
+    else:
+        line = (
+            f"{summary.done} of {summary.files} files, {before}, {summary.busy} in other hands, {failed}; "
+            f"{summary.frames} frames, {summary.source_bytes} to {summary.bytes} bytes, {summary.seconds:.1f} s"
+        )
+    skipped = ", ".join(f"{count} {why}" for why, count in summary.skipped.items())
+    return f"{line}; skipped: {skipped}" if skipped else line

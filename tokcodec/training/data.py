@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tokcodec import suffixes
 from tokcodec.errors import TokcodecError, VideoError
 from tokcodec.output import writing
 from tokcodec.video import VideoReader
@@ -22,8 +23,6 @@ log = logging.getLogger("tokcodec")
 
 SEGMENT_FRAMES = 33
 CACHE_PX = 256
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".y4m", ".m4v"}
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 IMAGE_SHARD = re.compile(r"image-\d+\.mkv")
 
 
@@ -55,7 +54,7 @@ def decode_source(path: Path, target: Path, side: int = CACHE_PX) -> None:
         VideoError: the file cannot be decoded or is shorter than one segment.
         TokcodecError: the target cannot be written.
     """
-    still = path.suffix.lower() in IMAGE_SUFFIXES or IMAGE_SHARD.fullmatch(path.name)
+    still = path.suffix.lower() in suffixes.IMAGE or IMAGE_SHARD.fullmatch(path.name)
     length = 1 if still else SEGMENT_FRAMES
     with VideoReader(path) as reader, writing(target, [path]) as file:
         count, shape = 0, (0, 0, 0)
@@ -94,7 +93,7 @@ def build_cache(source: Path, cache: Path) -> dict[str, Path]:
     """
     arrays: dict[str, Path] = {}
     taken: set[Path] = set()
-    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES):
+    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in suffixes.VIDEO | suffixes.IMAGE):
         place = path.relative_to(source)
         target = cache / place.with_suffix(".npy")
         if target in taken:  # two sources that differ in their suffix only

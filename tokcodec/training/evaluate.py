@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tokcodec import suffixes
 from tokcodec.errors import TokcodecError
 from tokcodec.scores import lpips_distance, mean_psnr_db, mean_temporal_psnr_db
 from tokcodec.training.coded import Batch, Frames
-from tokcodec.training.data import VIDEO_SUFFIXES, resize
+from tokcodec.training.data import resize
 from tokcodec.training.trainer import picture, restore
 from tokcodec.video import VideoReader
 
@@ -38,7 +39,7 @@ def load_clips(folder: Path, frames: int = CLIP_FRAMES, height_px: int = 360) ->
         VideoError: one cannot be decoded.
     """
     clips = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes.VIDEO - suffixes.IMAGE):
         taken = []
         with VideoReader(path) as reader:
             for frame, _ in reader:
