@@ -48,9 +48,9 @@ def test_tokens_out_and_in_again(tmp_path: Path, suffix: str) -> None:
 
 
 def test_small_levels_take_a_byte(tmp_path: Path) -> None:
-    assert arrays._narrow(np.array([-128, 127], np.int16)).dtype == np.int8
-    assert arrays._narrow(np.array([-129, 127], np.int16)).dtype == np.int16
-    assert arrays._narrow(np.array([0, 128], np.int16)).dtype == np.int16
+    assert arrays.narrow(np.array([-128, 127], np.int16)).dtype == np.int8
+    assert arrays.narrow(np.array([-129, 127], np.int16)).dtype == np.int16
+    assert arrays.narrow(np.array([0, 128], np.int16)).dtype == np.int16
 
 
 def test_arrays_that_are_no_tokens(tmp_path: Path) -> None:

@@ -25,11 +25,17 @@ def _weights(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_stream(
-    path: Path, lengths: list[int], first_pts: int = 7, seed: int = 0, width: int = 40, metadata: Metadata | None = None
+    path: Path,
+    lengths: list[int],
+    first_pts: int = 7,
+    seed: int = 0,
+    width: int = 40,
+    metadata: Metadata | None = None,
+    chunk_frames: int = 9,
 ) -> Path:
     """A stream of noise, two ticks a frame, chunks of different steps."""
     tokenizer = load_tokenizer(Weights.find(), "cpu", "float32")
-    header = Header(width, 24, 9, tokenizer.weights.sha256, Fraction(1, 50))
+    header = Header(width, 24, chunk_frames, tokenizer.weights.sha256, Fraction(1, 50))
     rng = np.random.default_rng(seed)
     with path.open("wb") as file:
         writer, pts = Writer(file, header), first_pts

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tokcodec.opening import Stream, open_stream
     from tokcodec.rate import Rate
     from tokcodec.report import Report
+    from tokcodec.shards import export_shards
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "concat",
     "decode_video",
     "encode_video",
+    "export_shards",
     "export_tokens",
     "import_tokens",
     "open_stream",
@@ -55,11 +57,15 @@ _HOMES = {
     "opening": ("Stream", "open_stream"),
     "rate": ("Rate",),
     "report": ("Report",),
+    "shards": ("export_shards",),
 }
+_ROOMS = ("batch", "data")  # imported when they are named, for they need torch
 
 
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"tokcodec.{home}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"tokcodec.{name}")
     raise AttributeError(f"module 'tokcodec' has no attribute {name!r}")

@@ -60,7 +60,7 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
             groups, fields = tokens.levels.shape[1], len(tokens.motion)
             rows.append((len(pts), chunk.frames, group, groups, field, fields))
             group, field = group + groups, field + fields
-            levels.append(_narrow(tokens.levels))
+            levels.append(narrow(tokens.levels))
             motion.append(tokens.motion)
             pts.extend(chunk.pts)
             steps.append(chunk.step)
@@ -82,8 +82,8 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
         return report(header, reader.index, reader.bytes, reader.video_bytes, started)
 
 
-def _narrow(levels: NDArray[np.int16]) -> Array:
-    """As int8 where that holds them."""
+def narrow(levels: NDArray[np.int16]) -> Array:
+    """Levels as int8 where that holds them all."""
     return levels.astype(np.int8) if np.array_equal(levels.astype(np.int8), levels) else levels
 
 

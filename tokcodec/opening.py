@@ -10,16 +10,16 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec import standard
+from tokcodec import standard, suffixes
 from tokcodec.clock import ticks_of
-from tokcodec.errors import BitstreamError
+from tokcodec.errors import BitstreamError, TokcodecError
 from tokcodec.files import NamedFile
 from tokcodec.pipeline import in_background
 from tokcodec.rate import STEP_UNITS
@@ -50,6 +50,32 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
             shutil.copyfileobj(file, spool)
             file = spool
         yield file
+
+
+def find_streams(sources: str | Path | Iterable[str | Path]) -> Iterator[tuple[str, Path]]:
+    """Streams by name.
+
+    Args:
+        sources: a file, a folder that holds .tokc files at any depth (hidden ones are left out), or several of them.
+
+    Yields:
+        A name and a path, in order: the file's name, or its path below its folder, with slashes and without the suffix.
+
+    Raises:
+        TokcodecError: a source is not there, or a folder holds no stream.
+    """
+    for source in [sources] if isinstance(sources, str | Path) else sources:
+        top, found = Path(source), [Path(source)]
+        if not top.exists():
+            raise TokcodecError(f"{source}: no such file or folder")
+        if top.is_dir():
+            below = [path for path in sorted(top.rglob(f"*{suffixes.STREAM}")) if path.is_file()]
+            found = [p for p in below if not any(part.startswith(".") for part in p.relative_to(top).parts)]
+            if not found:
+                raise TokcodecError(f"{source}: holds no stream (*{suffixes.STREAM})")
+        for path in found:
+            name = path.relative_to(top) if path != top else Path(path.name)
+            yield name.with_suffix("").as_posix(), path
 
 
 def named(source: Path, error: BitstreamError) -> BitstreamError:

@@ -164,12 +164,12 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
     Those of an earlier, longer set are removed then.
 
     Raises:
-        ExistsError: the folder holds such files already and `overwrite` is not set.
+        ExistsError: the folder holds files of such names already and `overwrite` is not set.
         TokcodecError: it cannot be written.
     """
     folder = pattern.parent
-    if folder.is_dir() and not overwrite and any(folder.glob(f"*{pattern.suffix}")):
-        raise ExistsError(f"{folder}: holds {pattern.suffix} files already")
+    if folder.is_dir() and not overwrite and any(_is_numbered(file.name, pattern.name) for file in folder.iterdir()):
+        raise ExistsError(f"{folder}: holds files called {pattern.name} already")
     made = not folder.exists()
     try:
         try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import click
+from tqdm import tqdm
 
-from tokcodec import arrays, edit
-from tokcodec.cli.options import output_options, span_options, weights_option
+from tokcodec import arrays, edit, shards, suffixes
+from tokcodec.cli.options import Amount, output_options, span_options, weights_option
 from tokcodec.cli.terminal import show
 
 
@@ -54,11 +56,71 @@ def concat(sources: tuple[Path, ...], target: str, force: bool, as_json: bool) -
 
 
 @click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUTPUT", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="INPUT... OUTPUT", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--webdataset",
+    metavar="PATTERN",
+    help="Instead of OUTPUT: WebDataset shards of all INPUTs (streams, folders), such as out/shard-%06d.tar.",
+)
+@click.option("--shard-samples", type=click.IntRange(1), default=1000, show_default=True, help="Of a shard, at most.")
+@click.option("--shard-size", type=Amount(), default="1G", show_default=True, help="Bytes of a shard, at most.")
 @weights_option
 @output_options
-def tokens(source: Path, target: Path, weights: Path | None, force: bool, as_json: bool) -> None:
-    """Export the tokens of a stream to .npz or .safetensors, or import them back to .tokc."""
-    move = arrays.import_tokens if target.suffix.lower() == ".tokc" else arrays.export_tokens
+def tokens(
+    paths: tuple[Path, ...],
+    webdataset: str | None,
+    shard_samples: int,
+    shard_size: float,
+    weights: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export the tokens of a stream to .npz or .safetensors, or import them back to .tokc.
+
+    With --webdataset the tokens of many streams go to shards, a sample a chunk; a stream that is damaged does not stop
+    the others, is named at the end, and makes the exit code 1.
+    """
+    if webdataset is not None:
+        _shards(paths, webdataset, shard_samples, int(shard_size), weights, force, as_json)
+        return
+    if len(paths) != 2:
+        raise click.UsageError("give one INPUT and one OUTPUT, or --webdataset and any number of INPUTs")
+    source, target = paths
+    move = arrays.import_tokens if target.suffix.lower() == suffixes.STREAM else arrays.export_tokens
     show(move(source, target, weights=weights, overwrite=force), str(target), as_json)
+
+
+def _shards(
+    sources: tuple[Path, ...],
+    pattern: str,
+    shard_samples: int,
+    shard_bytes: int,
+    weights: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    with tqdm(desc="tokens", unit=" chunks", disable=None, leave=False) as bar:
+
+        def progress(samples: int, size_bytes: int) -> None:
+            bar.set_postfix_str(f"{size_bytes / 1e6:.1f} MB", refresh=False)
+            bar.update(samples - bar.n)
+
+        made = shards.export_shards(
+            sources,
+            pattern,
+            weights=weights,
+            shard_samples=shard_samples,
+            shard_bytes=shard_bytes,
+            overwrite=force,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(made)))
+    else:
+        click.echo(
+            f"{pattern}: {made.shards} shards, {made.samples} chunks of {made.streams} streams, {made.frames} frames, "
+            f"{made.bytes} bytes, {made.seconds:.1f} s"
+        )
+    for name, fault in made.failed.items():
+        click.echo(f"tokcodec: {name}: {fault}", err=True)
+    click.get_current_context().exit(1 if made.failed else 0)
