@@ -1,0 +1,127 @@
+"""Tokens as a PyTorch data set: chunks, or windows of groups, decoded when they are asked for. No pixel is made."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tokcodec.errors import TokcodecError
+from tokcodec.opening import find_streams, reading, tokenizer_of, tokens_of
+from tokcodec.rate import STEP_UNITS
+from tokcodec.stream.records import TIME_STRIDE, latent_size
+
+if TYPE_CHECKING:
+    from tokcodec.stream.entropy import Tables, Tokens
+
+CACHE_BYTES = 2**28
+
+
+class TokenDataset(Dataset[dict[str, Tensor]]):
+    """The tokens of streams, map-style, for PyTorch's DataLoader with any number of workers.
+
+    An item is a dict of tensors, of t groups on a grid of h x w positions:
+
+    - `levels`: int16 `[D, t, h, w]`;
+    - `motion`: int16 `[t, 4, 5, 2 h, 2 w]`, four fields a group; zeros for the first group of a chunk, which has none;
+    - `step`: float32, of the quantizer in levels of 255;
+    - `first`: bool, whether the first group of the item is the first of its chunk: its levels are of another kind;
+    - `stream`, `chunk`, `group`: int64, where the item begins: the number of the stream in `streams`, of the chunk in
+      it, and of the group in that.
+
+    FORMAT.md says what levels and fields mean. Windows of streams of one frame size have one shape, so the loader
+    collates them; whole chunks have as many groups as they happen to have: load those with `batch_size=None`.
+
+    A window costs the decoding of its chunk, unless that is still held from the last time.
+
+    Args:
+        sources: a stream, a folder of streams (`.tokc`) at any depth, or several of them.
+        groups: of an item: so many consecutive groups of a chunk; None for whole chunks.
+        stride: groups from one window of a chunk to the next; None for side by side. What is left at the end of a
+            chunk is not used.
+        weights: those of the streams, for their coder tables; the released ones if None.
+        cache_bytes: of decoded chunks that each process holds, besides the last.
+
+    Attributes:
+        streams: paths, in order.
+
+    Raises:
+        TokcodecError: there is no stream, one cannot be read, or no chunk has so many groups. So does an item whose
+            chunk is damaged.
+        ModelError: an item's stream was made with other weights.
+        ValueError: groups or stride are below 1, or a stride is given for whole chunks.
+    """
+
+    def __init__(
+        self,
+        sources: str | Path | Iterable[str | Path],
+        groups: int | None = None,
+        stride: int | None = None,
+        *,
+        weights: str | Path | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        if (groups is not None and groups < 1) or (stride is not None and (stride < 1 or groups is None)):
+            raise ValueError(f"windows of {groups} groups, {stride} apart, cannot be")
+        self.streams = [path for _, path in find_streams(sources)]
+        self._groups, self._weights, self._cache_bytes = groups, weights, cache_bytes
+        places = []  # stream, chunk, first group
+        for number, path in enumerate(self.streams):
+            with reading(path) as reader:
+                for chunk, entry in enumerate(reader.index):
+                    count = latent_size(entry.frames, 1, 1)[0]
+                    starts = [0] if groups is None else range(0, count - groups + 1, stride or groups)
+                    places += [(number, chunk, start) for start in starts]
+        if not places:
+            raise TokcodecError(f"{self.streams[0]}: no chunk of it or the other streams has {groups} groups")
+        self._places = np.array(places, np.int64)
+        self._tables: dict[bytes, Tables] = {}
+        self._held: collections.OrderedDict[tuple[int, int], tuple[Tokens, float]] = collections.OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to a worker: not what is held."""
+        return self.__dict__ | {"_tables": {}, "_held": collections.OrderedDict()}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        stream, chunk, group = self._places[index].tolist()
+        (levels, motion), step = self._chunk(stream, chunk)
+        end = levels.shape[1] if self._groups is None else group + self._groups
+        fields = np.zeros((end - group, TIME_STRIDE, *motion.shape[1:]), np.int16)
+        begin = max(group, 1)  # the first group of a chunk has no fields
+        coded = motion[TIME_STRIDE * (begin - 1) : TIME_STRIDE * (end - 1)]
+        fields[begin - group :] = coded.reshape(-1, *fields.shape[1:])
+        return {
+            "levels": torch.from_numpy(levels[:, group:end].copy()),
+            "motion": torch.from_numpy(fields),
+            "step": torch.tensor(step, dtype=torch.float32),
+            "first": torch.tensor(group == 0),
+            "stream": torch.tensor(stream),
+            "chunk": torch.tensor(chunk),
+            "group": torch.tensor(group),
+        }
+
+    def _chunk(self, stream: int, chunk: int) -> tuple[Tokens, float]:
+        """Tokens and step of a chunk."""
+        key = stream, chunk
+        if key not in self._held:
+            with reading(self.streams[stream]) as reader:
+                header, coded = reader.header, reader.read_chunk(chunk)
+                if header.weights_sha256 not in self._tables:
+                    self._tables[header.weights_sha256] = tokenizer_of(reader, self._weights).tables
+                tokens = tokens_of(coded, header.height, header.width, self._tables[header.weights_sha256])
+            sizes = [t.levels.nbytes + t.motion.nbytes for t, _ in self._held.values()]
+            while sizes and sum(sizes) > self._cache_bytes:
+                self._held.popitem(last=False)
+                sizes.pop(0)
+            self._held[key] = tokens, coded.step / STEP_UNITS
+        self._held.move_to_end(key)
+        return self._held[key]
