@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from tokcodec import suffixes
 from tokcodec.errors import TokcodecError, VideoError
 from tokcodec.output import writing
+from tokcodec.training.judged import refuse_judged
 from tokcodec.video import VideoReader
 
 log = logging.getLogger("tokcodec")
@@ -89,11 +90,14 @@ def build_cache(source: Path, cache: Path) -> dict[str, Path]:
         The array of each source, by the source's path below `source`, sorted.
 
     Raises:
-        TokcodecError: there is nothing to train on, or the cache cannot be written.
+        TokcodecError: there is nothing to train on, one source is a clip of the benchmark (whatever its name), or
+            the cache cannot be written.
     """
+    sources = sorted(p for p in source.rglob("*") if p.suffix.lower() in suffixes.VIDEO | suffixes.IMAGE)
+    refuse_judged(sources)
     arrays: dict[str, Path] = {}
     taken: set[Path] = set()
-    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in suffixes.VIDEO | suffixes.IMAGE):
+    for path in sources:
         place = path.relative_to(source)
         target = cache / place.with_suffix(".npy")
         if target in taken:  # two sources that differ in their suffix only
