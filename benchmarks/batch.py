@@ -19,8 +19,7 @@ from typing import Any
 
 import click
 
-from benchmarks.codecs import MODES
-from benchmarks.run import machine, versions
+from benchmarks.provenance import machine, versions
 from benchmarks.tools import Tools, find_tools, run
 
 
@@ -104,7 +103,7 @@ def main(
         "frames": frames,
         "size": size,
         "machine": machine(1),
-        "versions": versions(tools, [MODES["tokcodec"]]),
+        "versions": versions(tools),
         "runs": runs,
     }
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 
+from benchmarks.scoring import Video, read_frames, rgb_argv
 from benchmarks.tools import ToolError, Tools, run
 from tokcodec import suffixes
 
@@ -35,7 +36,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Clip:
-    """A prepared reference: FFV1, 8-bit RGB."""
+    """A prepared reference: FFV1, 8-bit RGB. All of it together is what a measured point says it was measured on."""
 
     name: str
     dataset: str
@@ -44,6 +45,8 @@ class Clip:
     height: int
     frames: int
     fps: str  # "30000/1001"
+    prepared: str  # how FFmpeg made it: colour matrix, size, filter, frames at most
+    pixels_sha256: str  # of its frames as rgb24
 
     @property
     def key(self) -> str:
@@ -103,23 +106,28 @@ def prepare(tools: Tools, source: Source, size: tuple[int, int] | None, frames: 
         ToolError: the source cannot be read.
     """
     sha256 = _sha256(source.files)
+    target = f"{size[0]}:{size[1]}:" if size else ""
+    scale = f"scale={target}in_color_matrix={source.matrix}:flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
+    picture = ["-frames:v", str(frames), "-vf", f"{scale},setsar=1", "-pix_fmt", "bgr0", "-fps_mode", "passthrough"]
+    prepared = " ".join(picture)
     name = source.name + (f"_{size[0]}x{size[1]}" if size else "") + f"_{frames}"
     reference, note = folder / f"{name}.mkv", folder / f"{name}.json"
     if reference.exists() and note.exists():
-        clip = Clip(**json.loads(note.read_text()))
-        if clip.sha256 == sha256:
-            return clip, reference
+        stored = json.loads(note.read_text())
+        if (stored["sha256"], stored.get("prepared")) == (sha256, prepared):
+            return Clip(**stored), reference
     folder.mkdir(parents=True, exist_ok=True)
-    target = f"{size[0]}:{size[1]}:" if size else ""
-    scale = f"scale={target}in_color_matrix={source.matrix}:flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
     part = reference.with_suffix(".part")
-    head = [tools.ffmpeg, "-v", "error", "-y", *source.open, "-map", "0:v:0", "-frames:v", str(frames)]
-    picture = ["-vf", f"{scale},setsar=1", "-pix_fmt", "bgr0", "-fps_mode", "passthrough"]
+    head = [tools.ffmpeg, "-v", "error", "-y", *source.open, "-map", "0:v:0"]
     run([*head, *picture, "-c:v", "ffv1", "-level", "3", "-f", "matroska", str(part)])
     with av.open(str(part)) as file:
         video = file.streams.video[0]
-        count = sum(1 for packet in file.demux(video) if packet.size)
-        clip = Clip(source.name, source.dataset, sha256, video.width, video.height, count, str(video.average_rate))
+        width, height, fps = video.width, video.height, str(video.average_rate)
+    pixels, count = hashlib.sha256(), 0
+    for frame in read_frames(rgb_argv(tools, Video(part, rgb=True)), height, width):
+        pixels.update(frame.tobytes())
+        count += 1
+    clip = Clip(source.name, source.dataset, sha256, width, height, count, fps, prepared, pixels.hexdigest())
     note.write_text(json.dumps(asdict(clip)))
     part.rename(reference)
     return clip, reference

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.tools import Tools
-from tokcodec.vmaf import SCALE_FLAGS, YUV_FROM_RGB
+from tokcodec.vmaf import YUV_FROM_RGB
 
 CHUNK_FRAMES = 33  # the "ra" modes may be entered as often as this
-RGB_FROM_YUV = f"scale=in_color_matrix=bt709:in_range=limited:out_range=full:{SCALE_FLAGS}"
-YUV8_FROM_YUV10 = f"scale=sws_dither=none:{SCALE_FLAGS}"
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
 
 
@@ -120,24 +118,6 @@ _TABLE = (
 MODES = {mode.name: mode for mode in _TABLE}
 
 
-@dataclass(frozen=True)
-class Video:
-    """A file to look at: lossless RGB, or a bare stream of BT.709 limited-range 4:2:0."""
-
-    path: Path
-    rgb: bool
-
-    @property
-    def to_rgb(self) -> str:
-        """Filter that makes it 8-bit RGB."""
-        return "null" if self.rgb else RGB_FROM_YUV
-
-    @property
-    def to_yuv(self) -> str:
-        """Filter that makes it 8-bit BT.709 limited-range 4:2:0, undithered."""
-        return f"{YUV_FROM_RGB if self.rgb else YUV8_FROM_YUV10},format=yuv420p"
-
-
 def encode_argv(tools: Tools, mode: Mode, rate: int, source: Path, stream: Path, threads: int) -> list[str]:
     """The command that codes the lossless RGB file `source` to `stream`."""
     options = mode.options.format(rate=rate, threads=threads).split()
@@ -163,13 +143,6 @@ def decode_argv(tools: Tools, mode: Mode, stream: Path, decoded: Path, threads: 
             "--json",
         ]
     return [tools.ffmpeg, "-v", "error", "-threads", str(threads), "-i", str(stream), "-f", "null", "-"]
-
-
-def rgb_argv(tools: Tools, video: Video, only: int | None = None) -> list[str]:
-    """The command that writes a video's frames (or frame `only`) to stdout as raw rgb24."""
-    chosen = "" if only is None else rf",select=eq(n\,{only})"
-    head = [tools.ffmpeg, "-v", "error", "-i", str(video.path), "-vf", video.to_rgb + chosen]
-    return [*head, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
 
 
 def encoder_version(stderr: str) -> str:

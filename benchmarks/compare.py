@@ -17,7 +17,7 @@ import click
 import torch
 
 import tokcodec
-from benchmarks.run import machine
+from benchmarks.provenance import machine
 from benchmarks.tables import Table
 from tokcodec.errors import TokcodecError
 from tokcodec.neural.device import pick_device, pick_dtype

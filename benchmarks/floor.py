@@ -18,7 +18,8 @@ import numpy as np
 from torch import nn
 
 from benchmarks.clips import file_source, prepare
-from benchmarks.run import machine, parse_size
+from benchmarks.provenance import machine
+from benchmarks.run import parse_size
 from benchmarks.tools import find_tools
 from tokcodec.neural.loop import Loop
 from tokcodec.neural.planes import to_rgb

@@ -38,6 +38,7 @@ from benchmarks.tables import (
 )
 from tokcodec.errors import TokcodecError
 from tokcodec.scores import METRICS
+from tokcodec.training.judged import judged_clips
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
@@ -183,20 +184,25 @@ HEAD = f"""<!doctype html>
 """
 
 
-def write_report(results: Path, frames: Path, anchor: str = "hevc-ra", pictures: Sequence[str] | None = None) -> None:
+def may_show(point: Point) -> bool:
+    """Whether a clip's pictures may be published: as the list of clips says; else of a file, but not of a data set."""
+    known = judged_clips().get(point["clip"]["sha256"])
+    return not point["clip"]["dataset"] if known is None else known.may_show
+
+
+def write_report(results: Path, frames: Path, anchor: str = "hevc-ra") -> None:
     """Write `report.html`, `tables.md`, `points.csv` and `bdrate.csv` into the folder of the results.
 
     Args:
-        frames: folder with the PNG frames of the run; pictures that are not there are left out.
+        frames: folder with the PNG frames of the run; pictures that are not there, or may not be shown, are left out.
         anchor: codec the BD-rates refer to; the first there is if it was not measured.
-        pictures: names of the clips whose pictures may be shown; None for all.
 
     Raises:
         TokcodecError: there is no point to report.
     """
     points = load_points(results)
     anchor = anchor if anchor in codecs_of(points) else codecs_of(points)[0]
-    shown = [clip for clip in clips_of(points) if pictures is None or clip.rsplit("_", 2)[0] in pictures]
+    shown = sorted({clip for (clip, _), group in points.items() if may_show(group[0])})
     tables = [bd_table(points, anchor)]
     tables += [matched_table(points, metric) for metric in metrics_of(points)] if OURS in codecs_of(points) else []
     paper = paper_table(points)
@@ -229,11 +235,10 @@ def write_report(results: Path, frames: Path, anchor: str = "hevc-ra", pictures:
 @click.option(
     "--anchor", default="hevc-ra", show_default=True, type=click.Choice(list(MODES)), help="What BD-rates refer to."
 )
-@click.option("--pictures", help="Show pictures of these clips only, as flower,cups; an empty text for none.")
-def main(results: Path, frames: Path, anchor: str, pictures: str | None) -> None:
+def main(results: Path, frames: Path, anchor: str) -> None:
     """Write the report of measured RESULTS."""
     try:
-        write_report(results, frames, anchor, None if pictures is None else pictures.split(","))
+        write_report(results, frames, anchor)
     except TokcodecError as error:
         raise click.ClickException(str(error)) from error
     click.echo(results / "report.html")

@@ -6,12 +6,8 @@ machine's FFmpeg has, and writes a report with `benchmarks.report`.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,19 +21,25 @@ import torch
 from PIL import Image
 from torch import nn
 
-import tokcodec
 from benchmarks.clips import DATASETS, Clip, dataset_sources, file_source, prepare
-from benchmarks.codecs import MODES, TOKENIZER, Mode, Video, decode_argv, encode_argv, encoder_version, rgb_argv
+from benchmarks.codecs import MODES, TOKENIZER, Mode, decode_argv, encode_argv, encoder_version
+from benchmarks.provenance import (
+    code_sha256,
+    ffmpeg_of,
+    judge_sha256,
+    machine,
+    scoring_sha256,
+    versions,
+    weights_sha256,
+)
 from benchmarks.report import write_report
-from benchmarks.scoring import rgb_scores, yuv_scores
-from benchmarks.tools import Finished, ToolError, Tools, ffmpeg_version, find_tools, read_frames, run, shown
+from benchmarks.scoring import Video, read_frames, rgb_argv, rgb_scores, yuv_scores
+from benchmarks.tools import Finished, Tools, find_tools, run, shown
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.neural.weights import find_weights
 from tokcodec.perceptual import load_lpips
 from tokcodec.scores import METRICS, summary
 from tokcodec.vmaf import ffmpeg_has
 
-ROOT = Path(__file__).parent.parent
 Point = dict[str, Any]
 
 
@@ -51,14 +53,14 @@ class Bench:
     threads: int
     results: Path
     work: Path
-    versions: Mapping[str, str]
+    scored_by: Mapping[str, Any]  # digests of what scores: code and judges
     machine: Mapping[str, Any]
 
 
 def identity(bench: Bench, clip: Clip, mode: Mode, rate: int) -> Point:
-    """What a stored point must agree in to stand for a new measurement."""
+    """What a stored point must agree in to stand for a new measurement; tokcodec's code is in that of its own alone."""
     stream, decoded = Path(f"/stream.{mode.encoder.format}"), Path("/decoded.mkv")
-    program = "tokcodec" if mode.encoder is TOKENIZER else "ffmpeg"
+    ours = {"code_sha256": code_sha256(), "weights_sha256": weights_sha256()}
     return {
         "clip": asdict(clip),
         "codec": mode.name,
@@ -67,14 +69,14 @@ def identity(bench: Bench, clip: Clip, mode: Mode, rate: int) -> Point:
             "encode": shown(encode_argv(bench.tools, mode, rate, Path("/reference.mkv"), stream, bench.threads)),
             "decode": shown(decode_argv(bench.tools, mode, stream, decoded, bench.threads)),
         },
-        "program": bench.versions[program],
-        "judges": sorted(bench.judges),
         "threads": bench.threads,
+        "program": ours if mode.encoder is TOKENIZER else ffmpeg_of(bench.tools),
+        "scored_by": bench.scored_by,
     }
 
 
-def measure(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int) -> Point:
-    """Encode, decode, time and score one point.
+def measure(bench: Bench, wanted: Point, clip: Clip, reference: Path, mode: Mode, rate: int) -> Point:
+    """Encode, decode, time and score one point; `wanted` is its identity, made before.
 
     Raises:
         TokcodecError: a program fails, or what comes back is not the same frames.
@@ -95,7 +97,7 @@ def measure(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int) ->
             save_frame(bench, clip, result, frame, f"{clip.key}__{mode.name}__{rate}__{frame}.png")
         size_bytes = stream.stat().st_size
     return {
-        **identity(bench, clip, mode, rate),
+        **wanted,
         "bytes": size_bytes,
         "bpp": 8 * size_bytes / (clip.width * clip.height * clip.frames),
         "metrics": {metric: summary(frames) for metric, frames in scores.items()},
@@ -104,7 +106,7 @@ def measure(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int) ->
         "encode": speed(clip, encode, ours),
         "decode": speed(clip, decode, ours),
         "encoder_version": encoder_version(encode.stderr),
-        "versions": bench.versions,
+        "versions": versions(bench.tools, ours),
         "machine": {**bench.machine, "load_before": round(load, 2)},
     }
 
@@ -137,28 +139,6 @@ def measured(path: Path, wanted: Point) -> bool:
         return False
     stored = json.loads(path.read_text())
     return all(stored.get(key) == value for key, value in wanted.items())
-
-
-def versions(tools: Tools, modes: list[Mode]) -> dict[str, str]:
-    """The versions that decide a result; tokcodec's names its weights too."""
-    found = {"ffmpeg": ffmpeg_version(tools)}
-    if any(mode.encoder is TOKENIZER for mode in modes):
-        sha256 = hashlib.sha256(find_weights().read_bytes()).hexdigest()
-        found["tokcodec"] = f"{tokcodec.__version__} weights {sha256[:16]}"
-    with contextlib.suppress(ToolError):  # no checkout, or no git
-        git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
-        found["git_commit"] = run(git).stdout.strip()
-    return found | {name: importlib.metadata.version(name) for name in ("torch", "lpips", "numpy")}
-
-
-def machine(jobs: int) -> dict[str, Any]:
-    """Names of the processors, and what shares them."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((line.partition(": ")[2] for line in info.read_text().splitlines() if "model name" in line), cpu)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "jobs": jobs}
 
 
 def load_judges(nets: tuple[str, ...], directory: Path | None) -> dict[str, nn.Module]:
@@ -268,16 +248,14 @@ def main(
             if mode.encoder.name not in available:
                 click.echo(f"skipped: {mode.name} (this FFmpeg has no {mode.encoder.name})", err=True)
         modes = [mode for mode in modes if mode.encoder.name in available]
-        bench = Bench(
-            tools,
-            ffmpeg_has(tools.ffmpeg, "filters"),
-            load_judges(nets, lpips_dir),
-            threads,
-            out,
-            work,
-            versions(tools, modes),
-            machine(jobs),
-        )
+        judges = load_judges(nets, lpips_dir)
+        scored_by = {
+            "code_sha256": scoring_sha256(),
+            "ffmpeg": ffmpeg_of(tools),
+            "judges": {name: judge_sha256(judge) for name, judge in judges.items()},
+        }
+        filters = ffmpeg_has(tools.ffmpeg, "filters")
+        bench = Bench(tools, filters, judges, threads, out, work, scored_by, machine(jobs))
         sources = [file_source(path) for path in files]
         for name, folder in dataset:
             sources += dataset_sources(name, folder)
@@ -304,11 +282,12 @@ def main(
 def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, force: bool) -> bool:
     """Measure one point and write its file, unless it is there; False if it failed, which stderr tells."""
     path = bench.results / "points" / f"{clip.key}__{mode.name}__{rate}.json"
-    if not force and measured(path, identity(bench, clip, mode, rate)):
+    wanted = identity(bench, clip, mode, rate)
+    if not force and measured(path, wanted):
         return True
     title = f"{clip.key} {mode.name} {mode.encoder.rate_name} {rate}"
     try:
-        point = measure(bench, clip, reference, mode, rate)
+        point = measure(bench, wanted, clip, reference, mode, rate)
     except TokcodecError as error:
         click.echo(f"failed: {title}: {error}", err=True)
         return False

@@ -19,8 +19,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.codecs import MODES
-from benchmarks.run import machine, versions
+from benchmarks.provenance import machine, versions
 from benchmarks.tools import Tools, find_tools, run
 from tokcodec.neural.tokenizer import Tokenizer
 from tokcodec.neural.weights import Weights, find_weights
@@ -124,7 +123,7 @@ def main(clip: Path, out: Path, sizes: str, dtypes: str, device: str, frames: in
             scaled(tools, clip, "180p", count, video)
             note("memory", "180p", "auto", count, file_to_file(tools, video, count, device, "auto"))
             video.unlink()
-    result = {"clip": clip.name, "machine": machine(1), "versions": versions(tools, [MODES["tokcodec"]]), "runs": runs}
+    result = {"clip": clip.name, "machine": machine(1), "versions": versions(tools), "runs": runs}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
 

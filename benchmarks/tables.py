@@ -243,6 +243,14 @@ def speed_table(points: Points) -> Table:
     return table
 
 
+def version_of(point: Point) -> str:
+    """Of the encoder, with the digests where it is tokcodec."""
+    program = point["program"]
+    if point["codec"] == OURS:
+        return f"code {program['code_sha256'][:16]}, weights {program['weights_sha256'][:16]}"
+    return f"FFmpeg {program['version']} {point['encoder_version']}".strip()
+
+
 def mode_table(points: Points) -> Table:
     """What each name means, with the command of one point."""
     note = "One command of each; the JSON of a point holds its own. All read the same lossless RGB file."
@@ -250,7 +258,7 @@ def mode_table(points: Points) -> Table:
     for codec in codecs_of(points):
         point = next(each[0] for (_, name), each in points.items() if name == codec)
         commands = [" ".join(point["argv"][step]) for step in ("encode", "decode")]
-        table.rows.append([codec, MODES[codec].what, f"{point['program']} {point['encoder_version']}", *commands])
+        table.rows.append([codec, MODES[codec].what, version_of(point), *commands])
     return table
 
 

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil  # type: ignore[import-untyped]
 
+import tokcodec
 from tokcodec.errors import TokcodecError
 from tokcodec.vmaf import find_ffmpeg
 
@@ -71,7 +71,7 @@ def run(argv: Sequence[str], cwd: Path | None = None) -> Finished:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
         try:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd)
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=_env())
         except OSError as error:
             raise ToolError(f"{argv[0]}: {error.strerror}") from error
         peak_rss_bytes = 0
@@ -86,8 +86,14 @@ def run(argv: Sequence[str], cwd: Path | None = None) -> Finished:
         err.seek(0)
         stderr = err.read().decode(errors="replace")
         if process.returncode:
-            raise _failure(argv, process.returncode, stderr)
+            raise failure(argv, process.returncode, stderr)
         return Finished(seconds, peak_rss_bytes, out.read().decode(errors="replace"), stderr)
+
+
+def _env() -> dict[str, str]:
+    # the command line is of the checkout whose code is on record, not of the one that is installed
+    paths = [str(Path(tokcodec.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _rss_bytes(pid: int) -> int:
@@ -102,7 +108,8 @@ def _rss_bytes(pid: int) -> int:
     return total
 
 
-def _failure(argv: Sequence[str], code: int, stderr: str) -> ToolError:
+def failure(argv: Sequence[str], code: int, stderr: str) -> ToolError:
+    """The error of a program that ended with a code other than 0."""
     tail = "\n".join(stderr.strip().splitlines()[-8:])
     return ToolError(f"exit code {code} from {' '.join(shown(argv))}\n{tail}")
 
@@ -110,29 +117,6 @@ def _failure(argv: Sequence[str], code: int, stderr: str) -> ToolError:
 def shown(argv: Sequence[str]) -> list[str]:
     """A command as it is published: absolute paths cut to their file names."""
     return [Path(a).name if Path(a).is_absolute() else a for a in argv]
-
-
-def read_frames(argv: Sequence[str], height: int, width: int) -> Iterator[np.ndarray]:
-    """The frames a program writes to stdout as raw rgb24, uint8 `[H, W, 3]`, one at a time.
-
-    Raises:
-        ToolError: it fails, or ends inside a frame.
-    """
-    size = height * width * 3
-    with tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err)
-        assert process.stdout is not None
-        try:
-            while data := process.stdout.read(size):
-                if len(data) < size:
-                    raise ToolError(f"{Path(argv[0]).name} ended inside a frame of {width}x{height}")
-                yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
-        finally:
-            process.stdout.close()
-            code = process.wait()
-        if code:
-            err.seek(0)
-            raise _failure(argv, code, err.read().decode(errors="replace"))
 
 
 def ffmpeg_version(tools: Tools) -> str:

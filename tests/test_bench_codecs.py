@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import MakeClip, moving_frames
 
-from benchmarks.codecs import MODES, Video, decode_argv, encode_argv, encoder_version, rgb_argv
-from benchmarks.tools import Tools, read_frames, run
+from benchmarks.codecs import MODES, decode_argv, encode_argv, encoder_version
+from benchmarks.scoring import Video, read_frames, rgb_argv
+from benchmarks.tools import Tools, run
 from tokcodec.scores import psnr_db
 from tokcodec.vmaf import ffmpeg_has, find_ffmpeg
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import MakeClip, moving_frames
 
-from benchmarks import run
+from benchmarks import provenance, report, run
 from benchmarks.clips import dataset_sources, file_source, prepare
+from benchmarks.provenance import PACKAGE, code_sha256, digest_of_files, ffmpeg_of, scoring_sha256
 from benchmarks.report import write_report
 from benchmarks.tools import ToolError, Tools, find_tools
 from tokcodec.errors import TokcodecError
+from tokcodec.training.judged import JudgedClip
 from tokcodec.vmaf import find_ffmpeg
 
 FFMPEG = find_ffmpeg() or ""
@@ -71,7 +76,14 @@ def test_a_point_says_what_was_measured(bench: Runner, clip: Path) -> None:
     assert ours["bpp"] == 8 * reference.stat().st_size / (128 * 96 * 4)
     assert ours["metrics"]["psnr_rgb_db"]["mean"] == 100
     assert ours["decode"]["started_fps"] == 8
-    assert len(ours["clip"]["sha256"]) == 64
+    assert len(ours["clip"]["sha256"]) == len(ours["clip"]["pixels_sha256"]) == 64
+    assert ours["program"] == {"code_sha256": code_sha256(), "weights_sha256": hashlib.sha256(b"some").hexdigest()}
+    other = points["clip_128x96_4f__hevc-ra__20"]
+    assert other["program"] == ffmpeg_of(Tools(FFMPEG, "tokcodec"))
+    assert other["encoder_version"]
+    assert not {"code_sha256", "weights_sha256"} & (other["program"] | other["versions"]).keys()
+    assert ours["scored_by"] == other["scored_by"]
+    assert ours["scored_by"]["code_sha256"] == scoring_sha256()
     assert "going on without it: LPIPS: no alexnet_features.safetensors" in result.stderr
     assert str(bench.folder) not in json.dumps(points)  # no path of this machine is published
 
@@ -89,6 +101,46 @@ def test_a_finished_point_is_not_measured_again(bench: Runner, clip: Path) -> No
     assert len(log.read_text().splitlines()) == 6
 
 
+def test_a_point_is_stale_when_what_made_it_has_changed(
+    bench: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (
+        clip,
+        "--frames",
+        "3",
+        "--codecs",
+        "tokcodec,hevc-ra",
+        "--rates",
+        "tokcodec=8",
+        "--rates",
+        "hevc-ra=44",
+    )
+    bench(COPIES, *arguments)
+    made = {name: path_time(bench, name) for name in bench.points()}
+    ours, other = sorted(made, key=lambda name: "tokcodec" not in name)
+
+    def again() -> set[str]:
+        changed = {name for name in made if path_time(bench, name) != made[name]}
+        made.update({name: path_time(bench, name) for name in made})
+        return changed
+
+    bench(COPIES, *arguments)
+    assert again() == set()
+    monkeypatch.setattr(run, "code_sha256", lambda: "other code")
+    bench(COPIES, *arguments)
+    assert again() == {ours}  # the reference encoders do not depend on it
+    monkeypatch.setattr(run, "scoring_sha256", lambda: "other scores")
+    bench(COPIES, *arguments)
+    assert again() == {ours, other}
+    monkeypatch.setattr(run, "ffmpeg_of", lambda _: {"version": "9", "sha256": "other"})
+    bench(COPIES, *arguments)
+    assert again() == {ours, other}
+
+
+def path_time(bench: Runner, name: str) -> int:
+    return (bench.folder / "out" / "points" / f"{name}.json").stat().st_mtime_ns
+
+
 def test_a_failure_is_told_and_the_run_goes_on(bench: Runner, clip: Path) -> None:
     rates = ("--rates", "tokcodec=8,16", "--rates", "avc=30")
     result = bench(FAILS, clip, "--codecs", "tokcodec,avc", *rates, "--jobs", "2")
@@ -99,7 +151,9 @@ def test_a_failure_is_told_and_the_run_goes_on(bench: Runner, clip: Path) -> Non
     assert list(bench.points()) == ["clip_128x96_6f__avc__30"]
 
 
-def test_the_report_is_one_file_with_its_pictures(bench: Runner, clip: Path, make_clip: MakeClip) -> None:
+def test_the_report_is_one_file_with_its_pictures(
+    bench: Runner, clip: Path, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = make_clip("other.mp4", moving_frames(4, 96, 128))
     rates = [f"--rates={rates}" for rates in ("tokcodec=8", "hevc-ra=20,28,36,44", "hevc-medium=20,28,36,44")]
     result = bench(COPIES, clip, other, "--frames", "3", "--codecs", "tokcodec,hevc-ra,hevc-medium", *rates)
@@ -117,8 +171,14 @@ def test_the_report_is_one_file_with_its_pictures(bench: Runner, clip: Path, mak
     assert rows["clip_128x96_3f", "tokcodec", "psnr_y_db"]["refused"] == "fewer than 4 points"
 
     assert "<img" in page
-    write_report(bench.folder / "out", bench.folder / "work/frames", pictures=[])
-    assert "<img" not in (bench.folder / "out/report.html").read_text()
+    sha256 = {point["clip"]["sha256"]: point["clip"]["name"] for point in bench.points().values()}
+    known = {key: JudgedClip(name, 1, key, "judge", may_show=name == "other") for key, name in sha256.items()}
+    monkeypatch.setattr(report, "judged_clips", lambda: known)
+    write_report(bench.folder / "out", bench.folder / "work/frames")
+    page = (bench.folder / "out/report.html").read_text()
+    assert "<h3>other_128x96_3f, tokcodec" in page
+    assert "<h3>clip_128x96_3f, tokcodec" not in page
+    assert "clip_128x96_3f, frame" not in page
 
 
 def test_the_paper_row_stands_beside_ours_on_its_data_set(bench: Runner, make_clip: MakeClip, tmp_path: Path) -> None:
@@ -169,6 +229,11 @@ def test_a_reference_is_made_anew_when_its_source_changes(make_clip: MakeClip, t
     made = path.stat().st_mtime_ns
     assert prepare(tools, file_source(tmp_path / "clip.mp4"), (64, 48), 4, tmp_path / "references")[0] == first
     assert path.stat().st_mtime_ns == made
+    assert first.pixels_sha256 != prepare(tools, file_source(tmp_path / "clip.mp4"), None, 4, tmp_path)[0].pixels_sha256
+    note = path.with_suffix(".json")
+    note.write_text(note.read_text().replace("lanczos", "bilinear"))  # made in another way
+    assert prepare(tools, file_source(tmp_path / "clip.mp4"), (64, 48), 4, tmp_path / "references")[0] == first
+    assert path.stat().st_mtime_ns > made
     make_clip("clip.mp4", moving_frames(5, 96, 128))
     again, _ = prepare(tools, file_source(tmp_path / "clip.mp4"), (64, 48), 8, tmp_path / "references")
     assert again.frames == 5
@@ -183,3 +248,32 @@ def test_ffmpeg_is_the_one_that_was_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert find_tools().ffmpeg == "/opt/ffmpeg"
     monkeypatch.delenv("TOKCODEC_FFMPEG")
     assert find_tools().ffmpeg == pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+
+
+def test_the_digest_of_code_is_of_names_and_contents(tmp_path: Path) -> None:
+    copy = tmp_path / "tokcodec"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    assert digest_of_files(copy.rglob("*.py"), tmp_path) == code_sha256()
+    (copy / "clock.py").rename(copy / "watch.py")
+    renamed = digest_of_files(copy.rglob("*.py"), tmp_path)
+    (copy / "watch.py").write_text("")
+    assert len({code_sha256(), renamed, digest_of_files(copy.rglob("*.py"), tmp_path)}) == 3
+
+
+def test_results_do_not_make_a_checkout_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.git_commit() is None
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "old.json").write_text("1")
+    (tmp_path / "code.py").write_text("1")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "start"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    clean = provenance.git_commit()
+    (results / "old.json").write_text("2")
+    (results / "new.json").write_text("1")
+    assert provenance.git_commit() == clean
+    assert len(clean or "") == 40
+    (tmp_path / "code.py").write_text("2")
+    assert provenance.git_commit() == f"{clean}-dirty"

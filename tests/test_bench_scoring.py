@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from conftest import MakeClip, moving_frames
 
-from benchmarks.codecs import Video
-from benchmarks.scoring import rgb_scores, yuv_scores
+from benchmarks.scoring import Video, rgb_scores, yuv_scores
 from benchmarks.tools import ToolError, Tools
 from tokcodec.perceptual import load_lpips
 from tokcodec.scores import SyncError
