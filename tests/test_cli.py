@@ -19,6 +19,7 @@ from conftest import MakeClip, frames_of, moving_frames, with_sound
 import tokcodec
 from tokcodec.cli import cli, main
 from tokcodec.cli.options import Amount, Seconds
+from tokcodec.cli.streams import _clock, _size
 
 
 class Result(NamedTuple):
@@ -109,7 +110,7 @@ def test_json_says_what_the_file_says(run: Run, make_clip: MakeClip, tmp_path: P
     assert facts["step"] == report["step"] == [24, 24]
     assert facts["bytes"] == report["bytes"] == (tmp_path / "a.tokc").stat().st_size
     assert facts["bpp"] == report["bpp"]
-    assert "chunks" in run("info", "a.tokc").out
+    assert "40 in 1 chunk of at most 129" in run("info", "a.tokc").out
 
 
 def test_the_sound_is_told_apart(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
@@ -363,6 +364,76 @@ def test_progress_where_there_is_no_terminal(run: Run, make_clip: MakeClip, monk
     (line,) = run("encode", "in.mp4", "b.tokc").err.splitlines()
     assert re.fullmatch(r"tokcodec: encode: 40 of 40 frames in \d+ s, 0\.\d{4} bpp", line)
     assert run("encode", "in.mp4", "c.tokc", "--progress", "none").err == ""
+
+
+def test_info_is_for_people(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    with_sound(make_clip("v.mp4", moving_frames(40)), tmp_path / "in.mp4")
+    run("encode", "in.mp4", "a.tokc")
+    lines = dict(line.split(maxsplit=1) for line in run("info", "a.tokc").out.splitlines())
+    assert lines["video"] == "64x48, 0:00:01.333, 30 frames/s"
+    assert lines["frames"] == "40 in 1 chunk of at most 129"
+    assert lines["step"] == "63.875"
+    assert lines["colour"] == "unspecified primaries, unspecified transfer, smpte170m matrix, limited range"
+    assert lines["audio"] == "aac, 48000 Hz, stereo"
+    assert re.fullmatch(r"\d+\.\d kB \(motion \d+ bytes, levels .*, other streams \d+\.\d kB\)", lines["size"])
+    assert json.loads(run("info", "a.tokc", "--json").out)["other_streams"]["streams"] == [
+        {"kind": "audio", "codec": "aac", "rate_hz": 48000, "channels": "stereo"}
+    ]
+    assert [_size(n) for n in (0, 999, 1000, 12345, 2 * 10**6, 10**15)] == [
+        *("0 bytes", "999 bytes", "1.0 kB", "12.3 kB", "2.0 MB", "1000.0 TB")
+    ]
+    assert [_clock(t) for t in (0, 1.333333, 59.9999, 3725.5, -2)] == [
+        *("0:00:00", "0:00:01.333", "0:01:00", "1:02:05.5", "-0:00:02")
+    ]
+
+
+def test_a_damaged_stream_is_described_and_repaired(
+    run: Run, make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    with_sound(make_clip("v.mp4", moving_frames(110)), tmp_path / "in.mp4")
+    run("encode", "in.mp4", "a.tokc")
+    data = bytearray((tmp_path / "a.tokc").read_bytes())
+    with tokcodec.open_stream(tmp_path / "a.tokc") as stream:
+        entries = list(stream.chunks)
+    data[entries[1].offset + 20] ^= 1
+    (tmp_path / "bad.tokc").write_bytes(data)
+
+    result = run("info", "bad.tokc", "--json")
+    facts = json.loads(result.out)
+    fault = f"the CHNK record at byte {entries[1].offset} is damaged (checksum)"
+    assert (result.code, result.err) == (1, f"tokcodec: bad.tokc: {fault}\n")
+    assert (facts["fault"], facts["chunks"], facts["promised_chunks"], facts["frames"]) == (fault, 3, 4, 77)
+    assert facts["damage"] == [[entries[1].offset, entries[1].offset + entries[1].bytes]]
+    assert facts["missing_s"] == [[1.1, 2.2]]
+    assert facts["other_streams"]["format"] == "mp4"
+    lines = dict(line.split(maxsplit=1) for line in run("info", "bad.tokc").out.splitlines())
+    assert (lines["intact"], lines["missing"]) == ("3 of 4 chunks, 77 frames", "0:00:01.1 to 0:00:02.2")
+    with (tmp_path / "bad.tokc").open("rb") as file:
+        child = process(tmp_path, "info", "-", stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert b"3 of 4 chunks" in child.communicate(timeout=60)[0]
+
+    assert run("trim", "bad.tokc", "no.tokc").code == 1
+    result = run("trim", "bad.tokc", "good.tokc", "--salvage", "--json")
+    assert (result.code, json.loads(result.out)["damaged"], json.loads(result.out)["frames"]) == (0, 1, 77)
+    assert run("verify", "good.tokc").code == 0
+    facts = json.loads(run("info", "good.tokc", "--json").out)
+    assert ("fault" in facts, facts["frames"], facts["duration_s"]) == (False, 77, round(110 / 30, 6))
+
+    (tmp_path / "cut.tokc").write_bytes(data[: entries[3].offset + 30])
+    facts = json.loads(run("info", "cut.tokc", "--json").out)
+    assert (facts["fault"], facts["promised_chunks"]) == (fault, None)
+    assert facts["missing_s"] == [[1.1, 2.2], [3.3, None]]
+    assert "what came after 0:00:03.3, if anything" in run("info", "cut.tokc").out
+    data[entries[0].offset + 20] ^= 1
+    (tmp_path / "cut.tokc").write_bytes(data[: entries[3].offset])
+    facts = json.loads(run("info", "cut.tokc", "--json").out)
+    assert facts["missing_s"] == [[None, 2.2], [3.3, None]]
+
+    (tmp_path / "none.tokc").write_bytes(data[: entries[0].offset + 30])
+    result = run("info", "none.tokc")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.count("\n") == 1
 
 
 def test_devices_and_links_are_not_replaced(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports modules of lower levels only.
 LEVELS = {
+    "colour": 0,
     "cuts": 0,
     "errors": 0,
     "pipeline": 0,
@@ -55,6 +56,7 @@ TORCHLESS = {
     "clock",
     "codec",
     "compare",
+    "colour",
     "cuts",
     "edit",
     "errors",

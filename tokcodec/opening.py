@@ -37,7 +37,7 @@ AHEAD_PX = 1 << 24  # of groups that wait for the network
 
 
 @contextlib.contextmanager
-def _opened(source: Path) -> Iterator[BinaryIO]:
+def opened(source: Path) -> Iterator[BinaryIO]:
     """A seekable file; stdin and pipes are copied to a temporary one."""
     with contextlib.ExitStack() as stack:
         is_stdin = str(source) == "-"
@@ -100,7 +100,7 @@ def reading(source: Path, salvage: bool = False) -> Iterator[Reader]:
         TokcodecError: it cannot be read.
     """
     try:
-        with _opened(source) as file:
+        with opened(source) as file:
             reader = Reader(file, salvage=salvage)
             if not reader.index:
                 raise BitstreamError("no intact chunk" if salvage else "no frames")

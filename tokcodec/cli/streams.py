@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -12,19 +15,87 @@ from tqdm import tqdm
 from tokcodec import arrays, edit, shards, suffixes
 from tokcodec.cli.options import Amount, output_options, span_options, weights_option
 from tokcodec.cli.terminal import show
+from tokcodec.errors import BitstreamError
 
 
 @click.command()
 @click.argument("source", metavar="STREAM", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def info(source: Path, as_json: bool) -> None:
-    """Show what a stream holds."""
-    facts = edit.describe(source)
+    """Show what a stream holds.
+
+    Of a damaged one it says what is intact and what is not, with exit code 1; trim --salvage keeps the first.
+    """
+    facts = edit.describe(source, salvage=True)
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        for name, value in facts.items():
-            click.echo(f"{name.replace('_', ' '):<18}{value}")
+        for name, value in _lines(facts):
+            click.echo(f"{name:<15}{value}")
+    if "fault" in facts:
+        raise BitstreamError(f"{source}: {facts['fault']}")
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What `describe` tells, for people: name and value."""
+    yield "file", facts["file"]
+    parts = {"motion": "motion_bytes", "levels": "levels_bytes", "other streams": "other_bytes"}
+    shares = ", ".join(f"{name} {_size(facts[key])}" for name, key in parts.items() if facts[key])
+    yield "size", f"{_size(facts['bytes'])} ({shares})"
+    rate = f"{facts['frame_rate']:.6g} frames/s" if facts["frame_rate"] else "frame rate unknown"
+    yield "video", f"{facts['width']}x{facts['height']}, {_clock(facts['duration_s'])}, {rate}"
+    chunks = "chunk" if facts["chunks"] == 1 else "chunks"
+    yield "frames", f"{facts['frames']} in {facts['chunks']} {chunks} of at most {facts['chunk_frames']}"
+    yield "rate", f"{facts['kbps']:.1f} kbit/s, {facts['bpp']:.4f} bpp"
+    finest, coarsest = facts["step"]
+    yield "step", f"{finest:g}" if finest == coarsest else f"{finest:g} to {coarsest:g}"
+    names = facts["colour"].split("/")
+    colour = names[0] if len(set(names)) == 1 else "{} primaries, {} transfer, {} matrix".format(*names)
+    yield "colour", f"{colour}, {'full' if facts['full_range'] else 'limited'} range"
+    turned = [f"turned by {facts['rotation']} degrees"] if facts["rotation"] else []
+    turned = ["mirrored", *turned] if facts["mirrored"] else turned
+    if facts["sample_aspect"] not in ("0", "1"):
+        turned.append(f"pixels of {facts['sample_aspect'].replace('/', ':')}")
+    if turned:
+        yield "display", ", ".join(turned)
+    for stream in facts["other_streams"]["streams"] if facts["other_streams"] else []:
+        rate = f"{stream['rate_hz']} Hz" if "rate_hz" in stream else ""
+        about = (stream["codec"] or "unknown codec", rate, stream.get("channels", ""), stream.get("language", ""))
+        yield stream["kind"], ", ".join(filter(None, about))
+    if facts["language"]:
+        yield "language", facts["language"]
+    for name, value in facts["tags"].items():
+        yield "tag", f"{name}: {value}"
+    if facts["chapters"]:
+        yield "chapters", str(facts["chapters"])
+    yield "weights", facts["weights_sha256"]
+    yield "format", f"version {facts['format_version']}, ticks of {facts['time_base']} s"
+    if "fault" not in facts:
+        return
+    promised = facts["promised_chunks"]
+    yield "intact", f"{facts['chunks']}{'' if promised is None else f' of {promised}'} chunks, {facts['frames']} frames"
+    for begin, end in facts["damage"]:
+        yield "damaged", f"bytes {begin} to {end - 1}"
+    for begin, end in facts["missing_s"]:
+        if end is None:
+            yield "missing", f"what came after {_clock(begin)}, if anything"
+        else:
+            yield "missing", f"{'the beginning' if begin is None else _clock(begin)} to {_clock(end)}"
+
+
+def _size(size_bytes: int) -> str:
+    """Bytes for people, in powers of 1000: 950 bytes, 1.8 kB, 20.1 MB."""
+    if size_bytes < 1000:
+        return f"{size_bytes} bytes"
+    power = min(int(math.log10(size_bytes)) // 3, 4)
+    return f"{size_bytes / 1000**power:.1f} {'kMGT'[power - 1]}B"
+
+
+def _clock(time_s: float) -> str:
+    """Seconds for people, as they can be given to --start: 0:01:02.5."""
+    sign, rest = "-" if time_s < 0 else "", abs(time_s)
+    minutes, seconds = divmod(round(rest, 3), 60)
+    return f"{sign}{int(minutes) // 60}:{int(minutes) % 60:02}:{seconds:06.3f}".rstrip("0").rstrip(".")
 
 
 @click.command()
@@ -40,10 +111,13 @@ def verify(source: Path, weights: Path | None, as_json: bool) -> None:
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUTPUT")
 @span_options
+@click.option("--salvage", is_flag=True, help="Keep every intact chunk of a damaged stream, so that it is whole again.")
 @output_options
-def trim(source: Path, target: str, start_s: float, duration_s: float | None, force: bool, as_json: bool) -> None:
+def trim(
+    source: Path, target: str, start_s: float, duration_s: float | None, salvage: bool, force: bool, as_json: bool
+) -> None:
     """Cut a stream at the edges of its chunks: every chunk that overlaps the span is kept."""
-    show(edit.trim(source, target, start_s, duration_s, overwrite=force), target, as_json)
+    show(edit.trim(source, target, start_s, duration_s, salvage=salvage, overwrite=force), target, as_json)
 
 
 @click.command()

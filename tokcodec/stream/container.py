@@ -7,6 +7,7 @@ against a bound and against what is left of the file before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
@@ -177,7 +178,9 @@ class Reader:
         bytes: size of the whole stream.
         video_bytes: of it without the other streams: all but STRM and PART records.
         complete: index and trailer are there; false only with `salvage`.
-        damaged: number of places that were skipped; above 0 only with `salvage`.
+        damage: first byte and the one after the last of each place that was skipped; only with `salvage`.
+        promised: an entry for each chunk that an intact index names, intact or not; None without such an index, or
+            without `salvage`.
 
     Raises:
         TruncatedError: the stream ends too early (with `salvage` only if it ends in the header).
@@ -186,7 +189,8 @@ class Reader:
 
     def __init__(self, file: BinaryIO, salvage: bool = False) -> None:
         self.complete = not salvage
-        self.damaged = 0
+        self.damage: list[tuple[int, int]] = []
+        self.promised: list[Entry] | None = None
         self._file = file
         self._lock = threading.Lock()
         self.bytes = file.seek(0, io.SEEK_END)
@@ -205,6 +209,11 @@ class Reader:
         self.header = Header.unpack(self._record(len(signature), HEAD)[1])
         self._start = len(signature) + FRAMING_BYTES + HEAD_BYTES
         self.index = self._salvage() if salvage else self._read_index()
+
+    @property
+    def damaged(self) -> int:
+        """Number of places that were skipped."""
+        return len(self.damage)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -378,9 +387,9 @@ class Reader:
             except BitstreamError:
                 if not salvage:
                     raise
-                self.damaged += not in_damage
-                in_damage = True
-                position = self._find_record(position + 1)
+                begin = self.damage.pop()[0] if in_damage else position
+                in_damage, position = True, self._find_record(position + 1)
+                self.damage.append((begin, position))
                 continue
             in_damage = False
             yield position, kind, payload
@@ -400,25 +409,28 @@ class Reader:
         before = b""
         for offset, kind, payload in self._walk(salvage=True):
             self.complete = (before, kind) == (INDEX, TRAILER)
-            before = kind
+            before, end = kind, offset + FRAMING_BYTES + len(payload)
             if kind in (STREAMS, PART):
                 self.video_bytes -= FRAMING_BYTES + len(payload)
             if kind == CHUNK:
                 try:
                     chunk = Chunk.unpack(payload, self.header)
                 except BitstreamError:
-                    self.damaged += 1
+                    self.damage.append((offset, end))
                     continue
                 if entries and chunk.pts[0] < entries[-1].end_pts:
-                    self.damaged += 1
+                    self.damage.append((offset, end))
                     continue
                 entries.append(Entry.of(chunk, offset, FRAMING_BYTES + len(payload)))
             elif kind == METADATA:
                 try:
                     self._open_metadata(payload)
                 except BitstreamError as error:
-                    self.damaged += 1
+                    self.damage.append((offset, end))
                     log.warning("metadata is left out: %s", error)
+            elif kind == INDEX:
+                with contextlib.suppress(BitstreamError):
+                    self.promised = list(unpack_index(payload, self._start))
             elif kind == STREAMS:
                 try:
                     self._open_streams(offset)

@@ -14,7 +14,7 @@ What is lost on the way (bit depth, a stream no container takes) is said on the 
 from tokcodec.video.ffmpeg import is_pattern
 from tokcodec.video.filters import UNFILTERED, Filters
 from tokcodec.video.info import Colour, VideoInfo
-from tokcodec.video.others import cut_streams
+from tokcodec.video.others import cut_streams, describe_streams
 from tokcodec.video.reader import VideoReader, is_pipe
 from tokcodec.video.writer import VideoWriter, kind_of
 
@@ -26,6 +26,7 @@ __all__ = [
     "VideoReader",
     "VideoWriter",
     "cut_streams",
+    "describe_streams",
     "is_pattern",
     "is_pipe",
     "kind_of",

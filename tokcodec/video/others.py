@@ -59,6 +59,25 @@ def cut_streams(parts: Sequence[tuple[str, BinaryIO, Fraction, Fraction, Fractio
     return name if copied else None
 
 
+def describe_streams(format: str, file: BinaryIO) -> list[dict[str, Any]]:
+    """What VideoReader put aside, for people: kind, codec, language, and of sound its rate in Hz and its channels.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    file.seek(0)
+    found: list[dict[str, Any]] = []
+    with errors("other streams"), av.open(file, "r", format=_safe_format(format)) as source:
+        for stream in source.streams:
+            about: dict[str, Any] = {"kind": stream.type, "codec": codec_of(stream)}
+            if (language := stream.metadata.get("language", "und")) != "und":
+                about["language"] = language
+            if isinstance(stream, av.AudioStream):
+                about |= {"rate_hz": stream.codec_context.sample_rate, "channels": stream.codec_context.layout.name}
+            found.append(about)
+    return found
+
+
 class Copy:
     """Packets of some streams into a container, their bytes untouched.
 
