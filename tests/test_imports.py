@@ -23,6 +23,7 @@ LEVELS = {
     "clock": 0,
     "compiled": 0,
     "locks": 0,
+    "pixels": 0,
     "files": 1,
     "perceptual": 1,
     "rate": 1,

@@ -83,12 +83,13 @@ def lpips_distances(lpips: nn.Module, true: Frames, seen: Frames) -> list[float]
     """LPIPS of each of uint8 `[B, H, W, 3]`, all at once, in float32 on the network's device."""
     import torch
 
+    from tokcodec.pixels import to_unit
+
     device = next((p.device for p in lpips.parameters()), torch.device("cpu"))
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         # channels_last comes for free: it is how the frames lie in memory
         pixels = [
-            torch.from_numpy(np.ascontiguousarray(x)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            for x in (true, seen)
+            to_unit(torch.from_numpy(np.ascontiguousarray(x)).to(device).permute(0, 3, 1, 2)) for x in (true, seen)
         ]
         distances: list[float] = lpips(*pixels).flatten().tolist()
     return distances

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokcodec.pixels import to_unit
+
 GROUP = 4  # frames; a chunk's first group has one
 STEP_CENTRE = math.log(22.0)  # of the steps in use, 4 to 120 levels
 PLANES = 24  # channels of 4x4 pixels of one frame: 16 of Y, 4 each of Cb and Cr
@@ -77,7 +79,7 @@ def to_rgb(y: Tensor, c: Tensor) -> Tensor:
     red = torch.add(luma, cr, alpha=1.5748)
     green = torch.add(luma, cb, alpha=-0.1873).add_(cr, alpha=-0.4681)
     blue = torch.add(luma, cb, alpha=1.8556)
-    return torch.stack([red, green, blue], 1).div_(127.5).sub_(1).reshape(*lead, 3, height, width)
+    return to_unit(torch.stack([red, green, blue], 1)).reshape(*lead, 3, height, width)
 
 
 def unshuffle(y: Tensor, c: Tensor, side: int) -> Tensor:

@@ -142,6 +142,8 @@ class Tokenizer:
             return to_rgb(base, height, width), None
         import torch
 
+        from tokcodec.pixels import to_levels
+
         model, device = network
         count = len(base.y)
         planes = [_whole(p, first) for pair in (base, prediction) for p in pair]
@@ -150,8 +152,7 @@ class Tokenizer:
                 given = [torch.from_numpy(p)[None].to(device) for p in planes]
                 steps = torch.tensor([step], dtype=torch.float32, device=device)
                 rgb, state = model(*given, steps, first, state)
-                pixels = rgb[0, :count, :, :height, :width].permute(0, 2, 3, 1).float()
-                pixels = pixels.mul_(127.5).add_(128).clamp_(0, 255).byte()  # + 127.5, and .5 to round
+                pixels = to_levels(rgb[0, :count, :, :height, :width].permute(0, 2, 3, 1))
                 pictures: Frames = pixels.cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise ModelError("the device has too little memory for frames of this size; choose the CPU") from error

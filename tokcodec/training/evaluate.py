@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tokcodec import suffixes
 from tokcodec.errors import TokcodecError
+from tokcodec.pixels import to_levels
 from tokcodec.scores import lpips_distance, mean_psnr_db, mean_temporal_psnr_db
 from tokcodec.training.coded import Batch, Frames
 from tokcodec.training.data import resize
@@ -58,8 +59,7 @@ def load_clips(folder: Path, frames: int = CLIP_FRAMES, height_px: int = 360) ->
 
 def to_frames(pixels: Tensor) -> Frames:
     """float `[1, T, 3, H, W]` in [-1, 1] to uint8 `[T, H, W, 3]`."""
-    scaled = pixels[0].float().add(1).mul(127.5).round().clamp(0, 255)
-    frames: Frames = scaled.byte().permute(0, 2, 3, 1).cpu().numpy()
+    frames: Frames = to_levels(pixels[0]).permute(0, 2, 3, 1).cpu().numpy()
     return frames
 
 
