@@ -93,6 +93,7 @@ def _clips(reader: video.VideoReader, chunk_frames: int) -> Generator[_Clip, Non
     """
     info, times = reader.info, list[int]()
     section = left = SECTION_CHUNKS * chunk_frames  # frames of the section from the first that is held
+    held = np.empty((chunk_frames + CUT_MARGIN, info.height, info.width, 3), np.uint8)
 
     def clip(after: int) -> _Clip:
         """The first chunk of the frames held; `after` is the timestamp that follows them."""
@@ -107,7 +108,6 @@ def _clips(reader: video.VideoReader, chunk_frames: int) -> Generator[_Clip, Non
         return made
 
     with reader:
-        held = np.empty((chunk_frames + CUT_MARGIN, info.height, info.width, 3), np.uint8)
         for frame, pts in reader:
             while len(times) == min(len(held), left):
                 yield clip(pts)
