@@ -44,6 +44,11 @@ def run(weights: Path, *arguments: str, stdin: bytes = b"") -> tuple[bytes, str]
     return done.stdout, done.stderr.decode()
 
 
+def messages(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
+    """What was warned of a case, without its name."""
+    return [record.getMessage().removeprefix(f"{CASES / name}: ") for record in caplog.records]
+
+
 # Other streams
 
 
@@ -114,6 +119,49 @@ def test_what_an_edit_list_cuts_away_does_not_play_in_matroska(weights: Path, tm
     sound = times_of(tmp_path / "a.mkv", "audio")
     assert len(sound) == len(played) == 38
     assert all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(sound, played, strict=True))
+
+
+def sound_of(path: Path) -> list[tuple[Fraction, bytes]]:
+    """(seconds, bytes) of the packets of the first sound."""
+    with av.open(path) as container:
+        return [(p.pts * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size]
+
+
+def test_sound_after_the_last_frame_is_kept(weights: Path, tmp_path: Path) -> None:
+    """Through encode, a trim that cuts nothing off, the concat of one and of two, and decode: 1.5 s beside 0.6 s."""
+    source = CASES / "audiolonger.mp4"
+    whole, trimmed, joined, cut, late = (tmp_path / f"{name}.tokc" for name in ("a", "b", "c", "d", "e"))
+    tokcodec.encode_video(source, whole, weights=weights)
+    edit.trim(whole, trimmed)
+    edit.concat([trimmed], joined)
+    for stream in (whole, trimmed, joined):
+        tokcodec.decode_video(stream, tmp_path / "a.mp4", weights=weights, overwrite=True)
+        assert sound_of(tmp_path / "a.mp4") == sound_of(source)
+    tokcodec.decode_video(whole, tmp_path / "a.mp4", weights=weights, overwrite=True, start_s=0.2)
+    assert [data for _, data in sound_of(tmp_path / "a.mp4")] == [
+        data for time, data in sound_of(source) if time >= 0.2
+    ]
+    edit.concat([whole, whole], joined, overwrite=True)
+    tokcodec.decode_video(joined, tmp_path / "a.mp4", weights=weights, overwrite=True)
+    shift, sound = Fraction(3, 5), sound_of(source)
+    first, second = ([packet for packet in sound if packet[0] < shift], [packet for packet in sound if packet[0] >= 0])
+    assert sound_of(tmp_path / "a.mp4") == first + [(time + shift, data) for time, data in second]
+    edit.trim(whole, cut, duration_s=1.0)
+    tokcodec.encode_video(source, late, weights=weights, start_s=0.2, duration_s=0.2)
+    for stream, end_s in ((cut, 1.0), (late, 0.2)):
+        tokcodec.decode_video(stream, tmp_path / "a.mp4", weights=weights, overwrite=True)
+        assert end_s - 0.025 < sound_of(tmp_path / "a.mp4")[-1][0] < end_s
+
+
+def test_packets_where_a_recording_was_joined_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of the second part begin before the first one's last has ended: ffmpeg's own times are the reference."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    with (tmp_path / "a.mp4").open("w+b") as side:
+        assert len(read(CASES / "s_join.ts", side=side)[0]) == 50
+    assert messages(caplog, "s_join.ts") == ["its clock jumps; closed the gap"]
+    subprocess.run([ffmpeg, "-v", "quiet", "-i", CASES / "s_join.ts", "-c", "copy", tmp_path / "b.mp4"], check=True)
+    assert sound_of(tmp_path / "a.mp4") == sound_of(tmp_path / "b.mp4")
+    assert len(sound_of(tmp_path / "a.mp4")) == len(sound_of(CASES / "s_join.ts"))
 
 
 # Time
@@ -191,11 +239,6 @@ def test_a_recording_that_starts_late_starts_at_zero_in_the_result(weights: Path
 
 
 # Pictures
-
-
-def messages(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
-    """What was warned of a case, without its name."""
-    return [record.getMessage().removeprefix(f"{CASES / name}: ") for record in caplog.records]
 
 
 def test_interlaced_video_is_told_and_can_be_deinterlaced(

@@ -116,6 +116,22 @@ def test_chapters_are_cut_and_joined(tmp_path: Path) -> None:
     assert joined.chapters == (Chapter(0, 2, "A"), Chapter(2, 44, "B"), Chapter(44, 64, "A"), Chapter(64, 106, "B"))
 
 
+def test_chapters_after_the_last_frame_are_kept(tmp_path: Path) -> None:
+    """As the sound is that they may belong to."""
+    metadata = Metadata({}, "", (Chapter(0, 20, "A"), Chapter(20, 90, "B"), Chapter(90, 99, "C")))
+    path = make_stream(tmp_path / "a.tokc", [9, 9], first_pts=0, metadata=metadata)
+    edit.trim(path, tmp_path / "b.tokc")
+    edit.concat([path], tmp_path / "c.tokc")
+    assert (tmp_path / "b.tokc").read_bytes() == (tmp_path / "c.tokc").read_bytes() == path.read_bytes()
+    edit.trim(path, tmp_path / "d.tokc", start_s=0.4)
+    edit.concat([tmp_path / "b.tokc", tmp_path / "d.tokc"], tmp_path / "e.tokc")
+    with reading(tmp_path / "e.tokc") as reader:
+        assert reader.metadata.chapters == (
+            *(Chapter(0, 20, "A"), Chapter(20, 36, "B")),
+            *(Chapter(36, 38, "A"), Chapter(38, 108, "B"), Chapter(108, 117, "C")),
+        )
+
+
 def test_sound_is_cut_and_joined_with_its_stream(
     make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -50,7 +50,7 @@ from tokcodec.report import Report, report
 from tokcodec.stream.container import Reader, Writer, streams_bytes
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
-from tokcodec.stream.records import Chunk, Entry, Header
+from tokcodec.stream.records import Chunk, Header
 
 log = logging.getLogger("tokcodec")
 
@@ -230,12 +230,11 @@ def encode_video(
                     if progress:
                         progress(frames, writer.bytes, info.frames, info.width * info.height)
 
-        def rest(index: Sequence[Entry]) -> tuple[Metadata, tuple[str, BinaryIO] | None]:
+        def rest() -> tuple[Metadata, tuple[str, BinaryIO] | None]:
             """What stands behind the chunks, once all frames are read."""
             if span is not None:
                 return Metadata(), None
-            metadata = metadata_of(info).cut(index[0].first_pts, index[-1].end_pts, 0)
-            return metadata, (reader.side_format, side) if reader.side_format else None
+            return metadata_of(info), (reader.side_format, side) if reader.side_format else None
 
         if rate.is_of_the_whole:
             tries: list[Try] = []
@@ -252,7 +251,7 @@ def encode_video(
                 writer.close()
                 coded.append(Reader(spool))
                 tries.append(Try(step, [entry.bytes for entry in writer.index]))
-                budget = budget or _budget(rate, writer, *rest(writer.index))
+                budget = budget or _budget(rate, writer, *rest())
                 chosen = choose(tries, budget)
                 if chosen and total(tries, chosen) >= CLOSE * budget:
                     break
@@ -262,7 +261,7 @@ def encode_video(
                 room = f"there is room for {budget}" if budget > 0 else "there is no room for them"
                 raise TokcodecError(f"{source}: the rate cannot be met: its chunks take {least} bytes, {room}")
             chunks = (coded[t].read_chunk(i) for i, t in enumerate(chosen))
-            written = write(file, header, chunks, *rest(coded[0].index))
+            written = write(file, header, chunks, *rest())
         else:
             judge = judge_of(rate)
             code: Callable[[_Clip], Chunk]
@@ -273,7 +272,7 @@ def encode_video(
                 code = functools.partial(_judged, tokenizer=tokenizer, judge=judge)
             writer = Writer(file, header)
             code_all(reader, code, writer)
-            written = finish(writer, *rest(writer.index))
+            written = finish(writer, *rest())
     return _with_network(report(header, *written, started), tokenizer, busy_before_s)
 
 
@@ -432,12 +431,14 @@ def decode_video(
         shift = -first[1] if start_s > 0 else 0
         streams, metadata = checked_streams(reader), reader.metadata
         if start_s > 0 or end_s is not None:
-            metadata = metadata.cut(*span_ticks(reader, start_s, duration_s), shift)
-        if streams is not None and (start_s > 0 or end_s is not None):
-            begin, end = (ticks * header.time_base for ticks in span_ticks(reader, start_s, duration_s))
-            part = stack.enter_context(tempfile.TemporaryFile())
-            name = video.cut_streams([(*streams, begin, end, shift * header.time_base)], part)
-            streams = None if name is None else (name, part)
+            span = span_ticks(reader, start_s, duration_s)
+            begin, end = span[0] if start_s > 0 else None, None if end_s is None else span[1]
+            metadata = metadata.cut(begin, end, shift)
+            if streams is not None:
+                begin_s, limit_s = (None if ticks is None else ticks * header.time_base for ticks in (begin, end))
+                part = stack.enter_context(tempfile.TemporaryFile())
+                name = video.cut_streams([(*streams, begin_s, limit_s, shift * header.time_base)], part)
+                streams = None if name is None else (name, part)
         writer = stack.enter_context(
             video.VideoWriter(
                 place,

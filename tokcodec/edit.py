@@ -18,7 +18,17 @@ from typing import Any, BinaryIO
 from tokcodec import output
 from tokcodec.colour import colour_name
 from tokcodec.errors import BitstreamError, TokcodecError
-from tokcodec.opening import checked_streams, chunks_of, named, opened, overlapping, reading, tokenizer_of, tokens_of
+from tokcodec.opening import (
+    checked_streams,
+    chunks_of,
+    named,
+    opened,
+    overlapping,
+    reading,
+    span_ticks,
+    tokenizer_of,
+    tokens_of,
+)
 from tokcodec.report import Report, report
 from tokcodec.stream.container import Reader, Writer
 from tokcodec.stream.metadata import Metadata
@@ -177,7 +187,8 @@ def trim(
 ) -> Report:
     """Cut a stream at the edges of its chunks: every chunk that overlaps the span is kept.
 
-    Time starts at 0 in the result; chapters are cut likewise, and the other streams to whole packets.
+    Time starts at 0 in the result, unless nothing is cut in front. Chapters are cut likewise, and the other streams to
+    whole packets; where nothing is cut off the end, what they have after the last frame stays.
 
     Args:
         source: a stream.
@@ -196,18 +207,26 @@ def trim(
         wanted = overlapping(reader, start_s, duration_s)
         if not wanted:
             raise TokcodecError(f"{source}: no frames in the span")
-        part = _Part(source, reader, wanted, -reader.index[wanted[0]].first_pts)
+        shift = -reader.index[wanted[0]].first_pts if start_s > 0 else 0
+        end = (
+            None
+            if duration_s is None
+            else max(span_ticks(reader, start_s, duration_s)[1], reader.index[wanted[-1]].end_pts)
+        )
+        part = _Part(source, reader, wanted, shift, None if start_s <= 0 else -shift, end)
         return report(reader.header, *_join(file, reader.header, [part]), started, reader.damaged)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """Consecutive chunks of a stream and the ticks by which they move."""
+    """Consecutive chunks of a stream, and what of its chapters and other streams goes with them."""
 
     source: Path
     reader: Reader
     chunks: list[int]
-    shift: int
+    shift: int  # ticks by which they move
+    begin: int | None  # in ticks, as end; None for all before or after
+    end: int | None
 
     def moved(self) -> Iterator[Chunk]:
         for i in self.chunks:
@@ -218,16 +237,13 @@ class _Part:
             yield dataclasses.replace(chunk, pts=tuple(pts + self.shift for pts in chunk.pts))
 
     def metadata(self) -> Metadata:
-        first, last = self.reader.index[self.chunks[0]], self.reader.index[self.chunks[-1]]
-        return self.reader.metadata.cut(first.first_pts, last.end_pts, self.shift)
+        return self.reader.metadata.cut(self.begin, self.end, self.shift)
 
-    def span(self) -> tuple[Fraction, Fraction, Fraction]:
+    def span(self) -> tuple[Fraction | None, Fraction | None, Fraction]:
         """Begin, end and shift in seconds, for the packets of the other streams."""
-        first, last = self.reader.index[self.chunks[0]], self.reader.index[self.chunks[-1]]
-        begin, end, shift = (
-            ticks * self.reader.header.time_base for ticks in (first.first_pts, last.end_pts, self.shift)
-        )
-        return begin, end, shift
+        time_base = self.reader.header.time_base
+        begin, end = (None if ticks is None else ticks * time_base for ticks in (self.begin, self.end))
+        return begin, end, self.shift * time_base
 
 
 def _join(file: BinaryIO, header: Header, parts: list[_Part]) -> tuple[list[Entry], int, int]:
@@ -259,6 +275,8 @@ def _join(file: BinaryIO, header: Header, parts: list[_Part]) -> tuple[list[Entr
 def concat(sources: Sequence[Path], target: str | Path, *, overwrite: bool = False) -> Report:
     """Join streams: each begins where the one before it ends. Tags and language are those of the first.
 
+    What other streams and chapters have beyond the first and the last frame is kept at the two ends of the whole.
+
     Args:
         sources: streams that agree in weights, frame size, time base, aspect, rotation and colour.
         target: a stream; "-" is stdout.
@@ -278,9 +296,11 @@ def concat(sources: Sequence[Path], target: str | Path, *, overwrite: bool = Fal
                 ours, first = getattr(reader.header, field.name), getattr(widest, field.name)
                 if field.name not in ("chunk_frames", "frame_rate") and ours != first:
                     raise TokcodecError(f"{source}: its {field.name} is not that of {sources[0]}")
-            shift = end - reader.index[0].first_pts
-            parts.append(_Part(source, reader, list(range(len(reader.index))), shift))
-            end = reader.index[-1].end_pts + shift
+            first, last = reader.index[0].first_pts, reader.index[-1].end_pts
+            is_first, is_last = reader is readers[0], reader is readers[-1]
+            edges = (None if is_first else first, None if is_last else last)
+            parts.append(_Part(source, reader, list(range(len(reader.index))), end - first, *edges))
+            end += last - first
         file = stack.enter_context(output.writing(target, list(sources), overwrite))
         written = _join(file, widest, parts)
     return report(widest, *written, started)

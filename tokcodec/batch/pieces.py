@@ -116,6 +116,6 @@ def join(source: Path, pieces: Sequence[Path], target: Path) -> Report:
         with video.VideoReader(source, side=side) as whole:
             whole.skip()
         chunks = (chunk for reader in readers for chunk in chunks_of(reader))
-        metadata = metadata_of(whole.info).cut(readers[0].index[0].first_pts, readers[-1].index[-1].end_pts, 0)
+        metadata = metadata_of(whole.info)
         written = write(file, header, chunks, metadata, (whole.side_format, side) if whole.side_format else None)
     return report(header, *written, started)

@@ -45,8 +45,12 @@ class Metadata:
         if len(self.pack()) > MAX_METADATA_BYTES:  # half a surrogate pair in a text is a ValueError as well
             raise ValueError(f"metadata takes more than {MAX_METADATA_BYTES} bytes")
 
-    def cut(self, begin: int, end: int, shift: int) -> Metadata:
-        """That of a part of the video: chapters with a tick in [begin, end), cut to it and moved by `shift`."""
+    def cut(self, begin: int | None, end: int | None, shift: int) -> Metadata:
+        """That of a part of the video: chapters with a tick in [begin, end), cut to it and moved by `shift`.
+
+        None is no limit.
+        """
+        begin, end = -MAX_TICKS if begin is None else begin, MAX_TICKS + 1 if end is None else end
         parts = [
             Chapter(max(chapter.start, begin) + shift, min(chapter.end, end) + shift, chapter.title)
             for chapter in self.chapters

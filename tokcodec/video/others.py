@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any, BinaryIO
@@ -25,12 +26,15 @@ MUXER_OPTIONS = {"movie_timescale": "90000"}  # of mov and mp4: the default roun
 BARE_MUXERS = ("rawvideo", "image2")  # frames alone: no other streams, orientation or timestamps
 
 
-def cut_streams(parts: Sequence[tuple[str, BinaryIO, Fraction, Fraction, Fraction]], target: BinaryIO) -> str | None:
+def cut_streams(
+    parts: Sequence[tuple[str, BinaryIO, Fraction | None, Fraction | None, Fraction]], target: BinaryIO
+) -> str | None:
     """Cut and join what VideoReader put aside; the packets stay as they are.
 
     Args:
-        parts: format and file, begin and end in seconds, and the seconds by which its packets move. Streams are
-            matched to those of the first part by their place; what does not fit is dropped with a warning.
+        parts: format and file, begin and end in seconds (None for no limit), and the seconds by which its packets
+            move. Streams are matched to those of the first part by their place; what does not fit is dropped with a
+            warning.
         target: seekable file.
 
     Returns:
@@ -48,12 +52,17 @@ def cut_streams(parts: Sequence[tuple[str, BinaryIO, Fraction, Fraction, Fractio
             source = stack.enter_context(av.open(file, "r", format=_safe_format(format)))
             if copy is None:
                 copy = Copy(source.streams, output, "other streams")
+                if copy.outputs:
+                    output.start_encoding()
                 kinds = [_kind(stream) for stream in source.streams]
             elif [_kind(stream) for stream in source.streams] != kinds:
                 log.warning("other streams: those of a later part differ in codec or layout and are dropped")
                 continue
             for packet in source.demux():
-                if packet.pts is not None and begin_s <= packet.pts * packet.time_base < end_s:
+                if packet.pts is None:
+                    continue
+                time_s = packet.pts * packet.time_base
+                if (begin_s is None or begin_s <= time_s) and (end_s is None or time_s < end_s):
                     copy.mux(packet, -shift_s)
                     copied += 1
     return name if copied else None
@@ -94,6 +103,7 @@ class Copy:
         self._refused: set[int] = set()
         self._is_matroska = target.format.name == "matroska"
         self._delayed: set[int] = set()  # streams that may begin below zero even so
+        self._newest: dict[int, int] = {}  # stream to the time (dts) of its newest packet, in ticks of the output
         for stream in streams:
             if not takes(target.format.name, stream):
                 refuser = kind or target.format.name
@@ -118,12 +128,29 @@ class Copy:
             if stream.index not in self._delayed:
                 return
         packet.stream = self.outputs[stream.index]
+        self._keep_order(packet)
         try:
             self._target.mux_one(packet)
         except (ArgumentError, InvalidDataError) as error:  # this packet's own fault; the rest can be kept
             if stream.index not in self._refused:
                 self._refused.add(stream.index)
                 log.warning("%s: damaged packets of %s are dropped (%s)", self._name, title_of(stream), reason(error))
+
+    def _keep_order(self, packet: Packet[Any]) -> None:
+        """Move a packet that is not later than the one before it to the tick after that, as the ffmpeg tool does.
+
+        Parts of a recording that were joined overlap by less than a packet.
+        """
+        if packet.dts is None or not packet.stream.time_base:
+            return
+        ratio = packet.time_base / packet.stream.time_base
+        dts, index = math.floor(packet.dts * ratio + Fraction(1, 2)), packet.stream.index
+        least = self._newest.get(index, dts - 1) + 1
+        if dts < least:
+            packet.pts = None if packet.pts is None else max(math.floor(packet.pts * ratio + Fraction(1, 2)), least)
+            packet.dts, packet.duration = least, round((packet.duration or 0) * ratio)
+            packet.time_base = packet.stream.time_base
+        self._newest[index] = max(dts, least)
 
 
 class Side:

@@ -462,13 +462,17 @@ class VideoReader:
         )
 
     def _chapters(self) -> tuple[tuple[int, int, str], ...]:
+        """Those of the wanted part, on the clock of the result."""
         shift = round(self._shift_s / self._time_base) if self._shift_s else 0
+        begin = 0 if self._begin is None else self._begin - shift
+        end = None if self._end is None else self._end - shift
         chapters = []
         for chapter in self._container.chapters():
             scale = (chapter["time_base"] or Fraction(1, 1000)) / self._time_base
-            start, end = (round(chapter[edge] * scale) - shift for edge in ("start", "end"))
-            if start <= end:
-                chapters.append((start, end, chapter["metadata"].get("title", "")))
+            first, last = (round(chapter[edge] * scale) - shift for edge in ("start", "end"))
+            if first <= last and (last > begin or first == begin) and (end is None or first < end):
+                last = last if end is None else min(last, end)
+                chapters.append((max(first, begin), last, chapter["metadata"].get("title", "")))
         return tuple(chapters)
 
     def _warn(self, message: str) -> None:
