@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -342,6 +343,24 @@ def test_a_reader_that_has_had_enough_is_no_error_to_tell(
         child = process(weights, *arguments, stdout=pipe, stderr=subprocess.PIPE)
         _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (1, b"")
+
+
+def test_frames_are_scaled_and_made_even(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    """As FFmpeg does it: -2 keeps the shape and is even; at half the rate every second frame is left."""
+    make_clip("in.mp4", moving_frames(40))
+    for size, (width, height) in {"32:-2": (32, 24), "-2:30": (40, 30), "50:-2": (50, 38), "50:-1": (50, 38)}.items():
+        assert run("encode", "in.mp4", "a.tokc", "-f", "--scale", size).code == 0
+        facts = json.loads(run("info", "a.tokc", "--json").out)
+        assert (facts["width"], facts["height"], facts["frames"]) == (width, height, 40)
+    assert run("encode", "in.mp4", "b.tokc", "--scale", "32x24", "--fps", "15").code == 0
+    facts = json.loads(run("info", "b.tokc", "--json").out)
+    assert (facts["width"], facts["height"], facts["frames"], facts["frame_rate"]) == (32, 24, 20, 15)
+    assert facts["duration_s"] == round(40 / 30, 6)
+    with tokcodec.open_stream("b.tokc") as stream:
+        assert [pts * stream.header.time_base for _, pts, _ in stream.frames()] == [Fraction(i, 15) for i in range(20)]
+    for options in (["--scale", "32"], ["--scale", "0:24"], ["--scale=-2:-2"], ["--fps", "fast"], ["--fps", "0"]):
+        assert run("encode", "in.mp4", "c.tokc", *options).code == 2
+    assert not (tmp_path / "c.tokc").exists()
 
 
 def test_progress_for_programs(run: Run, make_clip: MakeClip) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -9,9 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
-from tqdm import tqdm
 
-from tokcodec.cli.options import network_options, output_options, rate_of, rate_options
+from tokcodec.cli.options import (
+    FolderName,
+    examples,
+    network_options,
+    output_options,
+    progress_option,
+    rate_of,
+    rate_options,
+)
+from tokcodec.cli.terminal import Meter
 
 if TYPE_CHECKING:
     from tokcodec.batch import Note, Summary
@@ -31,9 +40,17 @@ class Shard(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
-@click.command()
-@click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST")
+@click.command(
+    epilog=examples(
+        "batch videos streams                        # goes on where it was interrupted",
+        "batch videos streams --dry-run",
+        "batch videos streams --jobs 4 --glob '*.mov' --quality 6",
+        "batch s3://bucket/videos s3://bucket/streams --shard 2/8",
+        "batch streams videos --decode --to mkv",
+    )
+)
+@click.argument("source", metavar="SRC", type=FolderName())
+@click.argument("target", metavar="DST", type=FolderName())
 @click.option("--decode", is_flag=True, help="The way back: streams to videos.")
 @click.option("--to", type=click.Choice(["mp4", "mkv", "mov"]), default="mp4", show_default=True, help="Of --decode.")
 @click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of --decode.")
@@ -62,6 +79,7 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option("--dry-run", is_flag=True, help="Only list what would be made or skipped, and why; write nothing.")
 @rate_options
 @network_options
+@progress_option
 @output_options
 def batch(
     source: str,
@@ -91,6 +109,7 @@ def batch(
     device: str,
     dtype: str,
     threads: int | None,
+    progress: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -108,16 +127,22 @@ def batch(
     from tokcodec.batch import run
 
     notes: list[Note] = []
-    with tqdm(desc="batch", unit=" files", disable=dry_run or None, leave=False) as bar:
+    with contextlib.closing(Meter("batch", "files", progress)) as meter:
 
-        def progress(note: Note, summary: Summary) -> None:
+        def update(note: Note, summary: Summary) -> None:
             if dry_run:
                 notes.append(note)
                 return
-            saved = (summary.source_bytes - summary.bytes) / 1e6
-            bar.total = summary.files
-            bar.set_postfix_str(f"{summary.frames / max(summary.seconds, 1e-3):.1f} frames/s, {saved:.1f} MB saved")
-            bar.update(summary.settled - bar.n)
+            speed = summary.frames / max(summary.seconds, 1e-3)
+            meter.step(
+                summary.settled,
+                summary.files,
+                f"{speed:.1f} frames/s, {(summary.source_bytes - summary.bytes) / 1e6:.1f} MB saved",
+                frames=summary.frames,
+                source_bytes=summary.source_bytes,
+                bytes=summary.bytes,
+                failed=len(summary.failed),
+            )
 
         summary = run(
             source,
@@ -143,7 +168,7 @@ def batch(
             dtype=dtype,
             log=log,
             dry_run=dry_run,
-            progress=progress,
+            progress=update,
         )
     if not summary.files:
         found = sum(summary.skipped.values())

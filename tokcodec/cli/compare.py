@@ -8,14 +8,20 @@ from pathlib import Path
 
 import click
 
-from tokcodec.cli.options import network_options, output_options, progress_option, use_threads
+from tokcodec.cli.options import FileName, examples, network_options, output_options, progress_option, use_threads
 from tokcodec.cli.terminal import frames_meter
 from tokcodec.scores import METRICS
 
 
-@click.command()
-@click.argument("reference", metavar="A", type=click.Path(path_type=Path))
-@click.argument("seen", metavar="B", type=click.Path(path_type=Path))
+@click.command(
+    epilog=examples(
+        "compare in.mp4 in.decoded.mp4",
+        "compare in.mp4 in.tokc --json",
+        "compare in.mp4 in.tokc --side-by-side both.mp4 --heatmap where.mp4",
+    )
+)
+@click.argument("reference", metavar="A", type=FileName())
+@click.argument("seen", metavar="B", type=FileName())
 @click.option("--side-by-side", type=click.Path(path_type=Path), help="Write a video of both: .mp4, .mov or .mkv.")
 @click.option("--heatmap", type=click.Path(path_type=Path), help="Write a video of where they differ, and how much.")
 @click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")

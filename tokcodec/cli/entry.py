@@ -14,10 +14,14 @@ import click
 
 import tokcodec
 from tokcodec.cli import batch, compare, files, learning, streams
+from tokcodec.cli.options import examples
 from tokcodec.errors import ExistsError, TokcodecError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=examples("encode in.mp4", "decode in.tokc", "COMMAND --help"),
+)
 @click.version_option(tokcodec.__version__, prog_name="tokcodec")
 def cli() -> None:
     """A neural video codec: video to a compact stream of visual tokens (.tokc), and back."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import click
 
 from tokcodec.cli.options import (
+    FileName,
+    FrameRate,
+    Size,
+    examples,
     network_options,
     output_options,
     progress_option,
@@ -31,11 +36,23 @@ def beside(source: str, suffix: str) -> str:
     return str(Path(source).with_suffix(suffix))
 
 
-@click.command()
-@click.argument("source", metavar="INPUT")
-@click.argument("target", metavar="[OUTPUT]", required=False)
+@click.command(
+    epilog=examples(
+        "encode in.mp4                               # to in.tokc, quality 4",
+        "encode in.mp4 out.tokc --quality 8",
+        "encode in.mp4 out.tokc --bitrate 300k       # at most; --target-size 2M of the whole file",
+        "encode in.mp4 out.tokc --target-psnr 30     # at least, in every chunk",
+        "encode in.mp4 out.tokc --scale 640:-2 --fps 30000/1001",
+        "encode in.mp4 out.tokc --start 00:01:30 --duration 10",
+        "encode - out.tokc <in.mkv",
+    )
+)
+@click.argument("source", metavar="INPUT", type=FileName(path_type=str))
+@click.argument("target", metavar="[OUTPUT]", required=False, type=FileName(".tokc", path_type=str))
 @rate_options
 @span_options
+@click.option("--scale", type=Size(), help="Of frames, as shown, before they are coded: 640:360, 640:-2.")
+@click.option("--fps", type=FrameRate(), help="Frames/s: leave out and repeat frames to make them even.")
 @click.option("--deinterlace", is_flag=True, help="Make whole frames of the fields of interlaced video (bwdif).")
 @network_options
 @progress_option
@@ -51,6 +68,8 @@ def encode(
     target_psnr: float | None,
     start_s: float,
     duration_s: float | None,
+    scale: tuple[int, int] | None,
+    fps: Fraction | None,
     deinterlace: bool,
     weights: Path | None,
     device: str,
@@ -69,6 +88,10 @@ def encode(
 
     target = target or beside(source, ".tokc")
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
+    try:
+        filters = Filters(deinterlace=deinterlace, fps=fps, scale=scale)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     with frames_meter("encode", progress) as update:
         report = encode_video(
             source,
@@ -80,16 +103,24 @@ def encode(
             cores=threads,
             start_s=start_s,
             duration_s=duration_s,
-            filters=Filters(deinterlace=deinterlace),
+            filters=filters,
             overwrite=force,
             progress=update,
         )
     show(report, target, as_json)
 
 
-@click.command()
-@click.argument("source", metavar="INPUT")
-@click.argument("target", metavar="[OUTPUT]", required=False)
+@click.command(
+    epilog=examples(
+        "decode in.tokc                              # to in.decoded.mp4",
+        "decode in.tokc out.mkv --lossless           # FFV1: exactly what was decoded",
+        "decode in.tokc frames/%05d.png",
+        "decode in.tokc - --format rgb24 >out.rgb    # or y4m, for other programs",
+        "decode broken.tokc out.mp4 --salvage        # what is intact",
+    )
+)
+@click.argument("source", metavar="INPUT", type=FileName(".tokc", path_type=str))
+@click.argument("target", metavar="[OUTPUT]", required=False, type=FileName(path_type=str))
 @click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of libx264; 0 is best.")
 @click.option("--lossless", is_flag=True, help="FFV1 in RGB, every pixel as decoded; for .mkv.")
 @click.option("--format", type=click.Choice(["rgb24", "y4m"]), default="y4m", show_default=True, help="On stdout.")

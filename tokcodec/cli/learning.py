@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tokcodec.cli.options import Numbers, device_options, shared, use_threads
+from tokcodec.cli.options import FileName, Numbers, device_options, examples, shared, use_threads
 from tokcodec.errors import TokcodecError
 
 folder = click.Path(path_type=Path, file_okay=False)
@@ -45,15 +45,20 @@ shape_options = shared(
 )
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "train footage --out run",
+        "train footage --out run --init own.safetensors --holdout 'test-*' --minutes 60 --finish",
+    )
+)
 @click.argument("data", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.option("--out", type=folder, required=True, help="Folder of the run; a run that is there goes on.")
-@click.option("--init", type=click.Path(path_type=Path), help="Start from these weights, or this checkpoint.pt.")
+@click.option("--init", type=FileName(".safetensors", ".pt"), help="Start from these weights, or this checkpoint.pt.")
 @click.option("--holdout", metavar="PATTERN", multiple=True, help="Names of files to evaluate on, not to train on.")
 @click.option("--eval", "eval_folder", type=folder, help="Videos to evaluate on.")
 @click.option("--eval-steps", type=Numbers(), default="12,40", show_default=True, help="Quantizer's, for --eval.")
 @click.option("--eval-every", type=click.IntRange(1), default=1000, show_default=True, help="In steps.")
-@click.option("--tables", type=click.Path(path_type=Path), help="Weights with the loop's tables [--init, released].")
+@click.option("--tables", type=FileName(".safetensors"), help="Weights with the loop's tables [--init, released].")
 @click.option("--cache", type=folder, help="Folder for decoded and coded data [default: OUT/cache].")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after this time.")
 @click.option("--finish", is_flag=True, help="Bring the schedule to its end within --minutes.")

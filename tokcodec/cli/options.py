@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
+import shlex
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from tokcodec.rate import Rate
 
@@ -61,6 +66,70 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         return numbers
 
 
+class Size(click.ParamType[tuple[int, int]]):
+    """Width and height as FFmpeg's scale takes them: 640:360; 640:-2 is even and keeps the shape."""
+
+    name = "w:h"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"(-?\d+)[:x](-?\d+)", str(value))
+        if not match:
+            self.fail(f"{value!r} is not a size such as 640:360 or 640:-2", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+class FrameRate(click.ParamType[Fraction]):
+    """Frames a second: 30, 29.97 or 30000/1001."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/([1-9]\d*))?", str(value))
+        if not match:
+            self.fail(f"{value!r} is not a frame rate such as 30 or 30000/1001", param, ctx)
+        return Fraction(match[1]) / int(match[2] or 1)
+
+
+class FileName(click.Path):
+    """A name of a file, that the shell can complete; whether there is one is not looked at.
+
+    Args:
+        suffixes: offer files with these, and folders; any file where there are none, and without suffixes.
+        path_type: of the value.
+    """
+
+    def __init__(self, *suffixes: str, path_type: type[str] | type[Path] = Path) -> None:
+        super().__init__(readable=False, path_type=path_type)
+        self._suffixes = suffixes
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        folder, slash, begin = incomplete.rpartition("/")
+        entries: list[os.DirEntry[str]] = []
+        with contextlib.suppress(OSError):
+            entries = [e for e in os.scandir(folder + slash or ".") if e.name.startswith(begin)]
+        entries = [e for e in entries if begin.startswith(".") or not e.name.startswith(".")]
+        files = [e.name for e in entries if e.name.lower().endswith(self._suffixes) and not e.is_dir()]
+        names = sorted([*files, *(f"{e.name}/" for e in entries if e.is_dir())])
+        if not self._suffixes or not files or any(shlex.quote(name) != name for name in names):
+            return [CompletionItem(incomplete, type="file")]  # the shell knows what to put in quotes
+        return [CompletionItem(folder + slash + name) for name in names]
+
+
+class FolderName(click.Path):
+    """A name of a folder, that the shell can complete; or a URL."""
+
+    def __init__(self) -> None:
+        super().__init__(readable=False)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="dir")]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: command lines, without the program's name."""
+    return "\n".join(["\b", "Examples:", *(f"  tokcodec {line}" for line in lines)])
+
+
 def shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Several options as one decorator."""
 
@@ -107,7 +176,7 @@ progress_option = click.option(
     show_default=True,
     help="On stderr; auto is a bar on a terminal, else a line every 30 s; json is an object a line, for programs.",
 )
-weights_option = click.option("--weights", type=click.Path(path_type=Path), help="Weights, if not the released ones.")
+weights_option = click.option("--weights", type=FileName(".safetensors"), help="Weights, if not the released ones.")
 network_options = shared(weights_option, device_options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -10,16 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from tokcodec import arrays, edit, shards, suffixes
-from tokcodec.cli.options import Amount, output_options, span_options, weights_option
-from tokcodec.cli.terminal import show
+from tokcodec.cli.options import (
+    Amount,
+    FileName,
+    examples,
+    output_options,
+    progress_option,
+    span_options,
+    weights_option,
+)
+from tokcodec.cli.terminal import Meter, show
 from tokcodec.errors import BitstreamError
 
 
-@click.command()
-@click.argument("source", metavar="STREAM", type=click.Path(path_type=Path))
+@click.command(epilog=examples("info in.tokc", "info in.tokc --json"))
+@click.argument("source", metavar="STREAM", type=FileName(".tokc"))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def info(source: Path, as_json: bool) -> None:
     """Show what a stream holds.
@@ -98,8 +106,8 @@ def _clock(time_s: float) -> str:
     return f"{sign}{int(minutes) // 60}:{int(minutes) % 60:02}:{seconds:06.3f}".rstrip("0").rstrip(".")
 
 
-@click.command()
-@click.argument("source", metavar="STREAM", type=click.Path(path_type=Path))
+@click.command(epilog=examples("verify in.tokc", "verify in.tokc --weights own.safetensors"))
+@click.argument("source", metavar="STREAM", type=FileName(".tokc"))
 @weights_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(source: Path, weights: Path | None, as_json: bool) -> None:
@@ -107,9 +115,11 @@ def verify(source: Path, weights: Path | None, as_json: bool) -> None:
     show(edit.verify(source, weights=weights), "", as_json, str(source))
 
 
-@click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUTPUT")
+@click.command(
+    epilog=examples("trim in.tokc part.tokc --start 10 --duration 5", "trim broken.tokc whole.tokc --salvage")
+)
+@click.argument("source", metavar="INPUT", type=FileName(".tokc"))
+@click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
 @span_options
 @click.option("--salvage", is_flag=True, help="Keep every intact chunk of a damaged stream, so that it is whole again.")
 @output_options
@@ -120,17 +130,25 @@ def trim(
     show(edit.trim(source, target, start_s, duration_s, salvage=salvage, overwrite=force), target, as_json)
 
 
-@click.command()
-@click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUTPUT")
+@click.command(epilog=examples("concat a.tokc b.tokc both.tokc"))
+@click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=FileName(".tokc"))
+@click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
 @output_options
 def concat(sources: tuple[Path, ...], target: str, force: bool, as_json: bool) -> None:
     """Join streams of one frame size and one set of weights, one after another."""
     show(edit.concat(list(sources), target, overwrite=force), target, as_json)
 
 
-@click.command()
-@click.argument("paths", metavar="INPUT... OUTPUT", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.command(
+    epilog=examples(
+        "tokens in.tokc out.npz",
+        "tokens in.npz out.tokc                      # the way back",
+        "tokens streams --webdataset out/shard-%06d.tar",
+    )
+)
+@click.argument(
+    "paths", metavar="INPUT... OUTPUT", nargs=-1, required=True, type=FileName(".tokc", ".npz", ".safetensors")
+)
 @click.option(
     "--webdataset",
     metavar="PATTERN",
@@ -139,6 +157,7 @@ def concat(sources: tuple[Path, ...], target: str, force: bool, as_json: bool) -
 @click.option("--shard-samples", type=click.IntRange(1), default=1000, show_default=True, help="Of a shard, at most.")
 @click.option("--shard-size", type=Amount(), default="1G", show_default=True, help="Bytes of a shard, at most.")
 @weights_option
+@progress_option
 @output_options
 def tokens(
     paths: tuple[Path, ...],
@@ -146,6 +165,7 @@ def tokens(
     shard_samples: int,
     shard_size: float,
     weights: Path | None,
+    progress: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -155,7 +175,7 @@ def tokens(
     the others, is named at the end, and makes the exit code 1.
     """
     if webdataset is not None:
-        _shards(paths, webdataset, shard_samples, int(shard_size), weights, force, as_json)
+        _shards(paths, webdataset, shard_samples, int(shard_size), weights, progress, force, as_json)
         return
     if len(paths) != 2:
         raise click.UsageError("give one INPUT and one OUTPUT, or --webdataset and any number of INPUTs")
@@ -170,14 +190,14 @@ def _shards(
     shard_samples: int,
     shard_bytes: int,
     weights: Path | None,
+    progress: str,
     force: bool,
     as_json: bool,
 ) -> None:
-    with tqdm(desc="tokens", unit=" chunks", disable=None, leave=False) as bar:
+    with contextlib.closing(Meter("tokens", "chunks", progress)) as meter:
 
-        def progress(samples: int, size_bytes: int) -> None:
-            bar.set_postfix_str(f"{size_bytes / 1e6:.1f} MB", refresh=False)
-            bar.update(samples - bar.n)
+        def update(samples: int, size_bytes: int) -> None:
+            meter.step(samples, None, f"{size_bytes / 1e6:.1f} MB", bytes=size_bytes)
 
         made = shards.export_shards(
             sources,
@@ -186,7 +206,7 @@ def _shards(
             shard_samples=shard_samples,
             shard_bytes=shard_bytes,
             overwrite=force,
-            progress=progress,
+            progress=update,
         )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(made)))
