@@ -29,9 +29,10 @@ from click.testing import CliRunner, Result
 from tests.conftest import MakeClip, moving_frames
 from tokcodec import codec, edit
 from tokcodec.batch import pieces
+from tokcodec.batch.books import Books, BusyError, Record
 from tokcodec.batch.driver import Batch
 from tokcodec.batch.selection import select
-from tokcodec.batch.storage import BusyError, Item, Record, Tree, fetched
+from tokcodec.batch.storage import Item, Tree, fetched
 from tokcodec.batch.units import Done, Outcome, Settings, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
@@ -551,12 +552,12 @@ def test_a_killed_worker_is_replaced(tree: Path, tmp_path: Path, weights: Path) 
 
 
 def test_a_claim_is_held_by_one(tmp_path: Path) -> None:
-    claim = Tree(str(tmp_path)).claim("a/b.tokc")
+    claim = Books(Tree(str(tmp_path))).claim("a/b.tokc")
     with pytest.raises(BusyError):
-        Tree(str(tmp_path)).claim("a/b.tokc")
+        Books(Tree(str(tmp_path))).claim("a/b.tokc")
     claim.write(RECORD)
     claim.release()
-    again = Tree(str(tmp_path)).claim("a/b.tokc")
+    again = Books(Tree(str(tmp_path))).claim("a/b.tokc")
     assert again.record == RECORD
     again.release()
 
@@ -644,7 +645,7 @@ def test_a_record_of_unknown_shape_counts_as_none(text: str, tree: Path, tmp_pat
     facts = json.loads(book.read_text())
     for name in ("name", "source_bytes", "modified", "tree", "settings", "bytes"):
         book.write_text(json.dumps(facts | {name: None}))
-        claim = Tree(str(dst)).claim("one.tokc")
+        claim = Books(Tree(str(dst))).claim("one.tokc")
         assert claim.record is None
         claim.release()
 
@@ -658,7 +659,7 @@ def command(weights: Path, *args: object) -> list[str]:
 def test_a_record_cut_off_by_a_kill_is_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: Record
 ) -> None:
-    claim = Tree(str(tmp_path)).claim("a.tokc")
+    claim = Books(Tree(str(tmp_path))).claim("a.tokc")
     claim.write(old)
 
     def killed(*_: object) -> None:
@@ -669,7 +670,7 @@ def test_a_record_cut_off_by_a_kill_is_the_new_one(
     with pytest.raises(KeyboardInterrupt):
         claim.write(new)
     claim.release()
-    assert Tree(str(tmp_path)).claim("a.tokc").record == new
+    assert Books(Tree(str(tmp_path))).claim("a.tokc").record == new
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}

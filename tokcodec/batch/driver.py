@@ -18,8 +18,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol
 
+from tokcodec.batch.books import Books, BusyError, Claim, Record
 from tokcodec.batch.selection import Selection
-from tokcodec.batch.storage import BusyError, ChangedError, Claim, Item, Record, Tree
+from tokcodec.batch.storage import ChangedError, Item, Tree
 from tokcodec.batch.summary import Note, Status, Summary
 from tokcodec.batch.units import Done, Join, Outcome, Part, Settings, Unit, Whole
 from tokcodec.errors import TokcodecError
@@ -96,6 +97,7 @@ class Batch:
         if delete_source and not settings.verify:
             raise ValueError("sources are deleted only after their outputs are verified")
         self._source, self._target, self._settings = source, target, settings
+        self._books = Books(target)
         self._retries, self._overwrite, self._delete_source = retries, overwrite, delete_source
         self._settled = settled
         self._summary = Summary()
@@ -104,7 +106,7 @@ class Batch:
 
     def plan(self, selection: Selection) -> Summary:
         """Say what `run` would do, without writing anything. What another run has in hands counts as planned."""
-        self._target.check()
+        self._books.check()
         self._summary.files = len(selection.chosen)
         for item, why in selection.skipped:
             self._note(item, None, "skipped", why=why)
@@ -126,7 +128,7 @@ class Batch:
         self._summary.files = len(selection.chosen)
         self._summary.skipped = dict(collections.Counter(why for _, why in selection.skipped))
         if selection.chosen:
-            self._target.prepare()
+            self._books.prepare()
         files = self._to_code(selection.chosen, dry=False)
         try:
             while self._submit(files, workers):
@@ -165,7 +167,7 @@ class Batch:
                 continue
             claim = None
             try:
-                claim = self._target.peek(output) if dry else self._target.claim(output)
+                claim = self._books.peek(output) if dry else self._books.claim(output)
                 file = _File(item, output, claim, self._origin(item))
                 size = self._target.size(output)
                 status, file.why = self._verdict(file, size)
@@ -180,7 +182,7 @@ class Batch:
             if status == "planned":
                 if not dry:
                     claim.write(file.origin)
-                    self._target.tidy(output, keep=file.key)
+                    self._books.tidy(output, keep=file.key)
                 yield file
                 continue
             if status == "failed":
@@ -230,7 +232,7 @@ class Batch:
 
     def _places(self, file: _File) -> tuple[str, str, str]:
         """URLs of source, target and the folder for unfinished work."""
-        return self._source.url(file.item.name), self._target.url(file.output), self._target.work(file.output)
+        return self._source.url(file.item.name), self._target.url(file.output), self._books.work(file.output)
 
     def _settle(self, file: _File, unit: Unit, future: Future[Outcome]) -> None:
         """Decide what follows from a unit that ended."""
@@ -277,13 +279,13 @@ class Batch:
             file.tries += 1
             self._queue.append((file, unit))
             return
-        self._target.tidy(file.output)
+        self._books.tidy(file.output)
         file.claim.release()
         self._note(file.item, file.output, "failed", error=outcome.error, worker=outcome.worker, **file.effort())
 
     def _finish(self, file: _File, done: Done, worker: str) -> None:
         assert done.report is not None
-        self._target.tidy(file.output)  # before the record: a run that finds the file finished does not look for more
+        self._books.tidy(file.output)  # before the record: a run that finds the file finished does not look for more
         file.claim.write(dataclasses.replace(file.origin, bytes=done.bytes, verified=self._settings.verify))
         self._drop_source(
             file,
