@@ -455,6 +455,62 @@ def test_a_damaged_stream_is_described_and_repaired(
     assert result.err.count("\n") == 1
 
 
+def test_roundtrip_is_encode_decode_and_compare(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
+    make_clip("in.mp4", moving_frames(20))
+    result = run("roundtrip", "in.mp4", "out.mp4", "-q", "8", "--stream", "kept.tokc", "--json", "--lpips-dir", ".")
+    report = json.loads(result.out)
+    assert (result.code, report["output"], report["frames"], report["step"]) == (0, "out.mp4", 20, [12, 12])
+    assert report["bytes"] == (tmp_path / "kept.tokc").stat().st_size
+    assert len(frames_of(tmp_path / "out.mp4")) == 20
+    scores = json.loads(run("compare", "in.mp4", "kept.tokc", "--json", "--lpips-dir", ".").out)["scores"]
+    assert report["scores"] == {name: scores[name]["mean"] for name in scores}
+    assert report["scores"]["psnr_rgb_db"] > 25
+    assert run("roundtrip", "in.mp4", "other.mp4", "-q", "8", "--lpips-dir", ".").out.startswith(
+        "other.mp4: 20 frames, "
+    )
+    made = names(tmp_path)
+    assert made == ["in.mp4", "kept.tokc", "other.mp4", "out.mp4"]
+    assert run("roundtrip", "in.mp4", "out.mp4").err == "tokcodec: out.mp4: exists already; -f overwrites it\n"
+    assert run("roundtrip", "in.mp4", "out.xyz").code == 1
+    assert run("roundtrip", "-", "new.mp4").code == 2
+    assert names(tmp_path) == made
+
+
+def player(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_play_hands_frames_to_a_player(
+    run: Run, make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip("in.mp4", moving_frames(40))
+    run("encode", "in.mp4", "a.tokc")
+    programs = os.environ["PATH"]
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert run("play", "a.tokc").err == "tokcodec: mpv or ffplay is needed to play, and is not installed\n"
+    player(tmp_path / "bin", "ffplay", f'PATH="{programs}"; echo "$@" >told; cat >seen.y4m')
+    assert run("play", "a.tokc") == Result(0, "", "")
+    run("decode", "a.tokc", "wanted.y4m")
+    assert (tmp_path / "seen.y4m").read_bytes() == (tmp_path / "wanted.y4m").read_bytes()
+    assert "-window_title a.tokc" in (tmp_path / "told").read_text()
+    assert run("play", "a.tokc", "--player", "mpv").code == 1
+    player(tmp_path / "bin", "mpv", "exit 3")
+    assert run("play", "a.tokc").err == "tokcodec: mpv: stopped with exit code 3\n"
+    assert run("play", "wanted.y4m", "--player", "ffplay").err.endswith("this is not a .tokc stream\n")
+
+
+def test_a_player_that_is_closed_early_is_no_error(
+    run: Run, make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip("in.mp4", moving_frames(200))  # more than a pipe holds
+    run("encode", "in.mp4", "a.tokc", "-q", "1")
+    player(tmp_path / "bin", "mpv", "read line; exit 0")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    assert run("play", "a.tokc") == Result(0, "", "")
+
+
 def test_devices_and_links_are_not_replaced(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     make_clip("in.mp4", moving_frames(2))
     os.mkfifo(tmp_path / "pipe")

@@ -364,7 +364,7 @@ def _video_info(header: Header, metadata: Metadata) -> video.VideoInfo:
 
 def decode_video(
     source: str | Path,
-    target: str | Path,
+    target: str | Path | BinaryIO,
     *,
     crf: float = 12.0,
     lossless: bool = False,
@@ -383,10 +383,10 @@ def decode_video(
     Args:
         source: the stream; "-" reads stdin.
         target: .mp4, .mov or .mkv (H.264, the other streams copied in), .y4m, a pattern of images
-            (`frames/%05d.png`), or "-" for stdout. It appears when it is whole.
+            (`frames/%05d.png`), or "-" for stdout. It appears when it is whole. Or a binary file, such as a pipe.
         crf: of libx264, 0 (best) to 51.
         lossless: FFV1 in RGB, for .mkv.
-        stdout_format: "y4m" or "rgb24", for "-".
+        stdout_format: "y4m" or "rgb24", for "-" and for a binary file.
         salvage: decode every intact chunk of a damaged stream.
         weights: safetensors file; the released ones if None. They must be those of the stream.
         device: "auto", "cpu" or "cuda".
@@ -413,8 +413,12 @@ def decode_video(
         header = reader.header
         wanted = overlapping(reader, start_s, duration_s)
         format: str | None = stdout_format
-        place: str | Path = "-"
-        if str(target) != "-":
+        place: str | Path | BinaryIO = "-"
+        label = "stdout"
+        if not isinstance(target, (str, Path)):
+            place, label = target, "output"
+        elif str(target) != "-":
+            label = str(target)
             format = video.kind_of(Path(target))
             if video.is_pattern(Path(target)):
                 place = stack.enter_context(output.replacing_pattern(Path(target), overwrite))
@@ -447,7 +451,7 @@ def decode_video(
                 lossless=lossless,
                 crf=crf,
                 side=None if streams is None else (streams[1], streams[0]),
-                name="stdout" if place == "-" else str(target),
+                name=label,
             )
         )
         index = [reader.index[i] for i in wanted]

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 import tokcodec
-from tokcodec.cli import batch, compare, files, learning, streams
+from tokcodec.cli import batch, compare, files, learning, play, streams
 from tokcodec.cli.options import examples
 from tokcodec.errors import ExistsError, TokcodecError
 
@@ -30,6 +30,8 @@ def cli() -> None:
 for command in (
     files.encode,
     files.decode,
+    files.roundtrip,
+    play.play,
     streams.info,
     streams.verify,
     streams.trim,

@@ -1,7 +1,10 @@
-"""Commands from file to file: encode and decode."""
+"""Commands from file to file: encode, decode and roundtrip."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -175,3 +178,89 @@ def decode(
             progress=update,
         )
     show(report, target, as_json, source)
+
+
+@click.command(
+    epilog=examples(
+        "roundtrip in.mp4 out.mp4",
+        "roundtrip in.mp4 out.mp4 --quality 6 --stream kept.tokc --json",
+    )
+)
+@click.argument("source", metavar="INPUT", type=FileName(path_type=str))
+@click.argument("target", metavar="OUTPUT", type=FileName(path_type=str))
+@click.option("--stream", type=FileName(".tokc"), help="Keep the stream in between.")
+@click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")
+@rate_options
+@network_options
+@progress_option
+@output_options
+def roundtrip(
+    source: str,
+    target: str,
+    stream: Path | None,
+    lpips_dir: Path | None,
+    quality: int | None,
+    step: float | None,
+    bitrate: float | None,
+    target_size: float | None,
+    target_lpips: float | None,
+    target_psnr: float | None,
+    weights: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    progress: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Encode a video, decode it again, and score what comes out: what a rate costs and how it looks.
+
+    The scores are those of compare, of the stream's pictures, not of OUTPUT, which is H.264 of them; what a score
+    needs and cannot be had is left out with a warning.
+    """
+    from tokcodec.codec import decode_video, encode_video
+    from tokcodec.compare import compare
+    from tokcodec.output import check_target
+    from tokcodec.scores import METRICS
+    from tokcodec.video import is_pattern, is_pipe, kind_of
+
+    rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
+    if is_pipe(source):
+        raise click.UsageError("INPUT is read twice and cannot be a pipe")
+    kind_of(Path(target))
+    if not is_pattern(Path(target)):
+        check_target(Path(target), [Path(source)], force)  # before the work, not after
+    use_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        coded = stream or Path(folder, "coded.tokc")
+        with frames_meter("encode", progress) as update:
+            made = encode_video(
+                source,
+                coded,
+                rate=rate,
+                weights=weights,
+                device=device,
+                dtype=dtype,
+                cores=threads,
+                overwrite=force,
+                progress=update,
+            )
+        with frames_meter("decode", progress) as update:
+            decoded = decode_video(
+                coded, target, weights=weights, device=device, dtype=dtype, overwrite=force, progress=update
+            )
+        with frames_meter("compare", progress) as update:
+            found = compare(
+                source, coded, weights=weights, device=device, dtype=dtype, lpips_dir=lpips_dir, progress=update
+            )
+    scores = {name: found.scores[name]["mean"] for name in METRICS if name in found.scores}
+    if as_json:
+        about = {"input": source, "output": target, **dataclasses.asdict(made)}
+        click.echo(json.dumps(about | {"decode_seconds": decoded.seconds, "scores": scores}))
+        return
+    click.echo(
+        f"{target}: {made.frames} frames, {made.bytes} bytes, {made.bpp:.4f} bpp, {made.kbps:.1f} kbit/s, "
+        f"encoded in {made.seconds:.1f} s, decoded in {decoded.seconds:.1f} s"
+    )
+    for name, score in scores.items():
+        click.echo(f"{METRICS[name].label:<20}{score:.5g}")
