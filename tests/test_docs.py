@@ -21,6 +21,9 @@ from click.testing import CliRunner
 from conftest import MakeClip, moving_frames, with_sound
 
 from tokcodec.cli import cli
+from tokcodec.neural import lfq, loop
+from tokcodec.neural.weights import Weights, find_weights
+from tokcodec.rate import COARSEST, FINEST, QUALITIES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "tokcodec/weights/README.md"]
@@ -151,6 +154,24 @@ def test_python_examples(page: Path, workplace: Path) -> None:
 def test_every_command_is_told_of() -> None:
     told = {c[1] for page in PAGES for line in lines(page.read_text()) for c in commands(line.words) if "tokcodec" in c}
     assert set(cli.commands) <= told
+
+
+def test_numbers_of_how_it_works_are_those_of_the_code() -> None:
+    text = " ".join((ROOT / "docs/how.md").read_text().split())
+    released = Weights.load(find_weights())
+    parameters = sum(p.numel() for p in released.restorer().parameters())
+    assert f"restorer* ({parameters / 1e6:.1f} million parameters)" in text
+    for name, kind in (("first frame", "intra"), ("key", "key"), ("three frames between, together", "between")):
+        numbers, kept = released.arrays[f"klt.{kind}"].shape
+        assert f"| {name} | {numbers} | {kept} |" in text
+    key, between = (f"{rate:g}".lstrip("0") for rate in (loop.KEY_MOTION_RATE, loop.BETWEEN_MOTION_RATE))
+    assert f"squared error + {key} step² a bit, {between} in the frames between" in text
+    assert loop.FIRST_STEP == 1 / 4
+    assert f"keys {loop.KEY_STEP:g}".replace("0.", ".") in text
+    assert f"nothing is predicted, {loop.BETWEEN_STEP:g}." in text
+    assert f"below {1 - lfq.ROUNDING:g} steps is zero".replace("0.", ".") in text
+    assert f"({lfq.LEVEL_RATE:g} step² a bit)".replace("0.", ".") in text
+    assert f"Qualities 1 to {QUALITIES} are steps from {COARSEST:g} to {FINEST:g} levels" in text
 
 
 def test_no_code_stands_outside_of_a_block() -> None:
