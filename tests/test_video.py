@@ -453,6 +453,27 @@ def test_png_pattern(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f-001.png", "f-002.png", "f-003.png"]
 
 
+@pytest.mark.parametrize("first", [0, 7, 1001, 99998])
+@pytest.mark.parametrize("name", ["f-%04d.png", "%d.png", "%04d.jpg"])
+def test_images_are_read_from_any_number_on(
+    tmp_path: Path, name: str, first: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "50% %02d"
+    folder.mkdir()
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    write(tmp_path / "a.mkv", moving_frames(5), lossless=True)
+    options = ["-i", tmp_path / "a.mkv", "-q:v", "1", "-start_number", str(first)]
+    subprocess.run([ffmpeg, "-v", "quiet", *options, f"{tmp_path}/50%% %%02d/{name}"], check=True)
+    assert len(list(folder.iterdir())) == 5
+    frames, pts, _ = read(folder / name)
+    assert pts == list(range(5))
+    assert min(np.abs(a - b.astype(int)).mean() for a, b in zip(frames, moving_frames(5), strict=True)) < 5
+    assert caplog.records == []
+    (folder / (name % (first + 3))).unlink()
+    assert len(read(folder / name)[0]) == 3
+    assert caplog.records[0].getMessage().endswith(f": the images end at {first + 2}: {first + 3} is missing")
+
+
 def test_raw_frames_to_a_binary_file() -> None:
     frames, file = moving_frames(3), io.BytesIO()
     write(file, frames, format="rgb24")

@@ -168,7 +168,11 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
         TokcodecError: it cannot be written.
     """
     folder = pattern.parent
-    if folder.is_dir() and not overwrite and any(_is_numbered(file.name, pattern.name) for file in folder.iterdir()):
+    if (
+        folder.is_dir()
+        and not overwrite
+        and any(number_in(file.name, pattern.name) is not None for file in folder.iterdir())
+    ):
         raise ExistsError(f"{folder}: holds files called {pattern.name} already")
     made = not folder.exists()
     try:
@@ -184,7 +188,7 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
                 made_names = [file.name for file in partial.iterdir()]
                 for name in made_names:
                     os.replace(partial / name, folder / name)
-                for file in [file for file in folder.iterdir() if _is_numbered(file.name, pattern.name)]:
+                for file in [file for file in folder.iterdir() if number_in(file.name, pattern.name) is not None]:
                     if file.name not in made_names:
                         file.unlink()
             except OSError as error:
@@ -199,8 +203,8 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _is_numbered(name: str, pattern: str) -> bool:
-    """Whether a pattern such as `%05d.png` stands for a name: 00017.png, not 17.png."""
+def number_in(name: str, pattern: str) -> int | None:
+    """The number for which a pattern such as `%05d.png` is this name: of 00017.png, but not of 17.png."""
     before, width, after = re.split(r"%0?(\d*)d", pattern, maxsplit=1)
     match = re.fullmatch(re.escape(before) + r"(\d+)" + re.escape(after), name)
-    return match is not None and match[1] == match[1].lstrip("0").zfill(int(width or 1))
+    return int(match[1]) if match and match[1] == match[1].lstrip("0").zfill(int(width or 1)) else None

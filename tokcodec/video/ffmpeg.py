@@ -11,17 +11,28 @@ from av.error import EOFError as EndOfFileError
 from av.error import FFmpegError, InvalidDataError
 
 from tokcodec.errors import VideoError
+from tokcodec.output import number_in
+
+NUMBER = r"%0?\d*d"
 
 
 def is_pattern(path: Path) -> bool:
     """Whether a path stands for numbered images, as frames/%05d.png does."""
-    return path.suffix.lower() == ".png" and bool(re.search(r"%0?\d*d", path.name))
+    return path.suffix.lower() == ".png" and bool(re.search(NUMBER, path.name))
 
 
-def url_of(path: str | Path) -> str:
-    """A path for FFmpeg: no protocol, and no number to fill in but that of a pattern of images."""
+def numbers_of(path: Path) -> list[int]:
+    """The numbers of the files that are there of a pattern of images of any kind, in order; empty if it is none."""
+    if not re.search(NUMBER, path.name) or path.exists() or not path.parent.is_dir():
+        return []
+    numbers = (number_in(file.name, path.name) for file in path.parent.iterdir())
+    return sorted(number for number in numbers if number is not None)
+
+
+def url_of(path: str | Path, numbered: bool) -> str:
+    """A path for FFmpeg: no protocol, and no number to fill in but that of a pattern of images, if it is one."""
     path = Path(path)
-    return f"file:{str(path.parent).replace('%', '%%')}/{path.name}" if is_pattern(path) else f"file:{path}"
+    return f"file:{str(path.parent).replace('%', '%%')}/{path.name}" if numbered else f"file:{path}"
 
 
 def reason(error: Exception) -> str:

@@ -26,7 +26,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from tokcodec import standard
 from tokcodec.clock import ticks_of
 from tokcodec.errors import VideoError
-from tokcodec.video.ffmpeg import errors, reason, url_of
+from tokcodec.video.ffmpeg import errors, numbers_of, reason, url_of
 from tokcodec.video.filters import UNFILTERED, Chain, Filters, Shown
 from tokcodec.video.info import MATRICES, SCALING, Frame, VideoInfo, colour_of, has_alpha, orientation_of, unkept
 from tokcodec.video.others import MUXER_OPTIONS, SIDE_FORMATS, Copy, codec_of, takes, title_of
@@ -69,7 +69,8 @@ class VideoReader:
         """Open a file and decode its first frame.
 
         Args:
-            source: a file of any kind FFmpeg reads, a pattern of images (`frames/%05d.png`), "-" for stdin.
+            source: a file of any kind FFmpeg reads, a pattern of images (`frames/%05d.png`, from any number on up to
+                the first that is missing), "-" for stdin.
             start_s: skip frames before this time, in seconds after the first frame. Frame-exact. A pipe, and a
                 file whose clock may jump or is missing (MPEG-TS, raw H.264), is decoded from its beginning.
             duration_s: end before `start_s + duration_s`; None for all.
@@ -84,10 +85,16 @@ class VideoReader:
             VideoError: not a video, or nothing in it decodes. Iterating raises it too.
         """
         self.name = name or ("stdin" if source == "-" else str(source))
-        self._url: Any = standard.stdin() if source == "-" else url_of(source)
         self._threads = threads
         self._scaler = VideoReformatter()
         self._warned: set[str] = set()
+        numbers = [] if source == "-" else numbers_of(Path(source))
+        self._url: Any = standard.stdin() if source == "-" else url_of(source, bool(numbers))
+        self._options = {"start_number": str(numbers[0])} if numbers else {}
+        for number, following in itertools.pairwise(numbers):
+            if following > number + 1:
+                self._warn(f"the images end at {number}: {number + 1} is missing")
+                break
         self._filters = filters
         self._open()
         self._damaged = 0  # frames
@@ -191,7 +198,7 @@ class VideoReader:
 
     def _open(self) -> None:
         with errors(self.name, "not a video"):
-            self._container: InputContainer = av.open(self._url, "r")
+            self._container: InputContainer = av.open(self._url, "r", options=self._options)
         # PyAV lets the demuxer make up what is missing, wrongly where frames are reordered (AVI); see _time
         self._container.flags &= ~ContainerFlags.gen_pts.value
         if self._container.format.name == "tty":  # FFmpeg renders text files as video

@@ -132,7 +132,9 @@ class VideoWriter:
         self._threads = threads
         self._last: tuple[int, int] = (0, 0)  # pts and duration of the newest frame
         with errors(self.name):
-            file: Any = url_of(path) if path else (standard.stdout() if target == "-" else target)
+            file: Any = (
+                url_of(path, is_pattern(Path(path))) if path else (standard.stdout() if target == "-" else target)
+            )
             self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
             stream = self._container.add_stream(
                 encoder,
