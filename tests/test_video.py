@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import logging
@@ -61,6 +62,8 @@ def add_streams(
         if subtitle:
             text = target.add_mux_stream(subtitle, time_base=Fraction(1, 1000))
             text.metadata["language"] = "deu"
+        if tone is not None:
+            tone.metadata["title"] = "Main"
         target.start_encoding()
         for packet in source.demux(video=0):
             if packet.size:
@@ -428,6 +431,72 @@ def test_filters_that_make_no_sense(options: dict) -> None:
         Filters(**options)
 
 
+# Tags
+
+TAGS = {
+    "title": "A title",
+    "artist": "Somebody",
+    "comment": "Été",
+    "date": "2020",
+    "creation_time": "2020-01-02T03:04:05.000000Z",
+    "location": "+37.1234-122.4321/",
+}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_tags_are_kept(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Read by ffmpeg as well, with the time and place of the recording, and a language and name of the video."""
+    chapters = ((0, 30, "One"), (30, 75, "Two"))
+    info = dataclasses.replace(INFO, tags=TAGS, language="fra", name="Left eye", chapters=chapters)
+    write(tmp_path / f"a.{suffix}", moving_frames(3), info)
+    assert caplog.records == []
+    back = VideoReader(tmp_path / f"a.{suffix}").info
+    assert {key.lower(): value for key, value in back.tags.items()} == TAGS | (
+        {"location-eng": TAGS["location"]} if suffix == "mp4" else {}
+    )
+    assert (back.language, back.name) == ("fra", "Left eye")
+    assert [(s * back.time_base, e * back.time_base, title) for s, e, title in back.chapters] == [
+        (0, 1, "One"),
+        (1, Fraction(5, 2), "Two"),
+    ]
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    shown = subprocess.run([ffmpeg, "-i", tmp_path / f"a.{suffix}"], capture_output=True, check=False).stderr.decode()
+    for value in (*TAGS.values(), "fra", "Left eye", "One", "Two"):
+        assert value in shown
+
+
+@pytest.mark.parametrize(
+    ("target", "lost"),
+    [
+        ("a.mp4", "mp4 has no room for its tag mine, language fr-CA"),
+        ("a.mov", "mov has no room for its tag mine, language fr-CA"),
+        ("a.mkv", None),
+        ("a.y4m", "y4m has no room for its tags, language, name, chapters"),
+        ("%d.png", "png has no room for its tags, language, name, chapters"),
+    ],
+)
+def test_tags_without_room_are_told_once(
+    tmp_path: Path, target: str, lost: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = dataclasses.replace(INFO, tags=TAGS | {"mine": "x"}, language="fr-CA", name="L", chapters=((0, 1, ""),))
+    write(tmp_path / target, moving_frames(1), info)
+    assert [record.getMessage() for record in caplog.records] == ([f"{tmp_path / target}: {lost}"] if lost else [])
+    if target == "a.mkv":
+        back = VideoReader(tmp_path / target).info
+        assert (back.tags["MINE"], back.language) == ("x", "fr-CA")
+
+
+def test_tags_of_a_telephone_are_kept_in_mov(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tags = {
+        "com.apple.quicktime.make": "Maker",
+        "com.apple.quicktime.location.ISO6709": "+48.1+011.5+500/",
+        "title": "T",
+    }
+    write(tmp_path / "a.mov", moving_frames(1), dataclasses.replace(INFO, tags=tags))
+    assert caplog.records == []
+    assert VideoReader(tmp_path / "a.mov").info.tags.items() >= tags.items()
+
+
 # Other targets
 
 
@@ -551,9 +620,11 @@ def test_other_streams_are_copied_in_sync(
         assert [data for _, data in before] == [data for _, data in after][: len(before)]
         for (time, _), (copied, _) in zip(before, after, strict=False):
             assert abs((time - starts[0]) - (copied - starts[1])) <= Fraction(1, 1000)
-    if subtitle:
-        with av.open(result) as container:
+    with av.open(result) as container:
+        if subtitle:
             assert container.streams.subtitles[0].language == "deu"
+        if audio:
+            assert container.streams.audio[0].metadata["title" if target == "mkv" else "name"] == "Main"
 
 
 def test_trimming_cuts_the_other_streams(make_clip: MakeClip) -> None:

@@ -313,9 +313,10 @@ def _budget(rate: Rate, writer: Writer, metadata: Metadata, streams: tuple[str, 
 
 
 def metadata_of(info: video.VideoInfo) -> Metadata:
-    """Tags, language and chapters of a video; none, with a warning, where they are more than a stream takes."""
+    """Tags, language, name and chapters of a video; none, with a warning, where they are more than a stream takes."""
     try:
-        return Metadata(dict(info.tags), info.language, tuple(Chapter(*chapter) for chapter in info.chapters))
+        chapters = tuple(Chapter(*chapter) for chapter in info.chapters)
+        return Metadata(dict(info.tags), info.language, chapters, info.name)
     except ValueError as error:
         log.warning("its metadata is left out: %s", error)
         return Metadata()
@@ -358,6 +359,7 @@ def _video_info(header: Header, metadata: Metadata) -> video.VideoInfo:
         colour=video.Colour(header.primaries, header.transfer, header.matrix, header.full_range),
         tags=metadata.tags,
         language=metadata.language,
+        name=metadata.name,
         chapters=tuple((c.start, c.end, c.title) for c in metadata.chapters),
     )
 

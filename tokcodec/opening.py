@@ -169,7 +169,7 @@ class Stream:
     Attributes:
         header: what holds for the whole stream.
         chunks: an entry a chunk: frames, step (in 1/16 level), first_pts, end_pts, place and size in the file.
-        metadata: tags, language and chapters.
+        metadata: tags, language, name and chapters.
     """
 
     def __init__(self, reader: Reader, tokenizer: Callable[[], Tokenizer]) -> None:

@@ -1,4 +1,4 @@
-"""Tags, language and chapters of a video, as values and as the JSON of the META record."""
+"""Tags, language, name and chapters of a video, as values and as the JSON of the META record."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ class Metadata:
     tags: dict[str, str] = dataclasses.field(default_factory=dict)  # "title", "artist", ...
     language: str = ""  # of the video, as the source names it; "" is unknown
     chapters: tuple[Chapter, ...] = ()
+    name: str = ""  # of the video among the streams of the source
 
     def __post_init__(self) -> None:
-        texts = [*self.tags, *self.tags.values(), self.language, *(chapter.title for chapter in self.chapters)]
+        texts = [*self.tags, *self.tags.values(), self.language, self.name, *(c.title for c in self.chapters)]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("metadata holds something that is no text")
         if len(self.pack()) > MAX_METADATA_BYTES:  # half a surrogate pair in a text is a ValueError as well
@@ -71,7 +72,8 @@ class Metadata:
             tags, chapters = _object(fields.get("tags", {})), fields.get("chapters", [])
             if not isinstance(chapters, list):
                 raise ValueError("chapters are not a list")
-            return cls(tags, fields.get("language", ""), tuple(_chapter(_object(item)) for item in chapters))
+            parts = tuple(_chapter(_object(item)) for item in chapters)
+            return cls(tags, fields.get("language", ""), parts, fields.get("name", ""))
         except (ValueError, KeyError, RecursionError) as error:
             raise BitstreamError(f"the metadata is malformed: {error}") from error
 

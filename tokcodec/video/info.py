@@ -72,6 +72,7 @@ class VideoInfo:
         mirrored: whether left and right are to be swapped for display, before the rotation.
         tags: what the container says of the whole, such as "title"; not what it says of itself.
         language: of the video, as the container names it; "" if unknown.
+        name: of the video among the streams; "" if it has none.
         chapters: first tick, tick after the last, title; in `time_base`, on the clock of the frames' timestamps.
         frames: how many there are, an estimate for progress; None if unknown.
         duration_s: likewise.
@@ -90,6 +91,7 @@ class VideoInfo:
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     language: str = ""
     chapters: tuple[tuple[int, int, str], ...] = ()
+    name: str = ""
 
 
 def untagged_matrix(height: int) -> int:

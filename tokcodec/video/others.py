@@ -111,6 +111,8 @@ class Copy:
                 continue
             output = target.add_stream_from_template(stream)
             output.metadata.update(stream.metadata)
+            if name_of_it := output.metadata.pop("name", ""):  # as mp4 and mov give back what they take as a title
+                output.metadata.setdefault("title", name_of_it)
             output.disposition = stream.disposition
             self.outputs[stream.index] = output
 
@@ -139,13 +141,15 @@ class Copy:
     def _keep_order(self, packet: Packet[Any]) -> None:
         """Move a packet that is not later than the one before it to the tick after that, as the ffmpeg tool does.
 
-        Parts of a recording that were joined overlap by less than a packet.
+        Parts of a recording that were joined overlap by less than a packet. Subtitles may have one time, and in
+        Matroska all packets.
         """
         if packet.dts is None or not packet.stream.time_base:
             return
         ratio = packet.time_base / packet.stream.time_base
         dts, index = math.floor(packet.dts * ratio + Fraction(1, 2)), packet.stream.index
-        least = self._newest.get(index, dts - 1) + 1
+        apart = int(packet.stream.type == "audio" and not self._is_matroska)
+        least = self._newest.get(index, dts - apart) + apart
         if dts < least:
             packet.pts = None if packet.pts is None else max(math.floor(packet.pts * ratio + Fraction(1, 2)), least)
             packet.dts, packet.duration = least, round((packet.duration or 0) * ratio)

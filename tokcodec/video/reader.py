@@ -466,6 +466,7 @@ class VideoReader:
             tags={k: v for k, v in self._container.metadata.items() if k.lower() not in OWN_TAGS},
             language="" if (language := stream.metadata.get("language", "")) == "und" else language,
             chapters=self._chapters(),
+            name=stream.metadata.get("title") or stream.metadata.get("name", ""),  # the latter in mp4 and mov
         )
 
     def _chapters(self) -> tuple[tuple[int, int, str], ...]:

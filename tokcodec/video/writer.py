@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import itertools
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -135,7 +137,10 @@ class VideoWriter:
             file: Any = (
                 url_of(path, is_pattern(Path(path))) if path else (standard.stdout() if target == "-" else target)
             )
-            self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
+            options = MUXER_OPTIONS
+            if kind == "mov" and any(key.startswith("com.apple.") for key in info.tags):
+                options = options | {"movflags": "use_metadata_tags"}  # what reads such files knows these
+            self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=options)
             stream = self._container.add_stream(
                 encoder,
                 rate=rate,
@@ -155,6 +160,8 @@ class VideoWriter:
             context.color_trc = colour.transfer
             context.colorspace = 0 if is_rgb else colour.matrix
             context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
+            if lost := _lost(info, muxer, options):
+                log.warning("%s: %s has no room for its %s", self.name, kind, ", ".join(lost))
             if not bare:
                 self._describe(info)
             if not bare and (info.rotation or info.mirrored):
@@ -164,10 +171,9 @@ class VideoWriter:
             self._container.start_encoding()
 
     def _describe(self, info: VideoInfo) -> None:
-        """Tags, language and chapters; what of them a container has no room for is lost."""
+        """Write tags, language, name and chapters."""
         self._container.metadata.update(info.tags)
-        if info.language:
-            self._stream.metadata["language"] = info.language
+        self._stream.metadata.update(_of_stream(info))
         if info.chapters:
             chapters: list[Chapter] = [
                 {
@@ -264,6 +270,41 @@ def kind_of(path: Path, name: str = "") -> str:
     if kind == "png" and not is_pattern(path):
         raise VideoError(f"{name or path}: images need a number in their name, such as frame-%05d.png")
     return kind
+
+
+def _of_stream(info: VideoInfo) -> dict[str, str]:
+    """The tags of the video stream."""
+    return {key: value for key, value in (("language", info.language), ("title", info.name)) if value}
+
+
+def _lost(info: VideoInfo, muxer: str, options: dict[str, str]) -> list[str]:
+    """What of tags, language, name and chapters a container has no room for: mp4 and mov are asked."""
+    if muxer == "matroska":
+        return []
+    if muxer in BARE_MUXERS:
+        about = {"tags": info.tags, "language": info.language, "name": info.name, "chapters": info.chapters}
+        return [key for key, value in about.items() if value]
+    file = io.BytesIO()
+    with av.open(file, "w", format=muxer, container_options=options) as trial:
+        trial.metadata.update(info.tags)
+        stream = trial.add_mux_stream("mpeg4", width=16, height=16)
+        stream.metadata.update(_of_stream(info))
+        packet: Packet[Any] = Packet(b"frame")  # a track without any is left out
+        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 25)
+        trial.mux_one(packet)
+    file.seek(0)
+    with av.open(file, "r") as written:
+        kept = {_plain(key) for key in written.metadata}
+        of_stream = written.streams[0].metadata
+    lost = [f"tag {key}" for key, value in info.tags.items() if value and _plain(key) not in kept]
+    if info.language and "language" not in of_stream:
+        lost.append(f"language {info.language}")
+    return lost
+
+
+def _plain(key: str) -> str:
+    """A tag without case and language, which containers change: LOCATION-eng is location."""
+    return re.sub(r"-[a-z]{3}$", "", key.lower())
 
 
 def _y4m_marks(width: int, height: int, rate: Fraction, aspect: Fraction, full_range: bool) -> Iterator[bytes]:
