@@ -21,6 +21,7 @@ import tokcodec
 from tokcodec.cli import cli, main
 from tokcodec.cli.options import Amount, Seconds
 from tokcodec.cli.streams import _clock, _size
+from tokcodec.cli.terminal import Meter
 
 
 class Result(NamedTuple):
@@ -277,6 +278,20 @@ def process(weights: Path, *arguments: str, **options: object) -> "subprocess.Po
     )
 
 
+def test_info_imports_nothing_heavy(run: Run, make_clip: MakeClip) -> None:
+    """It starts in .2 s."""
+    make_clip("in.mp4", moving_frames(2))
+    run("encode", "in.mp4", "a.tokc")
+    lines = [
+        "import atexit, os, sys, tokcodec.cli",
+        "heavy = {'torch', 'av', 'numba', 'scipy', 'fsspec'}",
+        "atexit.register(lambda: os._exit(bool(heavy & set(sys.modules))))",
+        "sys.argv = ['tokcodec', 'info', 'a.tokc']",
+        "tokcodec.cli.main()",
+    ]
+    assert subprocess.run([sys.executable, "-c", "\n".join(lines)], stdout=subprocess.DEVNULL).returncode == 0
+
+
 def test_light_commands_do_not_import_torch() -> None:
     code = "import sys, tokcodec, tokcodec.cli, tokcodec.edit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -297,15 +312,25 @@ def test_through_pipes(weights: Path, make_clip: MakeClip, tmp_path: Path) -> No
     assert np.fromfile(back, np.uint8).size == 5 * 48 * 64 * 3
 
 
+@pytest.mark.parametrize("compiles", [False, True])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_leaves_nothing(
-    weights: Path, make_clip: MakeClip, tmp_path: Path, number: signal.Signals, code: int
+    weights: Path,
+    make_clip: MakeClip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    code: int,
+    compiles: bool,
 ) -> None:
+    """Also in the midst of the first compilation, which is under way when its first result is kept."""
     make_clip("in.mp4", moving_frames(1500, 96, 128))
     folder = tmp_path / "out"
     folder.mkdir()
+    if compiles:
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     child = process(weights, "encode", str(tmp_path / "in.mp4"), str(folder / "a.tokc"), stderr=subprocess.PIPE)
-    while not list(folder.iterdir()):
+    while not list(folder.iterdir()) or (compiles and not (tmp_path / "cache").exists()):
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(number)
@@ -322,7 +347,7 @@ def test_a_signal_that_python_loses_is_sent_again(number: int, code: int) -> Non
         "import signal, sys, time, tokcodec.edit",
         "from tokcodec.cli import main",
         f"class Last: __del__ = lambda self: signal.raise_signal({int(number)})",
-        "def work(source): Last(); time.sleep(60); sys.exit('not stopped')",
+        "def work(*_, **__): Last(); time.sleep(60); sys.exit('not stopped')",
         "tokcodec.edit.describe, sys.argv = work, ['tokcodec', 'info', 'a.tokc']",
         "main()",
     ]
@@ -375,14 +400,23 @@ def test_progress_for_programs(run: Run, make_clip: MakeClip) -> None:
     assert [(step["progress"], step["done"]) for step in steps] == [("decode", 16), ("decode", 32)]
 
 
-def test_progress_where_there_is_no_terminal(run: Run, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line now and then, not a bar."""
+def test_progress_where_there_is_no_terminal(
+    run: Run, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A line now and then, not a bar; also while nothing is done yet."""
     make_clip("in.mp4", moving_frames(40))
     assert run("encode", "in.mp4", "a.tokc").err == ""
-    monkeypatch.setattr("tokcodec.cli.terminal.LINE_S", 0)
-    (line,) = run("encode", "in.mp4", "b.tokc").err.splitlines()
-    assert re.fullmatch(r"tokcodec: encode: 40 of 40 frames in \d+ s, 0\.\d{4} bpp", line)
+    monkeypatch.setattr("tokcodec.cli.terminal.LINE_S", 0.02)
+    begun, *_ = run("encode", "in.mp4", "b.tokc").err.splitlines()
+    assert re.fullmatch(r"tokcodec: encode: running for \d+ s", begun)
     assert run("encode", "in.mp4", "c.tokc", "--progress", "none").err == ""
+
+    meter = Meter("encode", "frames", "auto")
+    meter.step(40, 80, "0.0123 bpp")
+    time.sleep(0.2)
+    meter.close()
+    *_, line = capfd.readouterr().err.splitlines()
+    assert line == "tokcodec: encode: 40 of 80 frames in 0 s, 0.0123 bpp"
 
 
 def test_info_is_for_people(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:

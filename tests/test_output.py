@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from tokcodec import opening, output
-from tokcodec.errors import TokcodecError
+from tokcodec.errors import ExistsError, TokcodecError
 from tokcodec.files import NamedFile
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -21,6 +21,17 @@ WRITERS = {
     "a path": "with output.replacing(target / 'a.bin', []) as path:",
     "images": "with output.replacing_pattern(target / '%05d.png') as path:",
 }
+
+
+def test_a_target_that_exists_is_an_error_of_its_own(tmp_path: Path) -> None:
+    """Whose message names no option: it is the command line that has one."""
+    (tmp_path / "a.png").touch()
+    (tmp_path / "7.png").touch()
+    with pytest.raises(ExistsError, match=r"a\.png: exists already$"), output.replacing(tmp_path / "a.png", []):
+        pass
+    images = output.replacing_pattern(tmp_path / "%d.png")
+    with pytest.raises(ExistsError, match=r"holds files called %d\.png already$"), images:
+        pass
 
 
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)

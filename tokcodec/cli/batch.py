@@ -127,7 +127,7 @@ def batch(
     from tokcodec.batch import run
 
     notes: list[Note] = []
-    with contextlib.closing(Meter("batch", "files", progress)) as meter:
+    with contextlib.closing(Meter("batch", "files", "none" if dry_run else progress)) as meter:
 
         def update(note: Note, summary: Summary) -> None:
             if dry_run:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,10 +55,21 @@ class Meter:
 
     def __init__(self, label: str, unit: str, form: str) -> None:
         self._label, self._unit, self._form = label, unit, form
-        self._began = self._told = time.monotonic()
+        self._began = time.monotonic()
+        self._line = ""  # of the newest step
+        self._closed = threading.Event()
         self._bar: Any = None
         if form == "auto" and sys.stderr.isatty():
             self._bar = tqdm(desc=label, unit=f" {unit}", leave=False)
+        elif form == "auto":
+            threading.Thread(target=self._tell, name="progress", daemon=True).start()
+
+    def _tell(self) -> None:
+        """Print a line now and then."""
+        while not self._closed.wait(LINE_S):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads stderr, or it is closed
+                running = f"running for {time.monotonic() - self._began:.0f} s"
+                click.echo(f"tokcodec: {self._label}: {self._line or running}", err=True)
 
     def step(self, done: int, total: int | None, text: str, **facts: float) -> None:
         """Tell that `done` of `total` (None: not known) are done.
@@ -66,23 +79,20 @@ class Meter:
             text: more, for people.
             facts: more, for programs.
         """
-        now = time.monotonic()
+        seconds = time.monotonic() - self._began
         if self._bar is not None:
             self._bar.total = total
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
         elif self._form == "json":
             about = {"progress": self._label, "unit": self._unit, "done": done, "total": total}
-            click.echo(json.dumps(about | {"seconds": round(now - self._began, 3)} | facts), err=True)
-        elif self._form == "auto" and now - self._told >= LINE_S:
-            self._told = now
+            click.echo(json.dumps(about | {"seconds": round(seconds, 3)} | facts), err=True)
+        else:
             of = "" if total is None else f" of {total}"
-            click.echo(
-                f"tokcodec: {self._label}: {done}{of} {self._unit} in {now - self._began:.0f} s{text and ', '}{text}",
-                err=True,
-            )
+            self._line = f"{done}{of} {self._unit} in {seconds:.0f} s{text and ', '}{text}"
 
     def close(self) -> None:
+        self._closed.set()
         if self._bar is not None:
             self._bar.close()
 
