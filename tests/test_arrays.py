@@ -24,9 +24,11 @@ def _weights(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKCODEC_WEIGHTS", str(weights))
 
 
+@pytest.mark.parametrize("streams", [None, b"\0sound\xff" * 9])
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_tokens_out_and_in_again(tmp_path: Path, suffix: str) -> None:
-    path, target = make_stream(tmp_path / "a.tokc", [9, 9, 4], metadata=METADATA), tmp_path / f"a{suffix}"
+def test_tokens_out_and_in_again(tmp_path: Path, suffix: str, streams: bytes | None) -> None:
+    path = make_stream(tmp_path / "a.tokc", [9, 9, 4], metadata=METADATA, streams=streams)
+    target = tmp_path / f"a{suffix}"
     arrays.export_tokens(path, target)
     data = dict(np.load(target)) if suffix == ".npz" else load_file(target)
     with open_stream(path) as stream:
@@ -43,6 +45,9 @@ def test_tokens_out_and_in_again(tmp_path: Path, suffix: str) -> None:
     header = json.loads(data["header"].tobytes())
     assert (header["format_version"], header["width"], header["time_base"]) == (2, 40, "1/50")
     assert Metadata.unpack(data["metadata"].tobytes()) == METADATA
+    assert ("streams" in data, "streams_format" in data) == (streams is not None, streams is not None)
+    if streams is not None:
+        assert (data["streams"].tobytes(), data["streams_format"].tobytes()) == (streams, b"nut")
     arrays.import_tokens(target, tmp_path / "b.tokc")
     assert (tmp_path / "b.tokc").read_bytes() == path.read_bytes()
 
@@ -85,6 +90,9 @@ def test_arrays_that_are_no_tokens(tmp_path: Path) -> None:
         "rate": good | {"header": text(header | {"frame_rate": "1/0"})},
         "side": good | {"header": text(header | {"width": "wide"})},
         "metadata": good | {"metadata": text([])},
+        "sound": good | {"streams": text("sound")},
+        "format": good | {"streams": text("sound"), "streams_format": np.frombuffer(b"\xff", np.uint8)},
+        "protocol": good | {"streams": text("sound"), "streams_format": np.frombuffer(b"a:b", np.uint8)},
     }
     for name, content in bad.items():
         save_file(content, tmp_path / f"{name}.safetensors")

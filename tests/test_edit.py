@@ -1,6 +1,7 @@
 """Streams described, verified, cut and joined, without the network."""
 
 import dataclasses
+import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def make_stream(
     width: int = 40,
     metadata: Metadata | None = None,
     chunk_frames: int = 9,
+    streams: bytes | None = None,
 ) -> Path:
     """A stream of noise, two ticks a frame, chunks of different steps."""
     tokenizer = load_tokenizer(Weights.find(), "cpu", "float32")
@@ -48,6 +50,8 @@ def make_stream(
             pts += 2 * frames
         if metadata is not None:
             writer.write_metadata(metadata)
+        if streams is not None:
+            writer.write_streams(io.BytesIO(streams), "nut")
         writer.close()
     return path
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file, save
 from tokcodec import output
 from tokcodec.edit import write
 from tokcodec.errors import BitstreamError, ModelError, TokcodecError
-from tokcodec.opening import chunks_of, reading, tokenizer_of, tokens_of
+from tokcodec.opening import checked_streams, chunks_of, reading, tokenizer_of, tokens_of
 from tokcodec.report import Report, report
 from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import VERSION, Chunk, Header
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".npz", ".safetensors")
 NAMES = ("levels", "motion", "chunks", "step", "pts", "durations", "header", "metadata")
+STREAMS = ("streams", "streams_format")  # only where there are other streams
 _FRACTIONS = ("time_base", "frame_rate", "sample_aspect")
 
 Array = NDArray[Any]
@@ -35,7 +37,7 @@ Array = NDArray[Any]
 def export_tokens(source: Path, target: Path, *, weights: str | Path | None = None, overwrite: bool = False) -> Report:
     """Write the tokens of a stream as arrays.
 
-    FORMAT.md describes them. Other streams (audio) are not exported.
+    FORMAT.md describes them. The other streams (sound, subtitles) go with them as the file they are in the stream.
 
     Args:
         source: a stream.
@@ -75,6 +77,8 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
             "header": _text(_header_json(header)),
             "metadata": _text(reader.metadata.pack()),
         }
+        if streams := checked_streams(reader):
+            arrays |= {"streams": _text(streams[1].read()), "streams_format": _text(streams[0].encode())}
         if target.suffix.lower() == ".npz":
             np.savez_compressed(file, allow_pickle=False, **arrays)  # to a path it would add .npz after .NPZ
         else:
@@ -89,6 +93,10 @@ def narrow(levels: NDArray[np.int16]) -> Array:
 
 def _text(data: bytes) -> Array:
     return np.frombuffer(data, np.uint8)
+
+
+def _bytes(text: Array) -> bytes:
+    return text.astype(np.uint8).tobytes()
 
 
 def _header_json(header: Header) -> bytes:
@@ -130,10 +138,13 @@ def import_tokens(
     with output.writing(target, [source], overwrite) as file:
         try:
             arrays = _load_arrays(source)
-            header = _header_of(arrays["header"].astype(np.uint8).tobytes())
-            metadata = Metadata.unpack(arrays["metadata"].astype(np.uint8).tobytes())
+            header = _header_of(_bytes(arrays["header"]))
+            metadata = Metadata.unpack(_bytes(arrays["metadata"]))
+            streams: tuple[str, BinaryIO] | None = None
+            if STREAMS[0] in arrays:
+                streams = _bytes(arrays["streams_format"]).decode(), io.BytesIO(_bytes(arrays["streams"]))
             tables = load_tokenizer(Weights.find(weights, header.weights_sha256), "auto", "auto").tables
-            written = write(file, header, _chunks_from(arrays, header, tables), metadata, None)
+            written = write(file, header, _chunks_from(arrays, header, tables), metadata, streams)
             if not written[0]:
                 raise ValueError("no chunks")
         except ModelError:
@@ -148,7 +159,7 @@ def _load_arrays(source: Path) -> dict[str, Array]:
         if source.suffix.lower() == ".safetensors":
             return dict(load_file(source))
         with np.load(source, allow_pickle=False) as file:
-            return {name: file[name] for name in NAMES}
+            return {name: file[name] for name in (*NAMES, *(name for name in STREAMS if name in file))}
     except KeyError:
         raise
     except Exception as error:  # a damaged archive fails in a dozen ways inside zipfile, zlib and NumPy
