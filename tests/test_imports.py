@@ -41,6 +41,7 @@ LEVELS = {
     "arrays": 7,
     "codec": 7,
     "compare": 7,
+    "language": 7,
     "shards": 8,
     "": 9,  # __init__ offers the names of all below it
     "data": 9,
@@ -63,6 +64,7 @@ TORCHLESS = {
     "errors",
     "files",
     "judge",
+    "language",
     "opening",
     "output",
     "pipeline",

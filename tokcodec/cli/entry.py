@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 import tokcodec
-from tokcodec.cli import batch, compare, files, learning, play, streams
+from tokcodec.cli import batch, compare, files, language, learning, play, streams
 from tokcodec.cli.options import examples
 from tokcodec.errors import ExistsError, TokcodecError
 
@@ -40,6 +40,10 @@ for command in (
     compare.compare,
     batch.batch,
     learning.train,
+    language.learn_tokens,
+    language.predict,
+    language.fill,
+    language.probe,
 ):
     cli.add_command(command)
 

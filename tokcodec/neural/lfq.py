@@ -15,8 +15,10 @@ ROUNDING = 0.40  # a latent of (m + 1 - ROUNDING) steps may become level m + 1
 LEVEL_RATE = 0.16  # squared steps a bit
 MAX_LEVEL = 2047
 BIAS_SHIFT = 4  # a level is rebuilt 1/16 of a step nearer to zero
+U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
 F32 = NDArray[np.float32]
 
 
@@ -91,3 +93,35 @@ def dequantize(levels: I16, step16: int) -> I32:
     bias = step16 >> BIAS_SHIFT
     values: I32 = levels.astype(np.int32) * step16 - np.sign(levels).astype(np.int32) * bias
     return values
+
+
+def bits_of(levels: I16, thresholds: int) -> U8:
+    """The lookup-free bits of levels: whether they passed each of the thresholds nearest to zero.
+
+    Args:
+        levels: int16 `[D, ...]`.
+        thresholds: on either side, from 1.
+
+    Returns:
+        uint8 `[2 * thresholds * D, ...]` of 0 and 1, in the fixed order: dimension by dimension, threshold by
+        threshold away from zero, above it before below it. Bit 2 (thresholds d + m) is levels[d] > m, the next one
+        levels[d] < -m.
+    """
+    m = np.arange(thresholds, dtype=np.int16).reshape(-1, *[1] * (levels.ndim - 1))
+    passed = np.stack([levels[:, None] > m, levels[:, None] < -m], 2)
+    return passed.astype(np.uint8).reshape(-1, *levels.shape[1:])
+
+
+def levels_of(bits: U8, thresholds: int) -> I16:
+    """The levels of `bits_of`, cut to +-thresholds."""
+    pairs = bits.reshape(-1, thresholds, 2, *bits.shape[1:]).astype(np.int16)
+    levels: I16 = (pairs[:, :, 0] - pairs[:, :, 1]).sum(1, dtype=np.int16)
+    return levels
+
+
+def index_of(bits: U8) -> I64:
+    """The token index of MAGVIT-v2, int64 `[...]`: the sum of 2^i bits[i] over bits uint8 `[k, ...]`, k at most 62."""
+    if len(bits) > 62:
+        raise ValueError(f"an index holds at most 62 bits, not {len(bits)}")
+    index: I64 = np.tensordot(1 << np.arange(len(bits), dtype=np.int64), bits.astype(np.int64), 1)
+    return index

@@ -1,0 +1,290 @@
+"""Tokens as a language: words and back, schedules and masks, and a model that learns a stream by heart."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import loop_arrays, moving_frames
+
+from tokcodec.errors import ModelError
+from tokcodec.neural.language.mask import draw_mask, group_bits, hidden_counts, hidden_share, speak_group
+from tokcodec.neural.language.model import (
+    LanguageConfig,
+    LanguageModel,
+    Reference,
+    Window,
+    load_model,
+    references,
+    save_model,
+    values_of,
+    window_of,
+)
+from tokcodec.neural.language.tokens import ESCAPE, MOTION, REACH, VALUES, Layout, Words, basis_sha256, planted
+from tokcodec.neural.lfq import bits_of, index_of, levels_of
+from tokcodec.neural.loop import Loop
+from tokcodec.stream.entropy import Tables, Tokens, decode_chunk, encode_chunk
+
+BLOCKS = (24, 16, 8)
+ZERO = Reference(torch.zeros(1, 3, 4, 2, 9, 10, dtype=torch.long), torch.ones(1, 3, 9, 10, dtype=torch.bool))
+SMALL = LanguageConfig(BLOCKS, "00", channels=16, layers=2, heads=2, head_channels=16)
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Tokens:
+    """Of a square that moves over a ramp: 1 + 3 groups of 3x4 positions."""
+    return Loop(loop_arrays()).encode(np.stack(moving_frames(13)), 6.0).tokens
+
+
+def test_bits_are_the_thresholds_a_level_has_passed() -> None:
+    levels = np.array([[0], [1], [-1], [2], [-3]], np.int16)
+    bits = bits_of(levels, 2)
+    assert bits[:, 0].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 1]
+    assert levels_of(bits, 2)[:, 0].tolist() == [0, 1, -1, 2, -2]
+    assert bits_of(levels, 1)[:, 0].tolist() == [0, 0, 1, 0, 0, 1, 1, 0, 0, 1]
+    assert index_of(bits_of(levels, 1)).tolist() == [2**2 + 2**5 + 2**6 + 2**9]
+
+
+def test_an_index_does_not_overflow() -> None:
+    assert index_of(np.ones((62, 1), np.uint8)).tolist() == [2**62 - 1]
+    with pytest.raises(ValueError, match="at most 62"):
+        index_of(np.ones((63, 1), np.uint8))
+
+
+def test_layout_of_the_released_blocks() -> None:
+    layout = Layout((256, 256, 384))
+    assert layout.factors == MOTION + 28
+    assert layout.spans[:2] == ((0, 2, 2), (2, 4, 2))
+    assert layout.spans[8] == (16, 20, 1)
+    assert layout.spans[20] == (256, 260, 1)
+    allowed = layout.allowed()
+    assert allowed.sum(1).tolist() == [81] + 8 * [256] + 8 * [25] + 20 * [81]
+    assert layout.marks().shape == (layout.factors, VALUES, 8)
+
+
+def test_words_hold_what_they_say_and_come_back(tokens: Tokens) -> None:
+    layout = Layout(BLOCKS)
+    words = layout.words(tokens)
+    back = layout.tokens(words, tokens.levels.shape[0], None)
+    assert tokens.motion.any()
+    assert tokens.levels[:, 1:].any()
+    wanted = tokens.levels[:, 1:].copy()
+    wanted[:16] = wanted[:16].clip(-2, 2)
+    wanted[16:] = wanted[16:].clip(-1, 1)
+    np.testing.assert_array_equal(back.levels, wanted)
+    np.testing.assert_array_equal(back.motion[:, :3, ::2, ::2], tokens.motion[:, :3, ::2, ::2])
+    for mine, again in zip(
+        words, layout.words(Tokens(np.pad(back.levels, ((0, 0), (1, 0), (0, 0), (0, 0))), back.motion)), strict=True
+    ):
+        np.testing.assert_array_equal(mine, again)
+
+
+def test_what_is_planted_is_a_tree_that_the_coder_takes(tokens: Tokens) -> None:
+    rng = np.random.default_rng(0)
+    count = len(tokens.motion)
+    plain = rng.choice([0, 0, 0, 4, -1500], (count, 3, 3, 4)).astype(np.int16)
+    plain[:, 2] = rng.integers(0, 3, (count, 3, 4))
+    plain = plain.repeat(2, 2).repeat(2, 3)
+    motion, key = np.zeros_like(tokens.motion), None
+    for n in range(count):
+        motion[n] = planted(plain[n], key)
+        key = motion[n] if n % 4 == 0 else key
+    np.testing.assert_array_equal(motion[:, :2], plain[:, :2].clip(-1023, 1023))
+    np.testing.assert_array_equal(motion[:, 2], plain[:, 2])
+    tables = Tables.of(loop_arrays(), BLOCKS)
+    made = Tokens(tokens.levels, motion)
+    decoded = decode_chunk(*encode_chunk(made, 96, tables), 13, 48, 64, 96, tables)
+    np.testing.assert_array_equal(decoded.motion, motion)  # the coder refuses a merge that is not the candidate's
+    still = planted(np.zeros((3, 8, 8), np.int16), None)
+    assert not still[:4].any()
+    assert not still[4].any()  # one block that takes over "no motion"
+
+
+def test_schedule_is_the_cosine() -> None:
+    assert [round(hidden_share(p), 6) for p in (0, 0.5, 1)] == [1, round(math.sqrt(0.5), 6), 0]
+    assert hidden_counts(100, 4) == [math.floor(100 * math.cos(math.pi / 8 * s)) for s in (1, 2, 3)] + [0]
+    assert hidden_counts(3, 5) == [2, 1, 0, 0, 0]
+    assert hidden_counts(256, 1) == [0]
+
+
+def test_masks_hide_what_they_ask_for() -> None:
+    shares, kinds = [], set()
+    for seed in range(400):
+        known, asked = draw_mask(4, 8, 8, np.random.default_rng(seed))
+        assert asked.any()
+        assert not (known & asked).any()
+        groups = asked.any((1, 2))
+        shares.append(asked[-1 if groups[-1] else groups.argmax()].mean())
+        kinds.add("every" if groups.sum() > 1 else "last" if groups[-1] else "inner")
+        if groups.sum() == 1:
+            hidden = ~known & ~asked
+            assert all(hidden[t].all() or not hidden[t].any() for t in range(4))
+            assert not hidden[-1].any()
+    assert kinds == {"every", "last", "inner"}
+    assert abs(np.mean(shares) - 2 / math.pi) < 0.03  # the mean of cos(pi / 2 u)
+
+
+def test_references_take_the_nearest_that_is_known() -> None:
+    vectors = torch.arange(2 * 8 * 3 * 5).view(1, 2, 4, 2, 3, 5) + 100
+    known = torch.zeros(1, 2, 3, 5, dtype=torch.bool)
+    assert not references(vectors, known).vectors.any()
+    known[0, 0, 0, 0] = True
+    reference = references(vectors, known)
+    own = vectors[0, 0, ..., 0, 0]
+    for place in ((0, 1), (1, 0)):
+        assert torch.equal(reference.vectors[0, 0, ..., *place], own)
+        assert torch.equal(reference.against(vectors)[0, 0, ..., *place], own)
+    for place in ((0, 2), (1, 1), (2, 0)):  # further away only for the key frame's
+        assert torch.equal(reference.vectors[0, 0, 0, :, *place], own[0])
+        against = reference.against(vectors)[0, 0, ..., *place]
+        assert torch.equal(against, torch.stack([own[0], *3 * [vectors[0, 0, 0, :, *place]]]))
+    assert not reference.vectors[0, 0, ..., 2, 4].any()
+    assert torch.equal(reference.vectors[0, 1, 0, :, 0, 0], own[0])  # the group before
+    known[0, 1, 0, 1] = True
+    assert torch.equal(references(vectors, known).vectors[0, 1, ..., 0, 0], vectors[0, 1, ..., 0, 1])  # beside: first
+
+
+def random_window(seed: int = 0, groups: int = 3, h: int = 9, w: int = 10) -> Window:
+    rng = np.random.default_rng(seed)
+    allowed = Layout(BLOCKS).allowed()[MOTION:]
+    levels = np.stack([rng.choice(np.flatnonzero(a), (groups, h, w)) for a in allowed]).astype(np.uint8)
+    kinds = rng.integers(0, 81, (groups, h, w)).astype(np.uint8)
+    vectors = rng.integers(-20, 20, (groups, 4, 2, h, w)).astype(np.int16)
+    first = rng.integers(-3, 4, (64, h, w)).astype(np.int16)
+    return window_of(Words(levels, kinds, vectors), first, 0, groups, 8.0)
+
+
+def model_of(seed: int = 0) -> LanguageModel:
+    torch.manual_seed(seed)
+    model = LanguageModel(SMALL).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def test_nothing_hidden_is_seen() -> None:
+    model, window, other = model_of(), random_window(0), random_window(1)
+    known = torch.rand(window.kinds.shape) < 0.5
+    mixed = Window(
+        window.first,
+        torch.where(known[:, :, None], window.levels, other.levels),
+        torch.where(known, window.kinds, other.kinds),
+        torch.where(known[:, :, None, None], window.vectors, other.vectors),
+        window.place,
+        window.step,
+    )
+    with torch.inference_mode():
+        seen = model.trunk(window, known)
+        assert torch.equal(seen, model.trunk(mixed, known))
+        assert not torch.equal(seen, model.trunk(mixed, torch.ones_like(known)))
+
+
+def test_a_factor_sees_only_those_before_it() -> None:
+    model = model_of()
+    values, _ = values_of(random_window(), ZERO)
+    values = values.flatten(0, 3)[:5]
+    features = torch.randn(5, 16)
+    with torch.inference_mode():
+        bits = model.bits(features, values)
+        for i in (0, 3, MOTION + 2):
+            changed = values.clone()
+            changed[:, i] = 5  # allowed everywhere
+            again = model.bits(features, changed)
+            assert torch.equal(bits[:, :i], again[:, :i])
+            assert not torch.allclose(bits[:, i + 1 :], again[:, i + 1 :])
+
+
+def test_chances_of_a_factor_sum_to_one() -> None:
+    model, features = model_of(), torch.randn(1, 16)
+    allowed = torch.from_numpy(Layout(BLOCKS).allowed())
+    values = torch.full((VALUES, model.layout.factors), 128)
+    values[:, MOTION:] = 0
+    for i in (0, 1, MOTION):
+        trial = values.clone()
+        trial[:, i] = torch.arange(VALUES)
+        with torch.inference_mode():
+            bits = model.bits(features.expand(VALUES, -1), trial)[:, i]
+        assert (0.5 ** bits[allowed[i]]).sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_vector_out_of_reach_is_an_escape() -> None:
+    window = random_window()
+    window.vectors[0, 0, 0, 0, 0, 0] = REACH
+    window.vectors[0, 0, 0, 1, 0, 0] = -REACH - 1
+    values, out = values_of(window, ZERO)
+    assert values[0, 0, 0, 0, 1].item() == VALUES - 1
+    assert values[0, 0, 0, 0, 2].item() == ESCAPE
+    assert out[0, 0, 0, 0].item() >= 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_group_is_spoken_the_same_from_the_same_seed(temperature: float) -> None:
+    model, made = model_of(), []
+    for seed in (1, 1, 2):
+        window = random_window()
+        before = window.kinds.clone()
+        known = torch.ones(window.kinds.shape, dtype=torch.bool)
+        speak_group(model, window, known, 2, 3, temperature, seed)
+        assert known.all()
+        assert torch.equal(window.kinds[:, :2], before[:, :2])
+        made.append(torch.cat([window.levels[0, 2].flatten(), window.vectors[0, 2].flatten()]))
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2]) is (temperature == 0)
+
+
+def test_a_tiny_model_learns_a_stream_by_heart_and_says_it(tokens: Tokens) -> None:
+    layout = Layout(BLOCKS)
+    words, first = layout.words(tokens), layout.first(tokens)
+    torch.manual_seed(0)
+    model = LanguageModel(LanguageConfig(BLOCKS, "00", channels=32, layers=2, heads=2, head_channels=32))
+    window = window_of(words, first, 0, 3, 6.0)
+    optimizer = torch.optim.Adam(model.parameters(), 0.005)
+    known = torch.ones(window.kinds.shape, dtype=torch.bool)
+    known[:, 2] = False
+    for _ in range(100):
+        values, _ = values_of(window, references(window.vectors, known))
+        features = model.trunk(window, known)[:, 1:]
+        loss = model.bits(features[:, 2].flatten(0, 2), values[:, 2].flatten(0, 2)).sum(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    assert group_bits(model, window, known, 2, 1, 0).sum().item() < 0.3 * window.kinds[0, 2].numel()
+    said = window_of(words, first, 0, 3, 6.0)
+    said.levels[:, 2], said.kinds[:, 2], said.vectors[:, 2] = 0, 0, 0
+    speak_group(model, said, known, 2, 1, 0.0, 0)
+    for mine, theirs in zip(said[1:4], window[1:4], strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_model_comes_back_from_its_file(tmp_path: Path) -> None:
+    model = model_of()
+    save_model(tmp_path / "model.safetensors", model)
+    again = load_model(tmp_path)
+    assert again.config == model.config
+    known = torch.ones(1, 3, 9, 10, dtype=torch.bool)
+    with torch.inference_mode():
+        a, b = (m.trunk(random_window(), known) for m in (model, again))
+    assert torch.allclose(a, b, atol=0.02)
+
+
+def test_files_that_are_no_model_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot read the model"):
+        load_model(tmp_path)
+    (tmp_path / "x").write_bytes(b"\0" * 100)
+    with pytest.raises(ModelError, match="not a language model"):
+        load_model(tmp_path / "x")
+    for text in ("[]", "{}", SMALL.to_json().replace("16", "0"), SMALL.to_json().replace("16", '"a"')):
+        with pytest.raises(ValueError, match=r"configuration|range"):
+            LanguageConfig.from_json(text)
+    assert LanguageConfig.from_json(SMALL.to_json()) == SMALL
+
+
+def test_the_basis_is_known_by_its_transforms() -> None:
+    arrays = loop_arrays()
+    assert basis_sha256(arrays) == basis_sha256(arrays | {"coder.levels.predicted": np.zeros(64, np.uint8)})
+    assert basis_sha256(arrays) != basis_sha256(arrays | {"klt.key": arrays["klt.key"] + np.int16(1)})

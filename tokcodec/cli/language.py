@@ -1,0 +1,166 @@
+"""Commands for tokens as a language: learn-tokens, predict, fill, probe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from tokcodec import language
+from tokcodec.cli.options import (
+    FileName,
+    Seconds,
+    device_options,
+    examples,
+    output_options,
+    shared,
+    use_threads,
+    weights_option,
+)
+from tokcodec.cli.terminal import show
+
+folder = click.Path(path_type=Path, file_okay=False)
+model_option = click.option(
+    "--lm", type=FileName(".safetensors"), required=True, help="A language model, or the folder it was learned in."
+)
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
+speech_options = shared(
+    model_option,
+    click.option("--steps", type=click.IntRange(1, 64), default=8, show_default=True, help="Passes for four frames."),
+    click.option(
+        "--temperature",
+        type=click.FloatRange(0, 10),
+        default=0.0,
+        show_default=True,
+        help="0 takes what is likeliest, 1 draws.",
+    ),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws."),
+    weights_option,
+    device_option,
+    threads_option,
+    output_options,
+)
+
+
+@click.command("learn-tokens", epilog=examples("learn-tokens streams/ --out lm/ --minutes 60"))
+@click.argument("streams", nargs=-1, required=True, type=FileName(".tokc"))
+@click.option("--out", type=folder, required=True, help="Folder of the run; a run that is there goes on.")
+@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Length of the schedule.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Bring it to its end in this time instead.")
+@click.option("--batch", type=click.IntRange(1), default=6, show_default=True, help="Windows a step.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random draw.")
+@weights_option
+@device_options
+def learn_tokens(
+    streams: tuple[Path, ...],
+    out: Path,
+    steps: int,
+    minutes: float | None,
+    batch: int,
+    seed: int,
+    weights: Path | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+) -> None:
+    """Learn a language model of the tokens of STREAMS (files, or folders of .tokc files).
+
+    OUT receives checkpoint.pt, model.safetensors and train.jsonl.
+    """
+    from tokcodec.training.language import LearnSettings, learn
+
+    use_threads(threads)
+    settings = LearnSettings(steps=steps, batch=batch, seed=seed)
+    learned, step = learn(streams, out, settings=settings, minutes=minutes, weights=weights, device=device, dtype=dtype)
+    click.echo(f"{out}: {step} steps, {learned.parameters_in_all} parameters")
+
+
+@click.command(epilog=examples("predict a.tokc b.tokc --seconds 1 --lm lm/"))
+@click.argument("source", metavar="INPUT", type=FileName(".tokc"))
+@click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
+@click.option("--seconds", type=Seconds(), required=True, help="Of frames to come.")
+@speech_options
+def predict(
+    source: Path,
+    target: str,
+    seconds: float,
+    lm: Path,
+    steps: int,
+    temperature: float,
+    seed: int,
+    weights: Path | None,
+    device: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Let a stream go on: frames to come, by a language model of its tokens."""
+    from tokcodec.neural.language.speaker import Speech
+
+    use_threads(threads)
+    speech = Speech(steps, temperature, seed)
+    made = language.predict(
+        source, target, seconds, model=lm, speech=speech, weights=weights, device=device, overwrite=force
+    )
+    show(made, target, as_json)
+
+
+@click.command(epilog=examples("fill a.tokc b.tokc --start 0.5 --duration 0.2 --lm lm/"))
+@click.argument("source", metavar="INPUT", type=FileName(".tokc"))
+@click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
+@click.option("--start", "start_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
+@click.option("--duration", "duration_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
+@speech_options
+def fill(
+    source: Path,
+    target: str,
+    start_s: float,
+    duration_s: float,
+    lm: Path,
+    steps: int,
+    temperature: float,
+    seed: int,
+    weights: Path | None,
+    device: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Replace a span of a stream by frames that a language model of its tokens puts between the two ends."""
+    from tokcodec.neural.language.speaker import Speech
+
+    use_threads(threads)
+    speech = Speech(steps, temperature, seed)
+    made = language.fill(
+        source, target, start_s, duration_s, model=lm, speech=speech, weights=weights, device=device, overwrite=force
+    )
+    show(made, target, as_json)
+
+
+@click.command(epilog=examples("probe classes/ --lm lm/"))
+@click.argument("classes", metavar="FOLDER", type=folder)
+@model_option
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the division and the probes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@weights_option
+@device_option
+@threads_option
+def probe(
+    classes: Path, lm: Path, seed: int, as_json: bool, weights: Path | None, device: str, threads: int | None
+) -> None:
+    """How well the tokens' embeddings tell classes apart, beside small pictures.
+
+    FOLDER holds a folder of .tokc streams for each class. Streams whose names are equal up to the last - are of one
+    clip and stay together when they are divided to learn and to judge.
+    """
+    from tokcodec.training.probe import probe as measure
+
+    use_threads(threads)
+    result = measure(classes, model=lm, seed=seed, weights=weights, device=device)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        for name, value in result.items():
+            click.echo(f"{name.replace('_', ' '):<18}{value}")

@@ -1,0 +1,200 @@
+"""Frames that were never filmed: a stream goes on, or a gap in it is filled, by a language model of its tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec import output
+from tokcodec.edit import write
+from tokcodec.errors import ModelError, TokcodecError
+from tokcodec.opening import checked_streams, reading, span_ticks, tokenizer_of, tokens_of
+from tokcodec.rate import STEP_UNITS
+from tokcodec.report import Report, report
+from tokcodec.stream.container import Reader
+from tokcodec.stream.records import TIME_STRIDE, Chunk, Header
+
+if TYPE_CHECKING:
+    from tokcodec.neural.language.model import LanguageModel
+    from tokcodec.neural.language.speaker import Speech
+    from tokcodec.neural.tokenizer import Tokenizer
+    from tokcodec.stream.entropy import Tokens
+
+
+def predict(
+    source: Path,
+    target: str | Path,
+    seconds: float,
+    *,
+    model: Path,
+    speech: Speech | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Report:
+    """Let a stream go on: its last chunk becomes longer, all else is as it was.
+
+    Frames come in groups of four. Where the last chunk ends within one, that group goes on standing still to its end.
+
+    Args:
+        source: a stream.
+        target: a stream; "-" is stdout.
+        seconds: of frames to come, at the stream's frame rate.
+        model: a language model, or the folder of the run it was learned in.
+        speech: how it draws.
+        weights: those of the stream; the released ones if None.
+        device: of the model: "auto", "cpu" or "cuda".
+        overwrite: replace a target that exists.
+
+    Raises:
+        ModelError: the weights are not the stream's, or the model is none of their tokens.
+        TokcodecError: the source is damaged, the chunk would be too long, or the target cannot be written.
+    """
+    from tokcodec.neural.language.speaker import Speech, longer, spoken
+
+    started = time.monotonic()
+    with _opened(source, target, model, weights, device, overwrite) as (reader, file, tokenizer, speaker):
+        header, last = reader.header, reader.read_chunk(len(reader.index) - 1)
+        ticks = max(Fraction(1), _frame_ticks(header, last))
+        count = max(1, round(seconds / float(ticks * header.time_base)))
+        frames = last.frames + count
+        header = _holding(source, header, frames)
+        pts = tuple(last.end_pts + round(i * ticks) for i in range(count + 1))
+        tokens = tokens_of(last, header.height, header.width, tokenizer.tables)
+        begin, end = tokens.levels.shape[1] - 1, -(-(frames - 1) // TIME_STRIDE)
+        if end > begin:
+            step = last.step / STEP_UNITS
+            tokens = spoken(speaker, longer(tokens, end - begin), step, begin, end, speech or Speech())
+        chunk = _coded(tokens, last.step, (*last.pts, *pts[:-1]), pts[-1] - pts[-2], tokenizer)
+        before = (reader.read_chunk(i) for i in range(len(reader.index) - 1))
+        written = write(file, header, itertools.chain(before, [chunk]), reader.metadata, checked_streams(reader))
+    return report(header, *written, started)
+
+
+def fill(
+    source: Path,
+    target: str | Path,
+    start_s: float,
+    duration_s: float,
+    *,
+    model: Path,
+    speech: Speech | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Report:
+    """Replace a span of a stream by frames that a language model thinks of between its two ends.
+
+    Whole groups of four are replaced, within one chunk and behind its first frame. What follows in the chunk was told
+    against the frames replaced: it is coded again, from its decoded frames, as a chunk of its own.
+
+    Args:
+        source: a stream.
+        target: a stream; "-" is stdout.
+        start_s, duration_s: the span, in seconds after the first frame.
+        model, speech, weights, device, overwrite: as for `predict`.
+
+    Raises:
+        ModelError: the weights are not the stream's, or the model is none of their tokens.
+        TokcodecError: the source is damaged, the span is not inside a chunk, or the target cannot be written.
+    """
+    from tokcodec.neural.language.speaker import Speech, spoken
+
+    started = time.monotonic()
+    with _opened(source, target, model, weights, device, overwrite) as (reader, file, tokenizer, speaker):
+        begin, end = span_ticks(reader, start_s, duration_s)
+        number = max((i for i, entry in enumerate(reader.index) if entry.first_pts < begin), default=0)
+        chunk = reader.read_chunk(number)
+        gap = [i for i, pts in enumerate(chunk.pts) if begin <= pts < end]
+        if not gap or not chunk.pts[0] < begin < end <= chunk.end_pts:
+            at, to = (_seconds(reader, ticks) for ticks in (chunk.pts[0], chunk.end_pts))
+            raise TokcodecError(
+                f"{source}: a gap has frames of one chunk, and not its first; the chunk here is from {at} to {to} s"
+            )
+        header, step = reader.header, chunk.step / STEP_UNITS
+        tokens = tokens_of(chunk, header.height, header.width, tokenizer.tables)
+        first, behind = (gap[0] - 1) // TIME_STRIDE, (gap[-1] - 1) // TIME_STRIDE + 1
+        made = spoken(speaker, tokens, step, first, behind, speech or Speech())
+        kept = min(1 + TIME_STRIDE * behind, chunk.frames)
+        edges_ticks = (*chunk.pts, chunk.end_pts)
+        part = type(tokens)(made.levels[:, : 1 + behind], made.motion[: TIME_STRIDE * behind])
+        chunks = [_coded(part, chunk.step, chunk.pts[:kept], edges_ticks[kept] - edges_ticks[kept - 1], tokenizer)]
+        if kept < chunk.frames:
+            rest = tokenizer.encode(_decoded(tokenizer, tokens, chunk, header)[kept:], step).tokens
+            chunks.append(_coded(rest, chunk.step, chunk.pts[kept:], chunk.duration, tokenizer))
+        whole = itertools.chain(
+            (reader.read_chunk(i) for i in range(len(reader.index)) if i < number),
+            chunks,
+            (reader.read_chunk(i) for i in range(len(reader.index)) if i > number),
+        )
+        written = write(file, header, whole, reader.metadata, checked_streams(reader))
+    return report(header, *written, started)
+
+
+@contextlib.contextmanager
+def _opened(
+    source: Path, target: str | Path, model: Path, weights: str | Path | None, device: str, overwrite: bool
+) -> Iterator[tuple[Reader, BinaryIO, Tokenizer, LanguageModel]]:
+    from tokcodec.neural.device import pick_device
+    from tokcodec.neural.language.model import load_model
+
+    with reading(source) as reader, output.writing(target, [source], overwrite) as file:
+        tokenizer = tokenizer_of(reader, weights, device)
+        speaker = load_model(model).to(pick_device(device))
+        check(speaker, tokenizer, model)
+        yield reader, file, tokenizer, speaker
+
+
+def check(speaker: LanguageModel, tokenizer: Tokenizer, name: Path) -> None:
+    """Refuse a model of other tokens than a tokenizer's.
+
+    Raises:
+        ModelError: it is one; the message names it.
+    """
+    from tokcodec.neural.language.tokens import basis_sha256
+
+    if speaker.config.basis_sha256 != basis_sha256(tokenizer.weights.arrays):
+        raise ModelError(f"{name}: this language model speaks of other weights' tokens than {tokenizer.weights.name}'s")
+
+
+def _holding(source: Path, header: Header, frames: int) -> Header:
+    """A header for chunks of so many frames."""
+    try:
+        return dataclasses.replace(header, chunk_frames=max(header.chunk_frames, frames))
+    except ValueError as error:
+        raise TokcodecError(f"{source}: {error}") from error
+
+
+def _frame_ticks(header: Header, chunk: Chunk) -> Fraction:
+    """How long a frame lasts, in ticks: by the frame rate, or without one by the chunk."""
+    if header.frame_rate:
+        return 1 / (header.frame_rate * header.time_base)
+    return Fraction(chunk.end_pts - chunk.pts[0], chunk.frames)
+
+
+def _seconds(reader: Reader, ticks: int) -> str:
+    return f"{float((ticks - reader.index[0].first_pts) * reader.header.time_base):.2f}"
+
+
+def _coded(tokens: Tokens, step: int, pts: tuple[int, ...], duration: int, tokenizer: Tokenizer) -> Chunk:
+    from tokcodec.stream.entropy import encode_chunk
+
+    coder, motion, levels = encode_chunk(tokens, step, tokenizer.tables)
+    return Chunk(len(pts), coder, step, pts, duration, motion, levels)
+
+
+def _decoded(tokenizer: Tokenizer, tokens: Tokens, chunk: Chunk, header: Header) -> NDArray[np.uint8]:
+    """The frames of a chunk as the loop has them, uint8 `[F, H, W, 3]`: without the network."""
+    from tokcodec.neural.planes import to_rgb
+
+    groups = tokenizer.loop.decode(tokens, chunk.step / STEP_UNITS, chunk.frames)
+    return np.concatenate([to_rgb(base, header.height, header.width) for base, _ in groups])

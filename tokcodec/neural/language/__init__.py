@@ -1,0 +1,1 @@
+"""A language of tokens: a masked model over levels and motion that never sees a pixel."""

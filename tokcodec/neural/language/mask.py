@@ -1,0 +1,150 @@
+"""What is hidden: the cosine schedule, masks to learn from, and a group spoken in a few parallel steps (MaskGIT)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokcodec.neural.language.model import LanguageModel, Reference, Window, references, values_of
+from tokcodec.neural.language.tokens import MOTION, REACH
+from tokcodec.neural.loop import GROUP
+
+ESCAPED_BITS = 12  # of a vector's component that the factors do not hold: -1023 to 1023 less another
+Masks = NDArray[np.bool_]
+
+
+def hidden_share(position: float) -> float:
+    """The share that is hidden at a position of the schedule: cos(pi / 2 * position), from 1 at 0 to 0 at 1."""
+    return math.cos(math.pi / 2 * position)
+
+
+def hidden_counts(count: int, steps: int) -> list[int]:
+    """How many of `count` positions are still hidden after each step: it falls by at least 1 a step, to 0.
+
+    With more steps than positions the last ones have nothing to do.
+    """
+    counts = []
+    for step in range(1, steps + 1):
+        wanted = 0 if step == steps else math.floor(count * hidden_share(step / steps))
+        counts.append(max(0, min(wanted, count - step)))
+    return counts
+
+
+def draw_mask(groups: int, h: int, w: int, rng: np.random.Generator) -> tuple[Masks, Masks]:
+    """A mask to learn from.
+
+    One of three kinds: the last group is partly hidden (to predict; half of them); one is partly hidden, and so are
+    all of 0 to 2 groups behind it, but not the last (to fill); every group is partly hidden, each as much as it comes.
+    The share of a group that is partly hidden is cos(pi / 2 u), u uniform in [0, 1).
+
+    Args:
+        groups: of four, in the window.
+        h, w: of the grid.
+        rng: of the draws.
+
+    Returns:
+        What is known and what is asked for, bool `[groups, h, w]`.
+    """
+    known, asked = np.ones((groups, h, w), bool), np.zeros((groups, h, w), bool)
+    kind = rng.random()
+    at = [groups - 1] if kind < 0.5 else [int(rng.integers(groups))] if kind < 0.7 else list(range(groups))
+    for t in at:
+        hidden = max(1, round(h * w * hidden_share(rng.random())))
+        asked[t].reshape(-1)[rng.permutation(h * w)[:hidden]] = True
+    known &= ~asked
+    if 0.5 <= kind < 0.7:
+        known[at[0] + 1 : min(at[0] + 1 + int(rng.integers(3)), groups - 1)] = False
+    return known, asked
+
+
+def _shown(window: Window, group: int, chosen: Tensor, values: Tensor, reference: Reference) -> None:
+    """Write factors into positions of a window of one chunk.
+
+    Args:
+        window: is changed.
+        group: of the window.
+        chosen: bool `[h, w]`, N of them.
+        values: int64 `[N, factors]`.
+        reference: of the window, before.
+    """
+    window.kinds[0, group, chosen] = values[:, 0]
+    window.levels[0, group, :, chosen] = values[:, MOTION:].T
+    differences = (values[:, 1:MOTION] - REACH - 1).T.view(GROUP, 2, -1)
+    for role in (slice(0, 1), slice(1, GROUP)):  # the frames between may be told against the key frame
+        against = reference.against(window.vectors)[0, group, role][:, :, chosen]
+        window.vectors[0, group, role, :, chosen] = against + differences[role]
+
+
+@torch.inference_mode()
+def speak_group(
+    model: LanguageModel, window: Window, known: Tensor, group: int, steps: int, temperature: float, seed: int
+) -> None:
+    """Write a group of a window, the most certain positions first.
+
+    Args:
+        model: in eval mode.
+        window: of one chunk; the group is overwritten.
+        known: bool `[1, T, h, w]`; the group's become True.
+        group: of the window.
+        steps: passes through the trunk.
+        temperature: of the factors, and of the choice of what is certain; 0 draws nothing.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    known[:, group] = False
+    lead = int(window.first is not None)
+    for left in hidden_counts(known[0, group].numel(), steps):
+        hidden = ~known[0, group]
+        if not hidden.any():
+            return
+        reference = references(window.vectors, known)
+        features = model.trunk(window, known)[0, lead + group]
+        values, score = model.speak(features[hidden], temperature, generator)
+        if temperature > 0:
+            uniform = torch.rand(score.shape, generator=generator).to(score.device).clamp(1e-9, 1 - 1e-7)
+            score = score - temperature * (left / hidden.numel()) * (-uniform.log()).log()
+        best = score.argsort(descending=True, stable=True)[: len(score) - left]
+        flat = hidden.flatten().nonzero()[:, 0][best]
+        chosen = torch.zeros_like(hidden).flatten()
+        chosen[flat] = True
+        order = torch.zeros(hidden.numel(), dtype=torch.long, device=hidden.device)
+        order[flat] = best
+        chosen = chosen.view(hidden.shape)
+        _shown(window, group, chosen, values[order.view(hidden.shape)[chosen]], reference)
+        known[0, group] |= chosen
+
+
+@torch.inference_mode()
+def group_bits(model: LanguageModel, window: Window, known: Tensor, group: int, steps: int, seed: int) -> Tensor:
+    """What a group costs when it is told in parallel steps, its positions in random order.
+
+    A coder that had these probabilities in integers would write as many bits: every step knows only what the steps
+    before have told. A vector out of reach is charged 12 bits a component beside its escape.
+
+    Args:
+        model: in eval mode.
+        window, known, group, steps: as for `speak_group`; what is there is told, not drawn.
+        seed: of the order.
+
+    Returns:
+        float32 `[factors]`, bits.
+    """
+    known = known.clone()
+    known[:, group] = False
+    h, w = known.shape[2:]
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(h * w)).to(known.device)
+    total = torch.zeros(model.layout.factors, device=known.device)
+    lead, told = int(window.first is not None), 0
+    for left in hidden_counts(h * w, steps):
+        part = order[told : h * w - left]
+        told = h * w - left
+        values, out = values_of(window, references(window.vectors, known))
+        features = model.trunk(window, known)[0, lead + group].flatten(0, 1)[part]
+        total += model.bits(features, values[0, group].flatten(0, 1)[part]).sum(0)
+        total[1] += ESCAPED_BITS * out[0, group].flatten()[part].sum()
+        known[0, group].view(-1)[part] = True
+    return total

@@ -1,0 +1,73 @@
+"""Tokens that were never coded: groups of a chunk written by the model, one after another."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from tokcodec.neural.language.mask import speak_group
+from tokcodec.neural.language.model import LanguageModel, window_of
+from tokcodec.neural.language.tokens import Words
+from tokcodec.neural.loop import GROUP
+from tokcodec.stream.entropy import Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Speech:
+    """How groups are drawn.
+
+    Raises ValueError if a value is out of range.
+    """
+
+    steps: int = 8  # passes through the trunk for a group
+    temperature: float = 0.0  # 0 takes what is likeliest
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.temperature <= 10 or self.seed < 0:
+            raise ValueError(f"steps are at least 1, temperature 0 to 10, a seed a natural number, not {self}")
+
+
+def longer(tokens: Tokens, groups: int) -> Tokens:
+    """A chunk with so many groups of four behind its last, all zero."""
+    levels, motion = tokens
+    return Tokens(
+        np.pad(levels, ((0, 0), (0, groups), (0, 0), (0, 0))),
+        np.pad(motion, ((0, GROUP * groups), (0, 0), (0, 0), (0, 0))),
+    )
+
+
+def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: int, speech: Speech) -> Tokens:
+    """A chunk with groups written anew. The model sees the groups before, and those behind if they are near.
+
+    What the words do not hold is zero in the new groups: levels past the first dimensions, and motion within 16x16.
+
+    Args:
+        model: in eval mode; of the loop that the tokens are of.
+        tokens: of a chunk.
+        step: of the chunk, in levels.
+        begin, end: the groups of four to write, from 0.
+        speech: how.
+    """
+    layout, device = model.layout, next(model.parameters()).device
+    words, first = layout.words(tokens), layout.first(tokens)
+    total, most = len(words.kinds), model.config.groups
+    for g in range(begin, end):
+        behind = end + 1 if end < total and end - g < most - 1 else g + 1
+        low = max(0, behind - most)
+        window = window_of(words, first, low, behind, step).to(device)
+        known = torch.ones(window.kinds.shape, dtype=torch.bool, device=device)
+        known[:, g - low : end - low] = False
+        seed = int(np.random.SeedSequence([speech.seed, g]).generate_state(1)[0])
+        speak_group(model, window, known, g - low, speech.steps, speech.temperature, seed)
+        words.levels[:, g] = window.levels[0, g - low].cpu().numpy()
+        words.kinds[g] = window.kinds[0, g - low].cpu().numpy()
+        words.vectors[g] = window.vectors[0, g - low].cpu().numpy()
+    part = Words(words.levels[:, begin:end], words.kinds[begin:end], words.vectors[begin:end])
+    before = tokens.motion[GROUP * (begin - 1)] if begin else None
+    new = layout.tokens(part, len(tokens.levels), before)
+    levels, motion = tokens.levels.copy(), tokens.motion.copy()
+    levels[:, 1 + begin : 1 + end], motion[GROUP * begin : GROUP * end] = new
+    return Tokens(levels, motion)

@@ -1,0 +1,170 @@
+"""What tokens know of a scene: linear and attention probes on the model's embeddings, beside small pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tokcodec.errors import TokcodecError
+from tokcodec.language import check
+from tokcodec.neural.device import pick_device
+from tokcodec.neural.language.model import LanguageModel, load_model, window_of
+from tokcodec.neural.planes import Planes
+from tokcodec.opening import chunks_of, reading, tokenizer_of, tokens_of
+from tokcodec.rate import STEP_UNITS
+
+FOLDS = 5
+EPOCHS = 200
+PATCH = 4  # samples a side of what a 16x16 block of luma is shrunk to; chroma's 8x8 to 2x2
+
+
+class Sample(NamedTuple):
+    """A stream: features of its positions float32 `[n, C]`, by the tokens and by pixels; its class and clip."""
+
+    tokens: Tensor
+    pixels: Tensor
+    label: int
+    clip: str
+
+
+@torch.inference_mode()
+def _embedded(model: LanguageModel, path: Path, weights: str | Path | None) -> tuple[Tensor, Tensor]:
+    """Features of the positions of the first groups of a stream, `[n, C]` and `[n, 24]`."""
+    with reading(path) as reader:
+        tokenizer = tokenizer_of(reader, weights)
+        check(model, tokenizer, path)
+        chunk = next(chunks_of(reader))
+        tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
+        step = chunk.step / STEP_UNITS
+        groups = min(model.config.groups, tokens.levels.shape[1] - 1)
+        if not groups:
+            raise TokcodecError(f"{path}: a probe needs more than one frame")
+        words, first = model.layout.words(tokens), model.layout.first(tokens)
+        window = window_of(words, first, 0, groups, step).to(next(model.parameters()).device)
+        known = torch.ones(window.kinds.shape, dtype=torch.bool, device=window.kinds.device)
+        features = model.trunk(window, known)[0].flatten(0, 2).cpu()
+        shown = [_small(base) for base, _ in tokenizer.loop.decode(tokens, step, chunk.frames)]
+    return features, torch.from_numpy(np.concatenate(shown[: 1 + groups]))
+
+
+def _small(base: Planes) -> NDArray[np.float32]:
+    """The last frame of a group by positions, float32 `[h * w, 24]` in [-1, 1]."""
+    parts = []
+    for plane, side in ((base.y[-1], 16), (base.c[-1, 0], 8), (base.c[-1, 1], 8)):
+        parts.append(_cells(plane, side, PATCH * side // 16))
+    return np.concatenate(parts, 1) / np.float32(127.5) - 1
+
+
+def _cells(plane: NDArray[np.uint8], side: int, n: int) -> NDArray[np.float32]:
+    """Means of n x n parts of each block of `side` samples, `[h * w, n * n]`."""
+    h, w = (size // side for size in plane.shape)
+    cells: NDArray[np.float32] = plane.reshape(h, n, side // n, w, n, side // n).mean((2, 5), dtype=np.float32)
+    return cells.transpose(0, 2, 1, 3).reshape(h * w, n * n)
+
+
+class _Attending(nn.Module):
+    """A learned query looks at all positions; what it gathers is divided linearly."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, 4)
+        self.out = nn.Linear(4 * channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `[B, classes]` of `[B, n, C]`."""
+        weights = self.query(x).softmax(1)
+        logits: Tensor = self.out((weights.transpose(1, 2) @ x).flatten(1))
+        return logits
+
+
+def _fit(module: nn.Module, x: Tensor, labels: Tensor, classes: int) -> nn.Module:
+    """Full-batch AdamW; classes weigh alike, however many streams they have."""
+    weight = len(labels) / (classes * torch.bincount(labels, minlength=classes).clamp(min=1).float())
+    optimizer = torch.optim.AdamW(module.parameters(), 0.01, weight_decay=0.1)
+    for _ in range(EPOCHS):
+        loss = F.cross_entropy(module(x), labels, weight)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return module
+
+
+def folds_of(samples: list[Sample], seed: int) -> NDArray[np.int64]:
+    """Which fold each sample is judged in: clips stay together, and each class is spread over the folds."""
+    rng = np.random.default_rng(seed)
+    fold: dict[tuple[int, str], int] = {}
+    for label in sorted({sample.label for sample in samples}):
+        clips = sorted({sample.clip for sample in samples if sample.label == label})
+        for n, i in enumerate(rng.permutation(len(clips))):
+            fold[label, clips[i]] = n % FOLDS
+    return np.array([fold[sample.label, sample.clip] for sample in samples])
+
+
+def _accuracy(kind: str, features: list[Tensor], labels: Tensor, folds: NDArray[np.int64], seed: int) -> float:
+    """Mean over classes of the share that is recognized, over all folds."""
+    classes = int(labels.max()) + 1
+    if kind == "linear":
+        x = torch.stack([torch.cat([f.mean(0), f.std(0)]) for f in features])
+    else:
+        count = min(len(f) for f in features)
+        x = torch.stack([f[torch.linspace(0, len(f) - 1, min(count, 256)).long()] for f in features])
+    right = torch.zeros(len(labels))
+    for n in range(FOLDS):
+        judged = torch.from_numpy(folds == n)
+        if not judged.any() or judged.all():
+            continue
+        torch.manual_seed(seed)
+        dims = tuple(range(x.ndim - 1))
+        mean, scale = x[~judged].mean(dims), x[~judged].std(dims) + 1e-5
+        z = (x - mean) / scale
+        module = nn.Linear(z.shape[-1], classes) if kind == "linear" else _Attending(z.shape[-1], classes)
+        _fit(module, z[~judged], labels[~judged], classes)
+        with torch.inference_mode():
+            right[judged] = (module(z[judged]).argmax(1) == labels[judged]).float()
+    return float(np.mean([right[labels == c].mean().item() for c in range(classes)]))
+
+
+def probe(
+    classes: Path, *, model: Path, seed: int = 0, weights: str | Path | None = None, device: str = "auto"
+) -> dict[str, Any]:
+    """Judge embeddings by how well they tell classes apart.
+
+    Args:
+        classes: folder with a folder of .tokc streams for each class. Streams whose names are equal up to the last "-"
+            are of one clip, and never on both sides of a division.
+        model: a language model, or the folder of the run it was learned in.
+        seed: of the division and the probes.
+        weights: those of the streams; the released ones if None.
+        device: of the model.
+
+    Returns:
+        Counts, and the mean share over classes that is recognized in five divisions: by chance, by a linear probe on
+        mean and deviation over positions and by an attention probe over positions, on tokens and on pixels (each
+        position's 16x16 pixels as 4x4 of luma and 2x2 of either chroma).
+
+    Raises:
+        TokcodecError: there are fewer than two classes, or one with fewer than two clips.
+    """
+    speaker = load_model(model).to(pick_device(device))
+    names = sorted({path.parent.name for path in classes.glob("*/*.tokc")})
+    samples = []
+    for label, name in enumerate(names):
+        for path in sorted((classes / name).glob("*.tokc")):
+            samples.append(Sample(*_embedded(speaker, path, weights), label, path.stem.rpartition("-")[0] or path.stem))
+    clips = [len({s.clip for s in samples if s.label == label}) for label in range(len(names))]
+    if len(names) < 2 or min(clips) < 2:
+        raise TokcodecError(f"{classes}: a probe needs folders of streams, two at least, of two clips each at least")
+    labels, folds = torch.tensor([s.label for s in samples]), folds_of(samples, seed)
+    result: dict[str, Any] = {"classes": len(names), "streams": len(samples), "clips": sum(clips)}
+    result["chance"] = round(1 / len(names), 4)
+    for kind in ("linear", "attention"):
+        for name in ("tokens", "pixels"):
+            features = [getattr(s, name) for s in samples]
+            result[f"{kind}_{name}"] = round(_accuracy(kind, features, labels, folds, seed), 4)
+    return result
