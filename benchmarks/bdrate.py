@@ -10,7 +10,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator  # type: ignore[import-untyped]
 
 MIN_POINTS = 4
-MIN_OVERLAP = 0.75
+MIN_OVERLAP = 0.5
 
 
 class BDRate(NamedTuple):
@@ -33,8 +33,8 @@ def _clean(curve: Curve) -> np.ndarray | None:
 def bd_rate(anchor: Curve, test: Curve) -> BDRate:
     """BD-rate by piecewise cubic (PCHIP) interpolation of log rate over quality.
 
-    The overlap is the shared part of the two quality ranges over their union, 0 to 1. Negate a metric
-    that is better when low.
+    The overlap is the shared part of the two quality ranges, which the figure is of, over the shorter of them, 0 to 1.
+    Negate a metric that is better when low.
     """
     a, t = _clean(anchor), _clean(test)
     if a is None or t is None:
@@ -42,10 +42,12 @@ def bd_rate(anchor: Curve, test: Curve) -> BDRate:
     if min(len(a), len(t)) < MIN_POINTS:
         return BDRate(None, 0.0, f"fewer than {MIN_POINTS} points")
     shared = min(a[-1, 1], t[-1, 1]) - max(a[0, 1], t[0, 1])
-    overlap = max(0.0, float(shared / (max(a[-1, 1], t[-1, 1]) - min(a[0, 1], t[0, 1]))))
+    overlap = max(0.0, float(shared / min(a[-1, 1] - a[0, 1], t[-1, 1] - t[0, 1])))
     if overlap < MIN_OVERLAP:
         return BDRate(None, overlap, f"{overlap:.0%} overlap, below {MIN_OVERLAP:.0%}")
-    percent = bjontegaard.bd_rate(a[:, 0], a[:, 1], t[:, 0], t[:, 1], method="pchip", require_matching_points=False)
+    percent = bjontegaard.bd_rate(
+        a[:, 0], a[:, 1], t[:, 0], t[:, 1], method="pchip", require_matching_points=False, min_overlap=0
+    )
     return BDRate(float(percent), overlap, "")
 
 

@@ -28,10 +28,12 @@ from benchmarks.tables import (
     clips_of,
     codecs_of,
     curve,
+    judging,
     load_points,
     matched_table,
     metrics_of,
     mode_table,
+    ours_table,
     paper_table,
     point_table,
     speed_table,
@@ -190,7 +192,7 @@ def may_show(point: Point) -> bool:
     return not point["clip"]["dataset"] if known is None else known.may_show
 
 
-def write_report(results: Path, frames: Path, anchor: str = "hevc-ra") -> None:
+def write_report(results: Path, frames: Path, anchor: str = "hevc-medium") -> None:
     """Write `report.html`, `tables.md`, `points.csv` and `bdrate.csv` into the folder of the results.
 
     Args:
@@ -204,6 +206,10 @@ def write_report(results: Path, frames: Path, anchor: str = "hevc-ra") -> None:
     anchor = anchor if anchor in codecs_of(points) else codecs_of(points)[0]
     shown = sorted({clip for (clip, _), group in points.items() if may_show(group[0])})
     tables = [bd_table(points, anchor)]
+    if OURS in codecs_of(points):
+        clips = judging(points)
+        tables.append(ours_table(points, clips_of(points), "BD-rate of tokcodec"))
+        tables.append(ours_table(points, clips, f"BD-rate of tokcodec on the {len(clips)} clips that only judge"))
     tables += [matched_table(points, metric) for metric in metrics_of(points)] if OURS in codecs_of(points) else []
     paper = paper_table(points)
     tables += [paper] if paper else []
@@ -233,7 +239,7 @@ def write_report(results: Path, frames: Path, anchor: str = "hevc-ra") -> None:
     help="The run's PNG frames.",
 )
 @click.option(
-    "--anchor", default="hevc-ra", show_default=True, type=click.Choice(list(MODES)), help="What BD-rates refer to."
+    "--anchor", default="hevc-medium", show_default=True, type=click.Choice(list(MODES)), help="What BD-rates refer to."
 )
 def main(results: Path, frames: Path, anchor: str) -> None:
     """Write the report of measured RESULTS."""

@@ -10,19 +10,19 @@ import csv
 import html
 import itertools
 import json
-import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.bdrate import BDRate, Curve, at_rate, bd_rate
+from benchmarks.bdrate import MIN_OVERLAP, BDRate, Curve, at_rate, bd_rate
 from benchmarks.clips import Clip
 from benchmarks.codecs import MODES
 from tokcodec.errors import TokcodecError
 from tokcodec.scores import METRICS
+from tokcodec.training.judged import JudgedClip, judged_clips
 
 Point = dict[str, Any]
 Points = dict[tuple[str, str], list[Point]]  # by (clip, codec), in order of rate
@@ -102,49 +102,74 @@ def curve(group: Sequence[Point], metric: str) -> Curve:
     return [(point["bpp"], point["metrics"][metric]["mean"]) for point in group if metric in point["metrics"]]
 
 
-def bd_rates(points: Points, anchor: str) -> dict[tuple[str, str, str], BDRate]:
-    """BD-rate against one codec, by (clip, codec, metric)."""
-    found = {}
-    for metric, clip in itertools.product(metrics_of(points), clips_of(points)):
-        sign = -1 if METRICS[metric].lower_is_better else 1
-        for codec in codecs_of(points):
-            curves = [
-                [(bpp, sign * score) for bpp, score in curve(points.get((clip, name), []), metric)]
-                for name in (anchor, codec)
-            ]
-            found[clip, codec, metric] = bd_rate(*curves)
-    return found
+def bd_rate_of(points: Points, clip: str, anchor: str, codec: str, metric: str) -> BDRate:
+    """BD-rate of one codec against another on one clip."""
+    sign = -1 if METRICS[metric].lower_is_better else 1
+    curves = [
+        [(bpp, sign * score) for bpp, score in curve(points.get((clip, name), []), metric)] for name in (anchor, codec)
+    ]
+    return bd_rate(*curves)
+
+
+def bd_cell(rates: Sequence[BDRate]) -> str:
+    """The mean over clips of what is not refused, and of how many clips that is."""
+    percents = [rate.percent for rate in rates if rate.percent is not None]
+    return f"{np.mean(percents):+.0f} % ({len(percents)}/{len(rates)})" if percents else f"refused (0/{len(rates)})"
+
+
+BD_NOTE = (
+    "-20 % means a fifth fewer bits at equal score, over the scores that both curves reach. PCHIP, by clip, then the "
+    f"mean; in brackets the clips it is of. Refused below four points, or where the shared scores are less than "
+    f"{MIN_OVERLAP:.0%} of the shorter curve; bdrate.csv has every clip."
+)
 
 
 def bd_table(points: Points, anchor: str) -> Table:
     """Mean BD-rate over clips of every codec against one."""
-    metrics, rates = metrics_of(points), bd_rates(points, anchor)
-    note = (
-        f"Bits against {anchor} at equal score: -20 % means a fifth fewer. PCHIP; refused below four points or "
-        "75 % overlap of the two curves' scores. In brackets: clips that were not refused, mean overlap of all."
-    )
-    table = Table(f"BD-rate against {anchor}", note, ["codec", *(METRICS[metric].label for metric in metrics)])
+    metrics = metrics_of(points)
+    table = Table(f"BD-rate against {anchor}", BD_NOTE, ["codec", *(METRICS[metric].label for metric in metrics)])
     for codec in codecs_of(points):
-        if codec == anchor:
-            continue
-        row = [codec]
-        for metric in metrics:
-            results = [rates[clip, codec, metric] for clip in clips_of(points)]
-            percents = [result.percent for result in results if result.percent is not None]
-            mean = f"{np.mean(percents):+.1f} %" if percents else "refused"
-            overlap = np.mean([result.overlap for result in results])
-            row.append(f"{mean} ({len(percents)}/{len(results)}, {overlap:.0%})")
-        table.rows.append(row)
+        if codec != anchor:
+            cells = [
+                bd_cell([bd_rate_of(points, clip, anchor, codec, metric) for clip in clips_of(points)])
+                for metric in metrics
+            ]
+            table.rows.append([codec, *cells])
     return table
 
 
+def ours_table(points: Points, clips: Sequence[str], title: str) -> Table:
+    """BD-rate of tokcodec against every other codec."""
+    metrics = metrics_of(points)
+    table = Table(title, BD_NOTE, ["against", *(METRICS[metric].label for metric in metrics)])
+    for anchor in codecs_of(points):
+        if anchor != OURS:
+            cells = [bd_cell([bd_rate_of(points, clip, anchor, OURS, metric) for clip in clips]) for metric in metrics]
+            table.rows.append([anchor, *cells])
+    return table
+
+
+def judging(points: Points) -> list[str]:
+    """The clips by which nothing was chosen: of the role "judge", or unknown to the trainer."""
+    known = judged_clips()
+    sha256 = {clip: group[0]["clip"]["sha256"] for (clip, _), group in points.items()}
+    return [clip for clip in clips_of(points) if clip_role(known, sha256[clip]) != "choose"]
+
+
+def clip_role(known: Mapping[str, JudgedClip], sha256: str) -> str:
+    return known[sha256].role if sha256 in known else ""
+
+
 def bd_clip_table(points: Points, anchor: str) -> Table:
-    """The BD-rates of every clip, with the reason where one is refused."""
+    """The BD-rates of every clip, with the reason where one is refused: of all against one, of tokcodec against all."""
     table = Table("", "", ["clip", "codec", "metric", "anchor", "percent", "overlap", "refused"])
-    for (clip, codec, metric), rate in sorted(bd_rates(points, anchor).items()):
-        if codec != anchor:
+    codecs = codecs_of(points)
+    pairs = {(anchor, codec) for codec in codecs} | {(other, OURS) for other in codecs if OURS in codecs}
+    for clip, (base, codec), metric in itertools.product(clips_of(points), sorted(pairs), metrics_of(points)):
+        if codec != base:
+            rate = bd_rate_of(points, clip, base, codec, metric)
             percent = "" if rate.percent is None else f"{rate.percent:.2f}"
-            table.rows.append([clip, codec, metric, anchor, percent, f"{rate.overlap:.3f}", rate.why])
+            table.rows.append([clip, codec, metric, base, percent, f"{rate.overlap:.3f}", rate.why])
     return table
 
 
@@ -157,25 +182,47 @@ def matched_table(points: Points, metric: str) -> Table:
         "mean score, in brackets tokcodec minus reference on the same clips, and the number of those clips."
     )
     table = Table(f"{METRICS[metric].label} at tokcodec's rates", note, ["step", "bpp", OURS, *others])
-    ours: dict[int, list[tuple[str, Point]]] = defaultdict(list)
-    for clip in clips_of(points):
-        for point in points.get((clip, OURS), []):
-            if metric in point["metrics"]:
-                ours[point["rate"]].append((clip, point))
-    for rate, group in sorted(ours.items()):
-        mean = np.mean([point["metrics"][metric]["mean"] for _, point in group])
-        bpp = np.mean([point["bpp"] for _, point in group])
-        row = [str(rate), f"{bpp:.4f}", f"{mean:.4g}"]
+    for rate, group in ours_by_step(points).items():
+        scored = [(clip, point) for clip, point in group if metric in point["metrics"]]
+        if not scored:
+            continue
+        mean = np.mean([point["metrics"][metric]["mean"] for _, point in scored])
+        row = [str(rate), f"{np.mean([point['bpp'] for _, point in scored]):.4f}", f"{mean:.4g}"]
         for codec in others:
-            pairs = []
-            for clip, point in group:
-                value = at_rate(curve(points.get((clip, codec), []), metric), point["bpp"])
-                if value is not None:
-                    pairs.append((value, point["metrics"][metric]["mean"] - value))
-            value, delta = np.mean(pairs, axis=0) if pairs else (math.nan, math.nan)
-            row.append(f"{value:.4g} ({delta:+.3g}, {len(pairs)})" if pairs else "out of its rates")
+            cell = at_equal_rate(points, scored, codec, metric)
+            row.append(f"{cell.other:.4g} ({cell.ours:+.3g}, {cell.clips})" if cell else "out of its rates")
         table.rows.append(row)
     return table
+
+
+class Matched(NamedTuple):
+    """Another codec at the bits tokcodec spent on each clip: its mean score, tokcodec minus it, on how many clips."""
+
+    other: float
+    ours: float
+    clips: int
+
+
+def ours_by_step(points: Points) -> dict[int, list[tuple[str, Point]]]:
+    """tokcodec's points with their clips, by step from fine to coarse."""
+    found: dict[int, list[tuple[str, Point]]] = defaultdict(list)
+    for clip in clips_of(points):
+        for point in points.get((clip, OURS), []):
+            found[point["rate"]].append((clip, point))
+    return dict(sorted(found.items()))
+
+
+def at_equal_rate(points: Points, ours: Sequence[tuple[str, Point]], codec: str, metric: str) -> Matched | None:
+    """A codec interpolated on each clip to the rate of tokcodec's point there; None where it reaches none of them."""
+    pairs = []
+    for clip, point in ours:
+        value = at_rate(curve(points.get((clip, codec), []), metric), point["bpp"])
+        if value is not None and metric in point["metrics"]:
+            pairs.append((value, point["metrics"][metric]["mean"] - value))
+    if not pairs:
+        return None
+    other, delta = np.mean(pairs, axis=0)
+    return Matched(float(other), float(delta), len(pairs))
 
 
 def paper_table(points: Points) -> Table | None:

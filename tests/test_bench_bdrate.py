@@ -25,10 +25,16 @@ def test_curves_may_differ_in_points() -> None:
 
 
 def test_little_overlap_is_refused_and_told() -> None:
-    result = bd_rate(CURVE, [(bpp, db + 2.5) for bpp, db in CURVE])
+    result = bd_rate(CURVE, [(bpp, db + 4.5) for bpp, db in CURVE])
     assert result.percent is None
-    assert result.overlap == pytest.approx(0.5)
-    assert result.why == "50% overlap, below 75%"
+    assert result.overlap == pytest.approx(0.4)
+    assert result.why == "40% overlap, below 50%"
+
+
+def test_the_shared_part_is_judged_whatever_else_one_curve_has() -> None:
+    longer = [(0.001, 20.0), *CURVE, (0.5, 42.0)]
+    assert bd_rate(longer, CURVE).overlap == 1
+    assert bd_rate(CURVE, longer).percent == pytest.approx(0, abs=1)
 
 
 def test_no_overlap_is_none_of_it() -> None:
