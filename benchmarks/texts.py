@@ -1,0 +1,206 @@
+"""What README and the model card quote of the results: `python -m benchmarks.texts` writes it from the result files.
+
+A quoted part stands between two marks, `<!-- benchmarks: NAME -->` and `<!-- end -->`; a test holds it to the files.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.provenance import ROOT
+from benchmarks.tables import (
+    OURS,
+    Points,
+    at_equal_rate,
+    bd_cell,
+    bd_rate_of,
+    clips_of,
+    codecs_of,
+    judging,
+    load_points,
+    ours_by_step,
+)
+from tokcodec.scores import METRICS
+
+RESULTS = ROOT / "benchmarks" / "results"
+POINTS = RESULTS / "eval-360p"
+FILES = ("README.md", "tokcodec/weights/README.md")
+NAMES = {  # of the codecs that README speaks of
+    "hevc-medium": "x265 medium",
+    "hevc-ra": "x265 slow, closed GOPs of 33",
+    "vvc-ra": "VVenC, tuned for PSNR",
+    "vvc-visual": "VVenC, tuned for the eye",
+    "av1": "SVT-AV1",
+}
+SCORES = {  # of README's table, with their digits
+    "lpips_alex": 3,
+    "vmaf": 1,
+    "ms_ssim": 4,
+    "psnr_rgb_db": 2,
+    "temporal_psnr_db": 2,
+}
+SHORT = {
+    "lpips_alex": "LPIPS",
+    "vmaf": "VMAF",
+    "ms_ssim": "MS-SSIM",
+    "psnr_rgb_db": "PSNR",
+    "temporal_psnr_db": "temporal PSNR",
+}
+SHOWN_STEPS = 3  # of those measured: README's table has the coarsest, the middle one and the finest
+MARKED = re.compile(r"(<!-- benchmarks: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@functools.cache
+def _points() -> Points:
+    return load_points(POINTS)
+
+
+def _difference(metric: str, value: float) -> str:
+    """tokcodec minus another, in bold where tokcodec is the better."""
+    text = f"{value:+.{SCORES[metric]}f}"
+    if float(text) == 0:
+        return text.replace("-", "+")
+    return f"**{text}**" if (value < 0) == METRICS[metric].lower_is_better else text
+
+
+def verdict() -> str:
+    """Who wins by which score, a line each codec, from the bits that tokcodec needs where it needs as much quality."""
+    points = _points()
+    clips = clips_of(points)
+    lines = []
+    for codec, name in NAMES.items():
+        if codec not in codecs_of(points):
+            continue
+        parts: dict[str, list[str]] = {"wins": [], "loses": [], "unsure": []}
+        for metric in SCORES:
+            rates = [bd_rate_of(points, clip, codec, OURS, metric) for clip in clips]
+            percents = [rate.percent for rate in rates if rate.percent is not None]
+            if len(percents) < len(clips) / 2:
+                parts["unsure"].append(SHORT[metric])
+                continue
+            mean = float(np.mean(percents))
+            some = "" if len(percents) == len(clips) else f" on {len(percents)} clips"
+            word = "fewer" if mean < 0 else "more"
+            parts["wins" if mean < 0 else "loses"].append(f"{SHORT[metric]} ({abs(mean):.0f} % {word} bits{some})")
+        told = [f"{key} by {', '.join(parts[key])}" for key in ("wins", "loses") if parts[key]]
+        if parts["unsure"]:
+            told.append(f"too far apart to say by {', '.join(parts['unsure'])}")
+        lines.append(f"- against {name}: {'; '.join(told)}")
+    steps = ours_by_step(points)
+    spent = [float(np.mean([point["bpp"] for _, point in group])) for group in steps.values()]
+    head = (
+        f"At equal score (BD-rate, mean of {len(clips)} clips at 640x360, {min(spent):.4f} to {max(spent):.4f} bpp), "
+        "tokcodec"
+    )
+    return head + "\n\n" + "\n".join(lines) + "\n"
+
+
+def table() -> str:
+    """tokcodec at three of its steps, and what it has more or less than the others at equal bytes on every clip."""
+    points = _points()
+    steps = ours_by_step(points)
+    order = sorted(steps, reverse=True)
+    chosen = sorted({order[round(i * (len(order) - 1) / (SHOWN_STEPS - 1))] for i in range(SHOWN_STEPS)}, reverse=True)
+    lines = [
+        f"| bpp | codec | {' | '.join(METRICS[metric].label for metric in SCORES)} | clips |",
+        "|---" * (len(SCORES) + 3) + "|",
+    ]
+    for step in chosen:
+        group = steps[step]
+        bpp = np.mean([point["bpp"] for _, point in group])
+        means = [
+            f"{np.mean([point['metrics'][metric]['mean'] for _, point in group]):.{digits}f}"
+            for metric, digits in SCORES.items()
+        ]
+        lines.append(f"| {bpp:.4f} | tokcodec, step {step} | {' | '.join(means)} | {len(group)} |")
+        for codec, name in NAMES.items():
+            cells = {metric: at_equal_rate(points, group, codec, metric) for metric in SCORES}
+            first = cells["psnr_rgb_db"]
+            shown = [_difference(metric, cell.ours) if cell else "" for metric, cell in cells.items()]
+            if first:
+                lines.append(f"| | minus {name} | {' | '.join(shown)} | {first.clips} |")
+    return "\n".join(lines) + "\n"
+
+
+def rates() -> str:
+    """Bits at equal score against every codec, on all clips and on those that only judge."""
+    points = _points()
+    lines = [f"| bits against | clips | {' | '.join(SHORT.values())} |", "|---" * (len(SCORES) + 2) + "|"]
+    for codec, name in NAMES.items():
+        for clips, which in ((clips_of(points), "all"), (judging(points), "only judge")):
+            if codec in codecs_of(points):
+                cells = [
+                    bd_cell([bd_rate_of(points, clip, codec, OURS, metric) for clip in clips]) for metric in SCORES
+                ]
+                lines.append(f"| {name} | {which} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def origin() -> str:
+    """Of which code, weights and clips the numbers are."""
+    points = _points()
+    ours = [point for (_, codec), group in points.items() if codec == OURS for point in group]
+    codes = sorted({point["program"]["code_sha256"][:16] for point in ours})
+    weights = sorted({point["program"]["weights_sha256"][:16] for point in ours})
+    only = [clip.rsplit("_", 2)[0] for clip in judging(points)]
+    chose = [clip.rsplit("_", 2)[0] for clip in clips_of(points) if clip not in judging(points)]
+    return (
+        f"Measured with the code `{', '.join(codes)}` and the weights `{', '.join(weights)}` (the first digits of "
+        f"their SHA-256, as every point has them whole). {', '.join(only)} only judge; by {', '.join(chose)} settings "
+        "and weights were also chosen. None of them was trained on.\n"
+    )
+
+
+def speed() -> str:
+    """The table of speeds."""
+    path = RESULTS / "speed.json"
+    return speed_rows(json.loads(path.read_text())) if path.exists() else "Not measured since the last change.\n"
+
+
+def speed_rows(result: dict[str, Any]) -> str:
+    """The table of `benchmarks.speed`, with what it was measured on."""
+    lines = ["| | encode, frames/s | decode, frames/s | peak memory of each | bytes |", "|---|---|---|---|---|"]
+    for run in result["runs"]:
+        memory = " / ".join(f"{run[f'{way}_peak_rss_mib']}" for way in ("encode", "decode"))
+        speeds = [f"{run[f'{way}_fps']:.1f}" for way in ("encode", "decode")]
+        lines.append(f"| {run['name']} | {' | '.join(speeds)} | {memory} MiB | {run['bytes']} |")
+    clip, share = result["clip"], result["entropy_share"]
+    note = (
+        f"{clip['name']}, {result['frames']} frames of {clip['width']}x{clip['height']}, file to file, the start of "
+        f"Python left out, on {result['threads']} cores of {result['machine']['cpu']}. In one thread and float32 "
+        f"entropy coding is {share['encode']:.0%} of encoding and {share['decode']:.0%} of decoding."
+    )
+    return "\n".join(lines) + f"\n\n{note}\n"
+
+
+TEXTS: dict[str, Callable[[], str]] = {
+    "verdict": verdict,
+    "table": table,
+    "rates": rates,
+    "origin": origin,
+    "speed": speed,
+}
+
+
+def filled(text: str) -> str:
+    """A document with its quoted parts as the result files have them."""
+    return MARKED.sub(lambda match: match[1] + TEXTS[match[2]]() + match[3], text)
+
+
+@click.command()
+def main() -> None:
+    """Bring what README and the model card quote up to the result files."""
+    for name in FILES:
+        path = ROOT / name
+        path.write_text(filled(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What the documents quote of the results is what the result files say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from benchmarks import texts
+from benchmarks.texts import FILES, MARKED, ROOT, TEXTS, filled
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_documents_say_what_the_results_say(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert {match[2] for match in MARKED.finditer(text)}, "nothing is quoted"
+    assert filled(text) == text, "run python -m benchmarks.texts"
+
+
+def test_readme_quotes_all_there_is() -> None:
+    marks = re.findall(r"<!-- benchmarks: (\w+) -->", (ROOT / "README.md").read_text())
+    assert sorted(marks) == sorted(TEXTS)
+
+
+def test_a_number_that_was_changed_is_put_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TEXTS, "table", lambda: "| 0.25 |\n")
+    page = "Before.\n<!-- benchmarks: table -->\n| 0.99 |\n<!-- end -->\nAfter 0.99.\n"
+    assert filled(page) == page.replace("| 0.99 |", "| 0.25 |")
+    assert filled(filled(page)) == filled(page)
+
+
+def test_what_is_better_is_bold() -> None:
+    assert texts._difference("lpips_alex", -0.0625) == "**-0.062**"
+    assert texts._difference("lpips_alex", 0.0625) == "+0.062"
+    assert texts._difference("vmaf", 1.26) == "**+1.3**"
+    assert texts._difference("psnr_rgb_db", -0.001) == "+0.00"
