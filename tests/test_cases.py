@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from conftest import MakeClip, frames_of, moving_frames, times_of
 
 import tokcodec
@@ -125,6 +126,34 @@ def sound_of(path: Path) -> list[tuple[Fraction, bytes]]:
     """(seconds, bytes) of the packets of the first sound."""
     with av.open(path) as container:
         return [(p.pts * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_what_a_file_says_of_itself_is_kept(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Tags and chapters, and the names, languages and roles of its sounds and subtitles."""
+    with tempfile.TemporaryFile() as side, VideoReader(CASES / "multi.mkv", side=side) as reader:
+        frames, info = list(reader), reader.info
+        assert reader.side_format == "matroska"
+        with VideoWriter(tmp_path / f"a.{suffix}", info, side=(side, reader.side_format), name="out") as writer:
+            for frame, pts in frames:
+                writer.write(frame, pts, reader.last_duration)
+    dropped = ["out: subtitle stream 2 (srt) is dropped: mp4 does not take it"] if suffix == "mp4" else []
+    assert [record.getMessage() for record in caplog.records] == dropped
+    back = VideoReader(tmp_path / f"a.{suffix}").info
+    assert {key.lower(): value for key, value in back.tags.items()} == {
+        "title": "My Title",
+        "artist": "Me",
+        "comment": "hello",
+    }
+    chapters = [(s * back.time_base, e * back.time_base, title) for s, e, title in back.chapters]
+    assert chapters == [(0, Fraction(3, 10), "First"), (Fraction(3, 10), Fraction(3, 5), "Second")]
+    with av.open(tmp_path / f"a.{suffix}") as container:
+        main, commentary = container.streams.audio
+        assert (main.language, commentary.language) == ("eng", "deu")
+        assert main.metadata["name" if suffix == "mp4" else "title"] == "Main"
+        assert [(s.language, s.disposition & Disposition.forced) for s in container.streams.subtitles] == (
+            [] if suffix == "mp4" else [("fra", Disposition.forced)]
+        )
 
 
 def test_sound_after_the_last_frame_is_kept(weights: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -738,6 +739,24 @@ def test_frames_of_another_size_are_scaled_to_the_first(
     ]
     part, _, reader = read(path, start_s=0.5, duration_s=0.1)  # the first frame of a part sets its size
     assert [frame.shape for frame in part] == 3 * [(96, 128, 3)]
+
+
+def test_each_part_of_a_joined_file_has_its_own_colour(make_clip: MakeClip, tmp_path: Path) -> None:
+    """The first part's tags are those of the result."""
+
+    def tagged(matrix: int, full_range: bool) -> Path:
+        def tag(stream: Any) -> None:
+            stream.codec_context.colorspace = matrix
+            stream.codec_context.color_range = 2 if full_range else 1
+
+        return make_clip(f"{matrix}.ts", moving_frames(10), setup=tag)
+
+    parts = [tagged(1, False), tagged(5, True)]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames, _, reader = read(tmp_path / "both.ts")
+    np.testing.assert_array_equal(frames, [frame for part in parts for frame in read(part)[0]])
+    assert np.abs(frames[0].astype(int) - frames[10]).mean() > 3
+    assert (reader.info.colour.matrix, reader.info.colour.full_range) == (1, False)
 
 
 def test_bad_targets(tmp_path: Path) -> None:
