@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from tokcodec.cli.options import Numbers
-from tokcodec.edit import write
 from tokcodec.language import check
 from tokcodec.neural.language.mask import group_bits
 from tokcodec.neural.language.model import LanguageModel, load_model, window_of
@@ -33,8 +32,8 @@ from tokcodec.output import writing
 from tokcodec.perceptual import load_lpips
 from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.scores import Frames, lpips_distance
+from tokcodec.stream.container import write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
-from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import Chunk, Header
 from tokcodec.video import VideoReader
 
@@ -64,7 +63,7 @@ def code_clip(tokenizer: Tokenizer, frames: Frames, step: float, target: Path) -
     header = Header(width, height, len(frames), tokenizer.weights.sha256, 1 / RATE, RATE)
     chunk = Chunk(len(frames), coder, units, tuple(range(len(frames))), 1, *payloads)
     with writing(target, [], overwrite=True) as file:
-        write(file, header, [chunk], Metadata(), None)
+        write_stream(file, header, [chunk])
 
 
 def coder_bits(tokenizer: Tokenizer, tokens: Tokens, units: int) -> tuple[float, float]:

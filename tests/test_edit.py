@@ -14,7 +14,7 @@ from tokcodec import BitstreamError, ModelError, TokcodecError, edit
 from tokcodec.neural.tokenizer import load_tokenizer
 from tokcodec.neural.weights import Weights, find_weights, save_weights
 from tokcodec.opening import chunks_of, overlapping, reading, span_ticks
-from tokcodec.stream.container import Writer
+from tokcodec.stream.container import Writer, write_stream
 from tokcodec.stream.entropy import encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
 from tokcodec.stream.records import Chunk, Header
@@ -172,7 +172,7 @@ def test_payloads_that_no_coder_made_are_found_by_verify(tmp_path: Path) -> None
         header, kept = reader.header, list(chunks_of(reader))
     spoilt = dataclasses.replace(kept[1], levels=kept[1].levels[:-1] + b"\0\0\0")
     with (tmp_path / "b.tokc").open("wb") as file:
-        edit.write(file, header, [kept[0], spoilt], Metadata(), None)
+        write_stream(file, header, [kept[0], spoilt])
     with pytest.raises(BitstreamError, match=r"b\.tokc: a .*payload"):
         edit.verify(tmp_path / "b.tokc")
 

@@ -15,7 +15,7 @@ import torch
 from conftest import moving_frames
 
 from tokcodec.cli import main
-from tokcodec.edit import verify, write
+from tokcodec.edit import verify
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.language import fill, predict
 from tokcodec.neural.language.model import load_model
@@ -23,6 +23,7 @@ from tokcodec.neural.language.speaker import Speech
 from tokcodec.neural.tokenizer import Tokenizer
 from tokcodec.neural.weights import Weights, save_weights
 from tokcodec.opening import open_stream
+from tokcodec.stream.container import write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import Chunk, Header
@@ -46,7 +47,7 @@ def stream(path: Path, weights: Path, *clips: list[np.ndarray], chunk_frames: in
         chunks.append(Chunk(len(frames), coded[0], int(16 * STEP), pts, 20, *coded[1:]))
         at += len(frames)
     with path.open("wb") as file:
-        write(file, header, chunks, Metadata(language="deu"), ("nut", io.BytesIO(b"sound")))
+        write_stream(file, header, chunks, lambda: (Metadata(language="deu"), ("nut", io.BytesIO(b"sound"))))
     return path
 
 

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import hypothesis.strategies as st
 import numpy as np
@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 
 from tokcodec.errors import BitstreamError, TruncatedError
-from tokcodec.stream.container import Reader, Writer
+from tokcodec.stream.container import Reader, Writer, write_stream
 from tokcodec.stream.metadata import MAX_METADATA_BYTES, Chapter, Metadata
 from tokcodec.stream.records import MAX_TICKS, Chunk, Entry, Header, latent_size, pack_index
 
@@ -107,6 +107,29 @@ def test_example_of_the_format_page_is_what_the_code_writes() -> None:
     example = b"".join(bytes.fromhex(line.split("   ")[0]) for line in block.splitlines())
     assert TINY.hex(" ") == example.hex(" ")
     assert contents(example) == (HEADER, EXAMPLE, ("nut", b"audio"), TAGS)
+
+
+def test_a_stream_is_written_as_its_chunks_come() -> None:
+    """The rest is asked for behind the last chunk: it may not be known before."""
+    happened: list[str] = []
+
+    def chunks() -> Iterator[Chunk]:
+        for chunk in EXAMPLE:
+            happened.append("chunk")
+            yield chunk
+
+    def rest() -> tuple[Metadata, tuple[str, BinaryIO]]:
+        happened.append("rest")
+        return TAGS, ("nut", io.BytesIO(b"audio"))
+
+    file, bare = io.BytesIO(), io.BytesIO()
+    made = write_stream(file, HEADER, chunks(), rest, lambda writer: happened.append(f"{len(writer.index)} told"))
+    assert happened == ["chunk", "1 told", "chunk", "2 told", "rest"]
+    reader = Reader(file)
+    assert (reader.metadata, reader.index) == (TAGS, made.index)
+    assert (reader.bytes, reader.video_bytes) == (made.bytes, made.video_bytes)
+    write_stream(bare, HEADER, EXAMPLE)
+    assert bare.getvalue() == write(EXAMPLE, None, metadata=None)
 
 
 @pytest.mark.parametrize(

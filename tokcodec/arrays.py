@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from tokcodec import output
-from tokcodec.edit import write
 from tokcodec.errors import BitstreamError, ModelError, TokcodecError
 from tokcodec.opening import checked_streams, chunks_of, reading, tokenizer_of, tokens_of
-from tokcodec.report import Report, report
+from tokcodec.report import Report, report_of
+from tokcodec.stream.container import write_stream
 from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import VERSION, Chunk, Header
 
@@ -83,7 +83,7 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
             np.savez_compressed(file, allow_pickle=False, **arrays)  # to a path it would add .npz after .NPZ
         else:
             file.write(save(arrays))
-        return report(header, reader.index, reader.bytes, reader.video_bytes, started)
+        return report_of(header, reader.index, reader.bytes, reader.video_bytes, started)
 
 
 def narrow(levels: NDArray[np.int16]) -> Array:
@@ -144,14 +144,15 @@ def import_tokens(
             if STREAMS[0] in arrays:
                 streams = _bytes(arrays["streams_format"]).decode(), io.BytesIO(_bytes(arrays["streams"]))
             tables = load_tokenizer(Weights.find(weights, header.weights_sha256), "auto", "auto").tables
-            written = write(file, header, _chunks_from(arrays, header, tables), metadata, streams)
-            if not written[0]:
+            chunks = _chunks_from(arrays, header, tables)
+            writer = write_stream(file, header, chunks, lambda: (metadata, streams))
+            if not writer.index:
                 raise ValueError("no chunks")
         except ModelError:
             raise
         except (KeyError, ValueError, IndexError, TypeError, AttributeError, ArithmeticError, BitstreamError) as error:
             raise TokcodecError(f"{source}: these arrays are not the tokens of a stream: {error}") from error
-    return report(header, *written, started)
+    return report_of(header, writer.index, writer.bytes, writer.video_bytes, started)
 
 
 def _load_arrays(source: Path) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 Reading, coding and writing overlap: chunks are independent, so several are coded at once, each in a thread of its own.
 Memory is bounded by the frame size, whatever the length: a few chunks of frames are held, never a film. What needs no
-network (trim, concat, verify) is in edit.py, tokens as arrays in arrays.py.
+network (trim, concat, verify) is in edit/, tokens as arrays in arrays.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from tokcodec import output, standard, video
 from tokcodec.cuts import CUT_MARGIN, cuts
-from tokcodec.edit import finish, write
 from tokcodec.errors import TokcodecError
 from tokcodec.judge import Judge, judge_of
 from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
@@ -46,8 +45,8 @@ from tokcodec.rate import (
     next_step,
     total,
 )
-from tokcodec.report import Report, report
-from tokcodec.stream.container import Reader, Writer, streams_bytes
+from tokcodec.report import Report, report_of
+from tokcodec.stream.container import Reader, Rest, Writer, streams_bytes, write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
 from tokcodec.stream.records import Chunk, Header
@@ -220,22 +219,23 @@ def encode_video(
         chunk_px = header.chunk_frames * info.height * info.width
         workers = min(cores or available_cores(), max(1, FLIGHT_PX // chunk_px))
 
-        def code_all(opened: video.VideoReader, code: Callable[[_Clip], Chunk], writer: Writer) -> None:
-            frames = 0
+        def told(writer: Writer) -> None:
+            if progress:
+                frames = sum(entry.frames for entry in writer.index)
+                progress(frames, writer.bytes, info.frames, info.width * info.height)
+
+        def chunks_of(opened: video.VideoReader, code: Callable[[_Clip], Chunk]) -> Generator[Chunk, None, None]:
             clips = in_background(_clips(opened, header.chunk_frames), 0)
             with contextlib.closing(clips), contextlib.closing(in_parallel(code, clips, workers)) as chunks:
-                for chunk in chunks:
-                    writer.write_chunk(chunk)
-                    frames += chunk.frames
-                    if progress:
-                        progress(frames, writer.bytes, info.frames, info.width * info.height)
+                yield from chunks
 
-        def rest() -> tuple[Metadata, tuple[str, BinaryIO] | None]:
+        def rest() -> Rest:
             """What stands behind the chunks, once all frames are read."""
             if span is not None:
                 return Metadata(), None
             return metadata_of(info), (reader.side_format, side) if reader.side_format else None
 
+        code: Callable[[_Clip], Chunk]
         if rate.is_of_the_whole:
             tries: list[Try] = []
             coded: list[Reader] = []
@@ -244,11 +244,9 @@ def encode_video(
             step: float | None = _guess(rate, info)
             while step is not None and len(tries) < (MAX_TRIES if chosen else MAX_HARD_TRIES):
                 spool = stack.enter_context(tempfile.TemporaryFile())
-                writer = Writer(spool, header)
-                code_all(
-                    open_video() if tries else reader, functools.partial(_coded, tokenizer=tokenizer, step=step), writer
-                )
-                writer.close()
+                code = functools.partial(_coded, tokenizer=tokenizer, step=step)
+                with contextlib.closing(chunks_of(open_video() if tries else reader, code)) as chunks:
+                    writer = write_stream(spool, header, chunks, told=told)
                 coded.append(Reader(spool))
                 tries.append(Try(step, [entry.bytes for entry in writer.index]))
                 budget = budget or _budget(rate, writer, *rest())
@@ -260,20 +258,18 @@ def encode_video(
                 least = min(t.bytes for t in tries)
                 room = f"there is room for {budget}" if budget > 0 else "there is no room for them"
                 raise TokcodecError(f"{source}: the rate cannot be met: its chunks take {least} bytes, {room}")
-            chunks = (coded[t].read_chunk(i) for i, t in enumerate(chosen))
-            written = write(file, header, chunks, *rest())
+            writer = write_stream(file, header, (coded[t].read_chunk(i) for i, t in enumerate(chosen)), rest)
         else:
             judge = judge_of(rate)
-            code: Callable[[_Clip], Chunk]
             if judge is None:
                 assert rate.fixed_step is not None
                 code = functools.partial(_coded, tokenizer=tokenizer, step=rate.fixed_step)
             else:
                 code = functools.partial(_judged, tokenizer=tokenizer, judge=judge)
-            writer = Writer(file, header)
-            code_all(reader, code, writer)
-            written = finish(writer, *rest())
-    return _with_network(report(header, *written, started), tokenizer, busy_before_s)
+            with contextlib.closing(chunks_of(reader, code)) as chunks:
+                writer = write_stream(file, header, chunks, rest, told)
+    made = report_of(header, writer.index, writer.bytes, writer.video_bytes, started)
+    return _with_network(made, tokenizer, busy_before_s)
 
 
 def _guess(rate: Rate, info: video.VideoInfo) -> float:
@@ -466,5 +462,5 @@ def decode_video(
             count += 1
             if progress and count % PROGRESS_FRAMES == 0:
                 progress(count, video_bytes * count // total, total, header.width * header.height)
-    made = dataclasses.replace(report(header, index, size, video_bytes, started, reader.damaged), frames=count)
+    made = dataclasses.replace(report_of(header, index, size, video_bytes, started, reader.damaged), frames=count)
     return _with_network(made, tokenizer, busy_before_s)

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import output
-from tokcodec.edit import write
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.opening import checked_streams, reading, span_ticks, tokenizer_of, tokens_of
 from tokcodec.rate import STEP_UNITS
-from tokcodec.report import Report, report
-from tokcodec.stream.container import Reader
+from tokcodec.report import Report, report_of
+from tokcodec.stream.container import Reader, Rest, write_stream
 from tokcodec.stream.records import TIME_STRIDE, Chunk, Header
 
 if TYPE_CHECKING:
@@ -76,8 +75,9 @@ def predict(
             tokens = spoken(speaker, longer(tokens, end - begin), step, begin, end, speech or Speech())
         chunk = _coded(tokens, last.step, (*last.pts, *pts[:-1]), pts[-1] - pts[-2], tokenizer)
         before = (reader.read_chunk(i) for i in range(len(reader.index) - 1))
-        written = write(file, header, itertools.chain(before, [chunk]), reader.metadata, checked_streams(reader))
-    return report(header, *written, started)
+        others: Rest = (reader.metadata, checked_streams(reader))
+        writer = write_stream(file, header, itertools.chain(before, [chunk]), lambda: others)
+    return report_of(header, writer.index, writer.bytes, writer.video_bytes, started)
 
 
 def fill(
@@ -136,8 +136,9 @@ def fill(
             chunks,
             (reader.read_chunk(i) for i in range(len(reader.index)) if i > number),
         )
-        written = write(file, header, whole, reader.metadata, checked_streams(reader))
-    return report(header, *written, started)
+        others: Rest = (reader.metadata, checked_streams(reader))
+        writer = write_stream(file, header, whole, lambda: others)
+    return report_of(header, writer.index, writer.bytes, writer.video_bytes, started)
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ class Report:
     peak_vram_bytes: int = 0
 
 
-def report(
+def report_of(
     header: Header, index: Sequence[Entry], size_bytes: int, video_bytes: int, started: float, damaged: int = 0
 ) -> Report:
     """Sum up a stream.

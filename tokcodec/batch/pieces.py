@@ -15,11 +15,11 @@ from pathlib import Path
 
 from tokcodec import output, video
 from tokcodec.codec import chunk_frames_for, encode_video, metadata_of, section_frames_for
-from tokcodec.edit import write
 from tokcodec.errors import TokcodecError
 from tokcodec.opening import chunks_of, reading
 from tokcodec.rate import Rate
-from tokcodec.report import Report, report
+from tokcodec.report import Report, report_of
+from tokcodec.stream.container import Rest, write_stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +116,6 @@ def join(source: Path, pieces: Sequence[Path], target: Path) -> Report:
         with video.VideoReader(source, side=side) as whole:
             whole.skip()
         chunks = (chunk for reader in readers for chunk in chunks_of(reader))
-        metadata = metadata_of(whole.info)
-        written = write(file, header, chunks, metadata, (whole.side_format, side) if whole.side_format else None)
-    return report(header, *written, started)
+        rest: Rest = (metadata_of(whole.info), (whole.side_format, side) if whole.side_format else None)
+        writer = write_stream(file, header, chunks, lambda: rest)
+    return report_of(header, writer.index, writer.bytes, writer.video_bytes, started)

@@ -14,7 +14,7 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast
 
 from tokcodec.errors import BitstreamError, TruncatedError
@@ -156,6 +156,45 @@ class Writer:
         index_offset = self.bytes
         self._record(INDEX, pack_index(self.index, self._start))
         self._record(TRAILER, _U64.pack(index_offset))
+
+
+Rest = tuple[Metadata, tuple[str, BinaryIO] | None]  # what stands behind the chunks; format and file of other streams
+
+
+def write_stream(
+    file: BinaryIO,
+    header: Header,
+    chunks: Iterable[Chunk],
+    rest: Callable[[], Rest] = lambda: (Metadata(), None),
+    told: Callable[[Writer], None] | None = None,
+) -> Writer:
+    """Write a whole stream.
+
+    Args:
+        file: at the place where the stream begins. It stays open. Its OSErrors pass through.
+        header: what holds for the stream.
+        chunks: are written as they come.
+        rest: is asked for metadata and other streams when all chunks are written.
+        told: called after each chunk.
+
+    Returns:
+        The writer, closed: index and sizes of the stream.
+
+    Raises:
+        ValueError: as the methods of `Writer`.
+    """
+    writer = Writer(file, header)
+    for chunk in chunks:
+        writer.write_chunk(chunk)
+        if told is not None:
+            told(writer)
+    metadata, streams = rest()
+    if metadata != Metadata():
+        writer.write_metadata(metadata)
+    if streams is not None:
+        writer.write_streams(streams[1], streams[0])
+    writer.close()
+    return writer
 
 
 class Reader:
