@@ -674,6 +674,8 @@ def test_what_is_not_a_video(make_clip: MakeClip, tmp_path: Path) -> None:
     (tmp_path / "headless.mp4").write_bytes(clip[: len(clip) // 2])  # its index stood at the end
     for name, reason in {
         "missing.mp4": "No such file or directory",
+        "none/%03d.png": "No such file or directory",
+        "text.txt/%03d.jpg": "No such file or directory",
         ".": "Is a directory",
         "empty.mp4": "not a video: ",
         "noise.mp4": "not a video: ",

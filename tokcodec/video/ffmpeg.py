@@ -23,10 +23,13 @@ def is_pattern(path: Path) -> bool:
 
 def numbers_of(path: Path) -> list[int]:
     """The numbers of the files that are there of a pattern of images of any kind, in order; empty if it is none."""
-    if not re.search(NUMBER, path.name) or path.exists() or not path.parent.is_dir():
+    if not re.search(NUMBER, path.name) or path.exists():
         return []
-    numbers = (number_in(file.name, path.name) for file in path.parent.iterdir())
-    return sorted(number for number in numbers if number is not None)
+    try:
+        names = [file.name for file in path.parent.iterdir()]
+    except OSError:  # FFmpeg will say why
+        return []
+    return sorted(number for name in names if (number := number_in(name, path.name)) is not None)
 
 
 def url_of(path: str | Path, numbered: bool) -> str:
