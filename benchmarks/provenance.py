@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(tokcodec.__file__).parent
 SCORING = (
     PACKAGE / "scores.py",
+    PACKAGE / "pixels.py",
     PACKAGE / "vmaf.py",
     PACKAGE / "perceptual.py",
     Path(__file__).with_name("scoring.py"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from benchmarks.bdrate import at_rate
 from benchmarks.codecs import MODES
 from benchmarks.tables import (
     OURS,
@@ -46,6 +48,7 @@ matplotlib.use("Agg")
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
 from matplotlib import pyplot as plt  # noqa: E402 (after the backend is chosen)
 from matplotlib import ticker  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 CROP = (240, 160)
 CROP_RATES = (0.02, 0.04)  # bits per pixel the crops are shown at
@@ -71,12 +74,51 @@ def chart(points: Points, metric: str) -> str:
         axis.grid(alpha=0.3, which="both")
         if METRICS[metric].lower_is_better:
             axis.invert_yaxis()  # up is better on every chart
-    for axis in axes.flat[len(clips) :]:
+    return finished(figure, axes, len(clips))
+
+
+def at_one_rate(group: Sequence[Point], metric: str, bpp: float) -> list[float] | None:
+    """A codec's score of every frame, interpolated between its points; None where it does not reach the rate."""
+    having = [point for point in group if metric in point["metrics"]]
+    frames = zip(*(point["metrics"][metric]["frames"] for point in having), strict=True)
+    bits = [point["bpp"] for point in having]
+    values = [at_rate(list(zip(bits, frame, strict=True)), bpp) for frame in frames]
+    found = [value for value in values if value is not None]
+    return found if found and len(found) == len(values) else None
+
+
+def frame_chart(points: Points, metric: str) -> str:
+    """A metric from frame to frame, a panel a clip, all codecs at the rate of tokcodec's middle setting, inline SVG."""
+    clips = [clip for clip in clips_of(points) if points.get((clip, OURS))]
+    columns = min(3, len(clips))
+    rows = -(-len(clips) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.4 * columns + 0.4, 2.8 * rows + 0.8), squeeze=False, layout="constrained"
+    )
+    for axis, clip in zip(axes.flat, clips, strict=False):
+        group = points[clip, OURS]
+        bpp = group[len(group) // 2]["bpp"]
+        for codec in codecs_of(points):
+            if values := at_one_rate(points.get((clip, codec), []), metric, bpp):
+                width = 2.4 if codec == OURS else 1.1
+                axis.plot(values, label=codec, color=COLOURS[codec], linewidth=width)
+        axis.set(title=f"{clip.rsplit('_', 2)[0]}, {bpp:.4f} bpp", xlabel="frame", ylabel=METRICS[metric].label)
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+        if METRICS[metric].lower_is_better:
+            axis.invert_yaxis()
+    return finished(figure, axes, len(clips))
+
+
+def finished(figure: Figure, axes: np.ndarray, panels: int) -> str:
+    """A figure of panels with one legend above them, as inline SVG."""
+    for axis in axes.flat[panels:]:
         axis.axis("off")
     handles = {
         label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5 if size[0] > 8.8 else 4)
+    columns = 5 if figure.get_size_inches()[0] > 8.8 else 3
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     plt.close(figure)
@@ -115,38 +157,58 @@ def _nearest(group: Sequence[Point], bpp: float) -> Point:
 
 
 def crops(points: Points, frames: Path, clips: Sequence[str]) -> str:
-    """Every codec beside the original, at its measured rate that is nearest tokcodec's."""
+    """Every codec beside the original: at equal bytes where `benchmarks.stills` was run, else the nearest points."""
     parts = []
     for clip in clips:
-        own = points.get((clip, OURS), [])
-        chosen = [_nearest(own, bpp) for bpp in CROP_RATES if own]
-        for ours in {point["rate"]: point for point in chosen}.values():
-            frame = ours["middle_frame"]
-            original = frames / f"{clip}__{frame}.png"
-            if not original.exists():
-                continue
-            pixels = np.asarray(Image.open(original))
-            x, y = detailed_window(pixels)
+        note = frames.parent / "stills" / f"{clip}.json"
+        rows = equal_bytes(note) if note.exists() else nearest_points(points, frames, clip)
+        for title, pictures in rows.items():
+            x, y = detailed_window(pictures[0][1])
             cut = np.s_[y : y + CROP[1], x : x + CROP[0]]
-            tags = [image_tag(pixels[cut], "original")]
-            for codec in codecs_of(points):
-                group = points.get((clip, codec), [])
-                if not group:
-                    continue
+            tags = [image_tag(pixels[cut], text) for text, pixels in pictures]
+            parts.append(f"<h3>{html.escape(clip)}, {html.escape(title)}</h3><div class=row>{''.join(tags)}</div>")
+    if not parts:
+        return ""
+    what = "The middle frame, where the original has most detail. Bytes are the whole clip's, LPIPS is this frame's."
+    return f"<h2>Side by side</h2><p>{what}</p>{''.join(parts)}"
+
+
+Rows = dict[str, list[tuple[str, np.ndarray]]]  # pictures with what stands under them, the original first, by title
+
+
+def equal_bytes(note: Path) -> Rows:
+    """The pictures that `benchmarks.stills` made of a clip: no codec has fewer bytes than tokcodec."""
+    made = json.loads(note.read_text())
+    frame = made["stills"][0]["frame"]
+    pictures = [("original", note.with_name(f"{note.stem}__{frame}.png"))]
+    pictures += [
+        (each["label"], note.with_name(f"{note.stem}__{each['codec']}__{each['rate']}__{frame}.png"))
+        for each in made["stills"]
+    ]
+    title = f"tokcodec at step {made['step']}, the others with as many bytes"
+    return {title: [(text, np.asarray(Image.open(path))) for text, path in pictures]}
+
+
+def nearest_points(points: Points, frames: Path, clip: str) -> Rows:
+    """Every codec at its measured rate that is nearest to tokcodec's."""
+    rows: Rows = {}
+    own = points.get((clip, OURS), [])
+    chosen = [_nearest(own, bpp) for bpp in CROP_RATES if own]
+    for ours in {point["rate"]: point for point in chosen}.values():
+        frame = ours["middle_frame"]
+        original = frames / f"{clip}__{frame}.png"
+        if not original.exists():
+            continue
+        pictures = [("original", np.asarray(Image.open(original)))]
+        for codec in codecs_of(points):
+            if group := points.get((clip, codec), []):
                 point = _nearest(group, ours["bpp"])
                 path = frames / f"{clip}__{codec}__{point['rate']}__{frame}.png"
                 if path.exists():
-                    tags.append(image_tag(np.asarray(Image.open(path))[cut], caption(point, frame)))
-            parts.append(
-                f"<h3>{html.escape(clip)}, tokcodec at {ours['bpp']:.4f} bpp</h3><div class=row>{''.join(tags)}</div>"
-            )
-    if not parts:
-        return ""
-    note = (
-        "The middle frame, where the original has most detail. Every codec is shown at its measured rate nearest "
-        "tokcodec's; the rate it really spent on the clip is under its picture."
-    )
-    return f"<h2>Side by side</h2><p>{note}</p>{''.join(parts)}"
+                    pictures.append((caption(point, frame), np.asarray(Image.open(path))))
+        if len(pictures) > 1:
+            rows[f"tokcodec at {ours['bpp']:.4f} bpp, the others at their nearest point"] = pictures
+    return rows
 
 
 def worst_frames(points: Points, frames: Path, clips: Sequence[str]) -> str:
@@ -178,12 +240,25 @@ svg { max-width: 100%; height: auto }
 .wide { overflow-x: auto }
 .row { display: flex; flex-wrap: wrap; gap: 10px }
 figure { margin: 0 }
-img { display: block; width: 440px; max-width: 100% }
+img { display: block; width: 330px; max-width: 100% }
 figcaption { font-size: 12px; color: #555 }
 """
 HEAD = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>tokcodec: rate and distortion</title><style>{STYLE}</style>
 """
+
+
+def from_frame_to_frame(points: Points) -> str:
+    """LPIPS of every frame, or PSNR where there is no LPIPS."""
+    if OURS not in codecs_of(points):
+        return ""
+    metric = "lpips_alex" if "lpips_alex" in metrics_of(points) else "psnr_rgb_db"
+    note = (
+        "Each codec at the rate of tokcodec's middle setting on the clip, interpolated frame by frame between its "
+        "points; one that does not reach that rate is left out. Up is better."
+    )
+    title = f"{METRICS[metric].label} from frame to frame"
+    return f"<h2>{title}</h2><p>{note}</p>{frame_chart(points, metric)}"
 
 
 def may_show(point: Point) -> bool:
@@ -220,6 +295,7 @@ def write_report(results: Path, frames: Path, anchor: str = "hevc-medium") -> No
         f"<p>{len(clips_of(points))} clips, {sum(map(len, points.values()))} points.</p>",
         crops(points, frames, shown),
         f"<h2>Curves</h2><p>Up and to the left is better.</p>{charts}",
+        from_frame_to_frame(points),
         *(table.html() for table in tables),
         worst_frames(points, frames, shown),
     ]

@@ -74,7 +74,7 @@ class Coder:
 
     def picture(self, still: dict[str, Any]) -> Frames:
         name = f"{self.clip.key}__{still['codec']}__{still['rate']}__{still['frame']}.png"
-        return np.asarray(Image.open(self.folder / name))
+        return np.array(Image.open(self.folder / name))
 
 
 def coarsest_rate(size_at: Callable[[int], int], wanted: int, guess: int, low: int, high: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from conftest import MakeClip, moving_frames
+from PIL import Image
 
 from benchmarks import provenance, report, run
 from benchmarks.clips import dataset_sources, file_source, prepare
@@ -159,7 +161,7 @@ def test_the_report_is_one_file_with_its_pictures(
     result = bench(COPIES, clip, other, "--frames", "3", "--codecs", "tokcodec,hevc-ra,hevc-medium", *rates)
     assert result.stdout == f"{bench.folder / 'out/report.html'}\n"
     page = (bench.folder / "out/report.html").read_text()
-    assert page.count("<svg") == len(next(iter(bench.points().values()))["metrics"])
+    assert page.count("<svg") == len(next(iter(bench.points().values()))["metrics"]) + 1  # and from frame to frame
     assert page.count("<img") == page.count('src="data:image/jpeg;base64,') == page.count("src=")
     tables = (bench.folder / "out/tables.md").read_text()
     assert "## BD-rate against hevc-medium" in tables
@@ -277,3 +279,18 @@ def test_results_do_not_make_a_checkout_dirty(tmp_path: Path, monkeypatch: pytes
     assert len(clean or "") == 40
     (tmp_path / "code.py").write_text("2")
     assert provenance.git_commit() == f"{clean}-dirty"
+
+
+def test_crops_are_at_equal_bytes_where_stills_were_made(tmp_path: Path) -> None:
+    stills = tmp_path / "work" / "stills"
+    stills.mkdir(parents=True)
+    for i, name in enumerate(["a__1", "a__tokcodec__160__1", "a__av1__50__1"]):
+        Image.new("RGB", (64, 48), (40 * i, 0, 0)).save(stills / f"{name}.png")
+    made = [
+        {"codec": "tokcodec", "rate": 160, "frame": 1, "label": "tokcodec: 5,000 bytes"},
+        {"codec": "av1", "rate": 50, "frame": 1, "label": "SVT-AV1: 5,100 bytes"},
+    ]
+    (stills / "a.json").write_text(json.dumps({"step": 160, "stills": made}))
+    page = report.crops({}, tmp_path / "work" / "frames", ["a"])
+    assert re.findall("<figcaption>(.*?)</figcaption>", page) == ["original", *(each["label"] for each in made)]
+    assert "tokcodec at step 160, the others with as many bytes" in page

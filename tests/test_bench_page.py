@@ -1,0 +1,68 @@
+"""The report in a headless browser: nothing is asked of the network, pictures show, and axes can be read."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+REPORT = Path(__file__).parents[1] / "benchmarks/results/eval-360p/report.html"
+MEASURE = """<script>addEventListener("load", () => {
+const texts = [...document.querySelectorAll("svg text")].map(each => {
+    const box = each.getBoundingClientRect(), svg = each.closest("svg").getBoundingClientRect();
+    const inside = box.left >= svg.left - 1 && box.right <= svg.right + 1 && box.bottom <= svg.bottom + 1;
+    return {text: each.textContent, height: box.height, inside, x: box.left, right: box.right, y: box.top,
+            svg: [...document.querySelectorAll("svg")].indexOf(each.closest("svg"))};
+});
+const images = [...document.images].map(each => each.naturalWidth);
+const asked = performance.getEntriesByType("resource").map(each => each.name).filter(name => !name.startsWith("data:"));
+document.body.innerHTML = "";
+document.body.textContent = "FOUND" + JSON.stringify({texts, images, asked}) + "DNUOF";
+});</script>"""
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:  # type: ignore[type-arg]
+    if BROWSER is None:
+        pytest.skip("no chromium")
+    folder = tmp_path_factory.mktemp("page")
+    page = folder / "report.html"
+    page.write_text(REPORT.read_text().replace("</html>", f"{MEASURE}</html>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1440,2000"]
+    options += [f"--user-data-dir={folder}", "--virtual-time-budget=20000", "--dump-dom"]
+    done = subprocess.run([BROWSER, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
+    found = re.search("FOUND({.*})DNUOF", done.stdout, re.DOTALL)
+    assert found, done.stderr[-500:]
+    return json.loads(unescape(found[1]))
+
+
+def test_nothing_is_asked_of_the_network(seen: dict[str, list]) -> None:  # type: ignore[type-arg]
+    assert seen["asked"] == []
+    page = REPORT.read_text()
+    assert not re.findall(r"(?:src|href)=.(?!data:|#)|url\((?!#)|@import", page)
+
+
+def test_pictures_show(seen: dict[str, list]) -> None:  # type: ignore[type-arg]
+    assert all(width > 0 for width in seen["images"])
+    assert len(seen["images"]) == REPORT.read_text().count("<img")
+
+
+def test_axes_can_be_read(seen: dict[str, list]) -> None:  # type: ignore[type-arg]
+    assert len(seen["texts"]) > 100
+    for each in seen["texts"]:
+        assert each["height"] >= 10, f"{each['text']} is too small"
+        assert each["inside"], f"{each['text']} is cut off"
+    lines: dict[tuple[int, int], list] = {}  # type: ignore[type-arg]
+    for each in seen["texts"]:
+        lines.setdefault((each["svg"], round(each["y"])), []).append(each)
+    for line in lines.values():
+        line.sort(key=lambda each: each["x"])
+        for left, right in itertools.pairwise(line):
+            assert left["right"] <= right["x"] + 1, f"{left['text']} runs into {right['text']}"
