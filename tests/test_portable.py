@@ -78,7 +78,18 @@ def closed_only(plain):
     return call
 
 
-os.open = no_folders
+def unwritten_only(plain):
+    def call(path, *args, **options):
+        for number in os.listdir("/proc/self/fd") if isinstance(path, (str, os.PathLike)) else ():
+            if os.path.realpath(str(path).removeprefix("file:")) == os.path.realpath("/proc/self/fd/" + number):
+                if int(open("/proc/self/fdinfo/" + number).read().split()[3], 8) & 3:
+                    raise PermissionError(13, "a file that is written cannot be opened again", str(path))
+        return plain(path, *args, **options)
+
+    return call
+
+
+os.open, av.open = no_folders, unwritten_only(av.open)
 for name in ("replace", "rename", "unlink", "remove"):
     setattr(os, name, closed_only(getattr(os, name)))
 
@@ -88,6 +99,7 @@ from tokcodec.cli import main
 assert not tokcodec.locks.AVAILABLE
 for line in sys.argv[1:]:
     sys.argv = ["tokcodec", *shlex.split(line)]
+    sys.stdin = open("in.mp4")
     try:
         main()
     except SystemExit as stop:
@@ -103,6 +115,7 @@ def test_commands_run_where_linux_calls_are_missing(make_clip: MakeClip, tmp_pat
     commands = [
         "encode in.mp4 out.tokc",
         "encode -f in.mp4 out.tokc",
+        "encode - piped.tokc --target-size 20k",
         "verify out.tokc",
         "decode out.tokc out.mp4",
         "decode out.tokc images/%03d.png",

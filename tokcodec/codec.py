@@ -148,14 +148,15 @@ def _rereadable(source: str | Path, is_needed: bool) -> Iterator[str | Path]:
     if not is_needed or not video.is_pipe(source):
         yield source
         return
-    with tempfile.NamedTemporaryFile() as spool:
-        if str(source) == "-":
-            shutil.copyfileobj(standard.stdin(), spool)
-        else:
-            with Path(source).open("rb") as pipe:
-                shutil.copyfileobj(pipe, spool)
-        spool.flush()
-        yield spool.name
+    with tempfile.TemporaryDirectory(prefix="tokcodec.") as folder:  # Windows opens no temporary file twice
+        copy = Path(folder, "copy")
+        with copy.open("wb") as spool:
+            if str(source) == "-":
+                shutil.copyfileobj(standard.stdin(), spool)
+            else:
+                with Path(source).open("rb") as pipe:
+                    shutil.copyfileobj(pipe, spool)
+        yield str(copy)
 
 
 def encode_video(
