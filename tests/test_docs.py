@@ -27,7 +27,7 @@ from tokcodec.rate import COARSEST, FINEST, QUALITIES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "tokcodec/weights/README.md"]
-BLOCK = re.compile(r"^(<!-- not run: \w.* -->\n)?```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^(<!-- not run: \w[^\n]* -->\n)?```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OPERATORS = {"|", "&&", ">", "<", ";"}
 OTHERS = {"docker", "ffmpeg", "ffplay", "git", "wc"}  # programs whose arguments are not ours to check
 
@@ -41,6 +41,7 @@ class Line(NamedTuple):
 
 def lines(text: str) -> list[Line]:
     found = []
+    assert len(BLOCK.findall(text)) == text.count("```") // 2, "a block that no test sees"
     for note, language, body in BLOCK.findall(text):
         for line in body.replace("\\\n", " ").splitlines() if language == "sh" else ():
             lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
