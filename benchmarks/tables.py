@@ -260,7 +260,8 @@ def mib(size_bytes: float | None) -> float | None:
 def speed_table(points: Points) -> Table:
     """Frames/s and memory, the median over all points of a codec."""
     some = next(iter(points.values()))[0]
-    shared = "" if some["machine"]["jobs"] == 1 else f" {some['machine']['jobs']} points ran at once."
+    jobs = max(point["machine"]["jobs"] for group in points.values() for point in group)
+    shared = "" if jobs == 1 else f" Up to {jobs} points ran at once."
     gpu = f", {some['machine']['gpu']}" if some["machine"]["gpu"] else ""
     note = (
         "Frames/s from the command's start to its end, reading a lossless file; of tokcodec also without loading "
