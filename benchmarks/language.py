@@ -167,7 +167,7 @@ def judge(
             chunk = next(chunks_of(reader))
             tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
         step, layout = chunk.step / STEP_UNITS, model.layout
-        words, first = layout.words(tokens), layout.first(tokens)
+        words, first = layout.words(tokens), layout.first(tokens, step)
         plain = layout.tokens(words, len(tokens.levels), None)
         held = Tokens(np.concatenate([tokens.levels[:, :1], plain.levels], 1), plain.motion)
         size = words.kinds.size

@@ -29,7 +29,7 @@ def loop_arrays() -> dict[str, np.ndarray]:
     first += [_mean(384, 8, 4, 4 * (i // 2), 4 * (i % 2), 256 + 64 * k) for k in range(2) for i in range(4)]
     between = [np.tile(_mean(384, 16, 8, 8 * (i // 2), 8 * (i % 2)), 3) for i in range(4)]
     between += [np.tile(_mean(384, 8, 4, 4 * i, 0, 256 + 64 * k), 3) for k in range(2) for i in range(2)]
-    columns = {"intra": first, "key": first[:16], "between": between}
+    columns = {"key": first[:16], "between": between}
     arrays = {}
     for name, vectors in columns.items():
         unit = [vector / np.linalg.norm(vector) for vector in vectors]

@@ -37,6 +37,10 @@ def test_tokens_out_and_in_again(tmp_path: Path, suffix: str, streams: bytes | N
     assert data["levels"].shape == (len(tokens[0].levels), 3 + 3 + 2, 2, 3)
     assert data["motion"].dtype == np.int16
     assert np.array_equal(data["levels"], np.concatenate([t.levels for t in tokens], 1))
+    assert (data["index"].dtype, data["index"].shape) == (np.int32, data["levels"].shape[1:])
+    place = tuple(np.argwhere(data["levels"][:9].any(0))[0])
+    bits = [(level > 0, level < 0) for level in data["levels"][:9, *place]]
+    assert data["index"][place] == sum(2 ** (2 * d + k) for d in range(9) for k in range(2) if bits[d][k]) > 0
     assert np.array_equal(data["motion"], np.concatenate([t.motion for t in tokens]))
     assert data["chunks"].tolist() == [[0, 9, 0, 3, 0, 8], [9, 9, 3, 3, 8, 8], [18, 4, 6, 2, 16, 4]]
     assert data["step"].tolist() == [320, 336, 352]

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from conftest import MakeClip, moving_frames, with_sound
 
 from tokcodec.cli import cli
-from tokcodec.neural import lfq, loop
+from tokcodec.neural import intra_search, lfq, loop
 from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.rate import COARSEST, FINEST, QUALITIES
 
@@ -162,12 +162,14 @@ def test_numbers_of_how_it_works_are_those_of_the_code() -> None:
     released = Weights.load(find_weights())
     parameters = sum(p.numel() for p in released.restorer().parameters())
     assert f"restorer* ({parameters / 1e6:.1f} million parameters)" in text
-    for name, kind in (("first frame", "intra"), ("key", "key"), ("three frames between, together", "between")):
+    for name, kind in (("key", "key"), ("three frames between, together", "between")):
         numbers, kept = released.arrays[f"klt.{kind}"].shape
         assert f"| {name} | {numbers} | {kept} |" in text
     key, between = (f"{rate:g}".lstrip("0") for rate in (loop.KEY_MOTION_RATE, loop.BETWEEN_MOTION_RATE))
     assert f"squared error + {key} step² a bit, {between} in the frames between" in text
-    assert loop.FIRST_STEP == 1 / 4
+    assert f"First frames take {loop.FIRST_STEP:g} of it".replace("0.", ".") in text
+    assert f"error + {intra_search.RATE:g} step² a bit".replace("0.", ".") in text
+    assert f"the best {('two', 'three', 'four')[intra_search.TRIES - 2]} in earnest" in text
     assert f"keys {loop.KEY_STEP:g}".replace("0.", ".") in text
     assert f"nothing is predicted, {loop.BETWEEN_STEP:g}." in text
     assert f"below {1 - lfq.ROUNDING:g} steps is zero".replace("0.", ".") in text

@@ -209,7 +209,7 @@ def test_commands(
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, "learn-tokens", source, "--out", "lm", "--steps", "1", "--batch", "1") == 0
     assert capsys.readouterr().out.startswith("lm: 1 steps, ")
-    assert load_model(tmp_path / "lm").config.blocks == (24, 16, 8)
+    assert load_model(tmp_path / "lm").config.blocks == (384, 16, 8)
     assert command(monkeypatch, "predict", source, "b.tokc", "--seconds", "0.1", "--lm", model, "--json") == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 23
     assert command(monkeypatch, "predict", source, "b.tokc", "--seconds", "0.1", "--lm", model) == 1

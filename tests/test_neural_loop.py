@@ -31,7 +31,7 @@ def tables() -> dict[str, np.ndarray]:
     v, u = np.divmod(np.arange(64), 8)
     one = one[np.argsort(np.concatenate([y + x, 2 * (v + u), 2 * (v + u)]), kind="stable")].T
     three = np.concatenate([one, one, one]) / np.sqrt(3)
-    ints = {"intra": one, "key": one, "between": three}
+    ints = {"key": one, "between": three}
     return {f"klt.{k}": np.round(v * 2**14).astype(np.int16) for k, v in ints.items()} | {"klt.chroma": np.float32([1])}
 
 
@@ -163,4 +163,4 @@ def test_grey_in_grey_out() -> None:
 
 def test_weights_without_a_transform_are_no_tables() -> None:
     with pytest.raises(ModelError, match=r"klt\.between"):
-        Loop({"klt.intra": np.zeros((384, 8), np.int16)})
+        Loop({"klt.key": np.zeros((384, 8), np.int16)})

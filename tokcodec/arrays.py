@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".npz", ".safetensors")
 NAMES = ("levels", "motion", "chunks", "step", "pts", "durations", "header", "metadata")
 STREAMS = ("streams", "streams_format")  # only where there are other streams
+INDEX_BITS = 18  # the vocabulary of MAGVIT-v2
 _FRACTIONS = ("time_base", "frame_rate", "sample_aspect")
 
 Array = NDArray[Any]
@@ -69,6 +70,7 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
             durations.append(chunk.duration)
         arrays: dict[str, Array] = {
             "levels": np.concatenate(levels, 1),
+            "index": np.concatenate([index(part) for part in levels]),
             "motion": np.concatenate(motion),
             "chunks": np.array(rows, np.int64),
             "step": np.array(steps, np.uint16),
@@ -84,6 +86,16 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
         else:
             file.write(save(arrays))
         return report_of(header, reader.index, reader.bytes, reader.video_bytes, started)
+
+
+def index(levels: Array) -> NDArray[np.int32]:
+    """The LFQ index of tokens, int32 `[t, h, w]` below 2^18: of the bits of the first nine of levels `[D, t, h, w]`.
+
+    Bits 2 d and 2 d + 1 say whether level d is above 0 and below 0.
+    """
+    from tokcodec.neural.lfq import bits_of, index_of
+
+    return index_of(bits_of(levels[: INDEX_BITS // 2], 1)).astype(np.int32)
 
 
 def narrow(levels: NDArray[np.int16]) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import ModelError
+from tokcodec.neural import intra, intra_search
 from tokcodec.neural.lfq import choose, dequantize
 from tokcodec.neural.motion import compensate, reference
 from tokcodec.neural.planes import Planes, from_rgb
@@ -22,13 +23,14 @@ from tokcodec.neural.search import coarse_vectors, search, small
 from tokcodec.neural.transform import Basis, blocks_of
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.entropy import Tokens
+from tokcodec.stream.modes import ROWS
 
 GROUP = 4
 SPANS = ((4, 8), (1, -3), (2, -2), (3, -1))  # of the key and of the frames between
-GREY = 128
-KEY_MOTION_RATE = 0.3  # squared levels a bit of motion, over the squared step
+LEVELS, MODES = slice(intra.DIMENSIONS), slice(intra.DIMENSIONS, intra.DIMENSIONS + ROWS)  # of a first frame
+KEY_MOTION_RATE = 0.2  # squared levels a bit of motion, over the squared step
 BETWEEN_MOTION_RATE = 0.6  # nothing is predicted from the frames between
-FIRST_STEP = 0.25  # step of the first frame, of the key and of the frames between, over the chunk's
+FIRST_STEP = 0.32  # step of the first frame, of the key and of the frames between, over the chunk's
 KEY_STEP = 0.85
 BETWEEN_STEP = 1.7
 U8 = NDArray[np.uint8]
@@ -54,7 +56,10 @@ def steps_of(step: float) -> tuple[int, int, int]:
 
 
 def grey(height: int, width: int) -> Planes:
-    return Planes(np.full((1, height, width), GREY, np.uint8), np.full((1, 2, height // 2, width // 2), GREY, np.uint8))
+    return Planes(
+        np.full((1, height, width), intra.GREY, np.uint8),
+        np.full((1, 2, height // 2, width // 2), intra.GREY, np.uint8),
+    )
 
 
 def joined(parts: list[Planes]) -> Planes:
@@ -65,8 +70,7 @@ class Loop:
     """The loop with the tables of some weights.
 
     Args:
-        arrays: `klt.intra` int16 `[384, D]`, `klt.key` `[384, D]`, `klt.between` `[1152, D]`,
-            `klt.chroma` float32 `[1]`.
+        arrays: `klt.key` int16 `[384, D]`, `klt.between` `[1152, D]`, `klt.chroma` float32 `[1]`.
 
     Attributes:
         blocks: dimensions of intra, key and between.
@@ -77,15 +81,13 @@ class Loop:
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        missing = {f"klt.{name}" for name in ("intra", "key", "between", "chroma")} - set(arrays)
+        missing = {f"klt.{name}" for name in ("key", "between", "chroma")} - set(arrays)
         if missing:
             raise ModelError(f"these weights hold no {min(missing)}")
         weight = arrays["klt.chroma"].item()
-        self.intra, self.key, self.between = (
-            Basis(arrays[f"klt.{name}"], weight) for name in ("intra", "key", "between")
-        )
-        self.blocks = self.intra.dimensions, self.key.dimensions, self.between.dimensions
-        self.dimensions = max(self.intra.dimensions, self.key.dimensions + self.between.dimensions)
+        self.key, self.between = (Basis(arrays[f"klt.{name}"], weight) for name in ("key", "between"))
+        self.blocks = intra.DIMENSIONS, self.key.dimensions, self.between.dimensions
+        self.dimensions = max(MODES.stop, self.key.dimensions + self.between.dimensions)
 
     def encode(self, frames: U8, step: float) -> Coding:
         """Code a chunk.
@@ -102,8 +104,7 @@ class Loop:
         motion = np.zeros((GROUP * groups, 5, height // 8, width // 8), np.int16)
         steps = steps_of(step)
         prediction = grey(height, width)
-        levels[: self.intra.dimensions, 0] = self._coded(self.intra, original.part(slice(1)), prediction, steps[0])
-        base = self._added(self.intra, prediction, levels[: self.intra.dimensions, 0], steps[0])
+        levels[LEVELS, 0], levels[MODES, 0], base = intra_search.encode(original.part(slice(1)), steps[0])
         bases, predictions = [base], [prediction]
         last, older = reference(base), None
         before = None
@@ -160,7 +161,7 @@ class Loop:
         height, width = 16 * levels.shape[2], 16 * levels.shape[3]
         steps = steps_of(step)
         prediction = grey(height, width)
-        base = self._added(self.intra, prediction, levels[: self.intra.dimensions, 0], steps[0])
+        base = intra.reconstruct(levels[LEVELS, 0], levels[MODES, 0], steps[0])
         yield base, prediction
         last, older = reference(base), None
         for group in range(levels.shape[1] - 1):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tokcodec.errors import BitstreamError, ModelError
 from tokcodec.stream import levels as level_model
-from tokcodec.stream import trees
+from tokcodec.stream import modes, trees
 from tokcodec.stream.fields import MAX_CANDIDATES, MAX_VECTOR, UNKNOWN
 from tokcodec.stream.rangecoder import (
     FRESH_SLOT,
@@ -40,7 +40,8 @@ class Tokens(NamedTuple):
 
     Attributes:
         levels: int16 `[D, 1 + n, h, w]`, quantized coefficients. In the first group the intra block fills the first
-            dimensions; in the others the key frame's block does, and behind it stands that of the frames between.
+            dimensions, and behind it stand the 18 modes (see `modes`); in the others the key frame's block does, and
+            behind it stands that of the frames between.
         motion: int16 `[4 n, 5, 2 h, 2 w]`, per group of the key frame and then the three between. Channels: vector y,
             vector x (-1023 to 1023), kind (0 to 2), depth (0 is a block of 64 pixels, 3 of 8), merge (number of the
             candidate, -1 if the vector is explicit).
@@ -56,8 +57,7 @@ class Tables(NamedTuple):
     Attributes:
         blocks: dimensions of the blocks: intra, key, between.
         arrays: `coder.levels.slots` and `coder.motion.slots`, uint32 `[INPUTS, slots]`; `coder.levels.weights` and
-            `coder.motion.weights` of the mixers, int32 `[mixers, INPUTS + 1]`; `coder.levels.predicted`, uint8 `[64]`,
-            1 for the dimensions of the intra block that are predicted.
+            `coder.motion.weights` of the mixers, int32 `[mixers, INPUTS + 1]`.
     """
 
     blocks: tuple[int, int, int]
@@ -83,7 +83,7 @@ class Tables(NamedTuple):
     @property
     def dims(self) -> int:
         """D of the levels."""
-        return max(self.blocks[0], self.blocks[1] + self.blocks[2])
+        return max(self.blocks[0] + modes.ROWS, self.blocks[1] + self.blocks[2])
 
     def start(self, part: str) -> tuple[Array, Array]:
         """Copies of slots and weights for a chunk."""
@@ -91,8 +91,8 @@ class Tables(NamedTuple):
 
 
 def _fresh() -> dict[str, Array]:
-    arrays: dict[str, Array] = {"coder.levels.predicted": np.zeros(level_model.PREDICTED, np.uint8)}
-    sizes = {"levels": (LEVEL_SLOTS, level_model.MIXERS), "motion": (MOTION_SLOTS, trees.MIXERS)}
+    arrays: dict[str, Array] = {}
+    sizes = {"levels": (LEVEL_SLOTS, modes.MIXERS), "motion": (MOTION_SLOTS, trees.MIXERS)}
     for part, (slots, mixers) in sizes.items():
         arrays[f"coder.{part}.slots"] = np.full((INPUTS, slots), FRESH_SLOT, np.uint32)
         arrays[f"coder.{part}.weights"] = np.full((mixers, INPUTS + 1), FRESH_WEIGHT, np.int32)
@@ -115,20 +115,30 @@ def _code_motion(coder: Coder, wanted: I16 | None, motion: I16) -> bool:
 def _places(motion: I16, group: int, h: int, w: int) -> I64:
     """Classes of the motion of a group's positions, int64 `[2, h, w]`: under the key frame, under those between."""
     places = np.zeros((2, h, w), np.int64)
-    if group:
-        fields = motion[GROUP_FRAMES * (group - 1) : GROUP_FRAMES * group].astype(np.int64)
-        cells = fields.reshape(GROUP_FRAMES, 5, h, 2, w, 2)[:, :, :, 0, :, 0]
-        for block, part in enumerate((cells[:1], cells[1:])):
-            depth, merged = part[:, 3].max(0), (part[:, 4] >= 0).sum(0)
-            moves = np.minimum(np.abs(part[:, :2]).sum(1).max(0), 5) > 4
-            places[block] = ((depth * 4 + merged) * 2 + moves) * 3 + part[len(part) // 2, 2]
+    fields = motion[GROUP_FRAMES * (group - 1) : GROUP_FRAMES * group].astype(np.int64)
+    cells = fields.reshape(GROUP_FRAMES, 5, h, 2, w, 2)[:, :, :, 0, :, 0]
+    for block, part in enumerate((cells[:1], cells[1:])):
+        depth, merged = part[:, 3].max(0), (part[:, 4] >= 0).sum(0)
+        moves = np.minimum(np.abs(part[:, :2]).sum(1).max(0), 5) > 4
+        places[block] = ((depth * 4 + merged) * 2 + moves) * 3 + part[len(part) // 2, 2]
+    return places
+
+
+def _first_places(found: I16) -> I64:
+    """Classes of the modes of a first frame's positions, int64 `[1, h, w]`."""
+    split = np.minimum(found[modes.PARTITION], 2).astype(np.int64)
+    direction = np.where(found[0] < 2, found[0], 2 + (found[0] - 2) // 4)
+    places: I64 = (11 * split + direction)[None]
     return places
 
 
 def _code_levels(coder: Coder, wanted: I16 | None, levels: I16, motion: I16, tables: Tables, step: int) -> bool:
-    """Code the levels; with a decoder, `levels` is filled."""
+    """Code the modes and the levels; with a decoder, `levels` is filled."""
     dims, groups, h, w = levels.shape
-    predicted = tables.arrays["coder.levels.predicted"]
+    step_class, intra = log_class(step), slice(tables.blocks[0], tables.blocks[0] + modes.ROWS)
+    found = np.zeros((modes.ROWS, h, w), np.int16)
+    if not modes.code_modes(coder, found if wanted is None else wanted[intra, 0], found, step_class):
+        return False
     now, before = np.zeros((2, 1 + h, w + 2, dims), np.int32)  # int16 would overflow in compiled code
     info, info_before = np.zeros((2, 2, 1 + h, w + 2, 1 + level_model.MAX_RUNS), np.int64)
     for t in range(groups):
@@ -138,18 +148,14 @@ def _code_levels(coder: Coder, wanted: I16 | None, levels: I16, motion: I16, tab
         inner = now[1:, 1:-1]
         if wanted is not None:
             inner[:] = wanted[:, t].transpose(1, 2, 0)
-            if t == 0:
-                level_model.predict(inner, predicted, -1)
-        places = _places(motion, t, h, w)
-        step_class = log_class(step)
+        places = _places(motion, t, h, w) if t else _first_places(found)
         if not level_model.code_group(
             coder, now, before, info, info_before, places, t == 0, tables.blocks, step_class
         ):  # fmt: skip
             return False
-        if t == 0:
-            level_model.predict(inner, predicted, 1)
         levels[:, t] = inner.transpose(2, 0, 1)
         now, before, info, info_before = before, now, info_before, info
+    levels[intra, 0] = found
     return True
 
 
@@ -166,8 +172,11 @@ def _check(tokens: Tokens, tables: Tables) -> None:
     d, t, h, w = levels.shape
     if motion.shape != (GROUP_FRAMES * (t - 1), 5, 2 * h, 2 * w) or d != tables.dims or 0 in (t, h, w):
         raise ValueError(f"levels {levels.shape} and motion {motion.shape} do not fit blocks {tables.blocks}")
-    if levels[tables.blocks[0] :, 0].any() or levels[tables.blocks[1] + tables.blocks[2] :, 1:].any():
+    behind = tables.blocks[0] + modes.ROWS
+    if levels[behind:, 0].any() or levels[tables.blocks[1] + tables.blocks[2] :, 1:].any():
         raise ValueError("levels stand outside of their block")
+    if not modes.are_modes(levels[tables.blocks[0] : behind, 0]):
+        raise ValueError("the modes of the first frame are none, or differ within a square")
 
 
 def _encode(part: str, tokens: Tokens, step: int, tables: Tables) -> bytes:
@@ -285,7 +294,7 @@ def train_tables(chunks: Iterable[tuple[Tokens, int]], blocks: tuple[int, int, i
     """The tables that chunks of real video leave behind, as `coder.*` arrays.
 
     Args:
-        chunks: tokens and step of each, in random order. They are gone through twice, so an iterator will not do.
+        chunks: tokens and step of each, in random order.
         blocks: dimensions of the blocks: intra, key, between.
 
     Raises:
@@ -295,7 +304,6 @@ def train_tables(chunks: Iterable[tuple[Tokens, int]], blocks: tuple[int, int, i
         raise ValueError("the chunks are gone through twice: give a sequence, not an iterator")
     arrays = _fresh()
     tables = Tables(blocks, arrays)
-    arrays["coder.levels.predicted"][:] = _predictable(chunks, tables)
     for tokens, step in chunks:
         _check(tokens, tables)
         for part in ("motion", "levels"):
@@ -306,19 +314,3 @@ def train_tables(chunks: Iterable[tuple[Tokens, int]], blocks: tuple[int, int, i
         # The low bits of a probability go too: the file becomes smaller.
         slots[:] = slots & ~np.uint32(0xFFFF) | np.minimum(slots & SLOT_COUNT, TRAINED_COUNT)
     return arrays
-
-
-def _predictable(chunks: Iterable[tuple[Tokens, int]], tables: Tables) -> NDArray[np.bool_]:
-    """The dimensions of the intra block that become clearly smaller by prediction."""
-    cost = np.zeros((2, level_model.PREDICTED))
-    every = np.ones(level_model.PREDICTED, np.uint8)
-    for tokens, _ in chunks:
-        _check(tokens, tables)
-        plain: Array = tokens.levels[: tables.blocks[0], 0][: level_model.PREDICTED].transpose(1, 2, 0)
-        differences: Array = plain.astype(np.int32)
-        level_model.predict(differences, every, -1)
-        size = plain.shape[-1]
-        cost[0, :size] += np.log2(1 + np.abs(plain.astype(np.int64))).sum((0, 1))
-        cost[1, :size] += np.log2(1 + np.abs(differences.astype(np.int64))).sum((0, 1))
-    is_better: NDArray[np.bool_] = cost[1] < 0.95 * cost[0]
-    return is_better

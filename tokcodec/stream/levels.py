@@ -29,7 +29,6 @@ RUNS = np.array(
 )  # fmt: skip
 MAX_RUNS = 20
 MAX_SIZE = 2048  # dimensions of a block
-PREDICTED = 64  # dimensions of an intra block that may be predicted
 SIGNED = 80  # dimensions whose signs have contexts
 UNARY = 14  # magnitudes above are escaped
 MIXERS = 768
@@ -40,29 +39,6 @@ _BY_USED, _BY_RUN, _BY_SIGNIFICANT, _BY_MORE, _BY_SIGN, _BY_ESCAPE = 0, 60, 120,
 _THEN_USED, _THEN_RUN, _THEN_SIGNIFICANT, _THEN_MORE, _THEN_SIGN = 640, 400, 480, 600, 620
 
 Array = NDArray[Any]
-
-
-@njit(cache=True, nogil=True)
-def predict(x: Array, which: Array, direction: int) -> None:
-    """Replace levels int32 `[h, w, D]` by their differences to a prediction (direction -1) or back (1), modulo 2^16.
-
-    The prediction is the median of left, up and left + up - corner, as in JPEG-LS (ITU-T T.87).
-
-    Args:
-        which: uint8 `[PREDICTED]`, 1 for the dimensions to predict.
-    """
-    rows, columns, dims = x.shape
-    for n in range(rows * columns):
-        at = n if direction > 0 else rows * columns - 1 - n
-        i, j = at // columns, at % columns
-        for d in range(min(dims, PREDICTED)):
-            if which[d] == 0 or at == 0:
-                continue
-            left = x[i, j - 1, d] if j > 0 else x[i - 1, j, d]
-            up = x[i - 1, j, d] if i > 0 else left
-            corner = x[i - 1, j - 1, d] if i > 0 and j > 0 else left
-            guess = max(min(left, up), min(max(left, up), left + up - corner))
-            x[i, j, d] = ((x[i, j, d] + direction * guess + 32768) & 65535) - 32768
 
 
 @njit(cache=True, nogil=True)
@@ -77,7 +53,7 @@ def code_group(
             of the same blocks before, zeros.
         info, info_before: int64 `[2, 1 + h, w + 2, 1 + MAX_RUNS]`: of each block the runs in use, then the sum of
             magnitudes of each run. `info` is zero and is filled.
-        motion: int64 `[2, h, w]`, class of the motion under each block, below 1024.
+        motion: int64 `[2, h, w]`, class of the motion under each block, below 1024; of the modes in a first group.
         is_first: the group is the first: of an intra block.
         sizes: dimensions of intra, key and between.
         step: class of the step.

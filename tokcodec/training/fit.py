@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import TokcodecError
+from tokcodec.neural.intra import cosines
 from tokcodec.neural.loop import Loop
 from tokcodec.neural.planes import GRID, Planes
 from tokcodec.neural.transform import BASIS_BITS, SIZE, Basis, blocks_of
@@ -27,20 +28,13 @@ from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.stream.entropy import train_tables
 from tokcodec.training.data import build_cache
 
-DIMENSIONS = {"intra": 256, "key": 256, "between": 384}
+DIMENSIONS = {"key": 256, "between": 384}
 CHROMA_WEIGHT = 1.4  # of an error in Cb or Cr, over one in Y
 QUIET = 16  # squared steps: innovations of less energy than that count less
 STEPS = 8.0, 224.0
 
 Frames = NDArray[np.uint8]
 Tables = dict[str, NDArray[Any]]
-
-
-def _cosines(size: int) -> NDArray[np.float64]:
-    k = np.arange(size)
-    rows: NDArray[np.float64] = np.cos(np.pi * (2 * k[None] + 1) * k[:, None] / (2 * size)) * math.sqrt(2 / size)
-    rows[0] /= math.sqrt(2)
-    return rows
 
 
 def _in_integers(vectors: NDArray[Any]) -> NDArray[np.int16]:
@@ -51,7 +45,7 @@ def _in_integers(vectors: NDArray[Any]) -> NDArray[np.int16]:
 def cosine_tables() -> Tables:
     """The transform to start from: DCT-II of each plane, and over the three frames between."""
     half = GRID // 2
-    luma, chroma = np.kron(_cosines(GRID), _cosines(GRID)), np.kron(_cosines(half), _cosines(half))
+    luma, chroma = np.kron(cosines(GRID), cosines(GRID)), np.kron(cosines(half), cosines(half))
     one = np.zeros((SIZE, SIZE))
     ends = GRID * GRID, GRID * GRID + half * half
     one[: ends[0], : ends[0]] = luma
@@ -60,8 +54,8 @@ def cosine_tables() -> Tables:
     v, u = np.divmod(np.arange(half * half), half)
     low_first = np.argsort(np.concatenate([y + x, 1 + 2 * (v + u), 1 + 2 * (v + u)]), kind="stable")
     one = one[low_first].T
-    three = np.kron(_cosines(3).T, one)[:, : DIMENSIONS["between"]]
-    vectors = {"intra": one[:, : DIMENSIONS["intra"]], "key": one[:, : DIMENSIONS["key"]], "between": three}
+    three = np.kron(cosines(3).T, one)[:, : DIMENSIONS["between"]]
+    vectors = {"key": one[:, : DIMENSIONS["key"]], "between": three}
     return {f"klt.{name}": _in_integers(v) for name, v in vectors.items()} | {
         "klt.chroma": np.array([CHROMA_WEIGHT], np.float32)
     }
@@ -72,11 +66,9 @@ class Listening(Loop):
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         super().__init__(arrays)
-        names = {id(self.intra): "intra", id(self.key): "key", id(self.between): "between"}
-        self._names = names
+        self._names = {id(self.key): "key", id(self.between): "between"}
         self.covariance: dict[str, NDArray[np.float64]] = {
-            name: np.zeros((basis.frames * SIZE,) * 2)
-            for name, basis in (("intra", self.intra), ("key", self.key), ("between", self.between))
+            name: np.zeros((basis.frames * SIZE,) * 2) for name, basis in (("key", self.key), ("between", self.between))
         }
 
     def _coded(self, basis: Basis, original: Planes, prediction: Planes, step16: int) -> NDArray[np.int16]:
@@ -129,7 +121,7 @@ def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         coded = list(pool.map(lambda i: loop.encode(np.array(segments[i]), steps[i]).tokens, range(len(segments))))
-    chunks = [(tokens, round(step * STEP_UNITS)) for tokens, step in zip(coded, steps, strict=True)]
+    chunks = [(coded[i], round(steps[i] * STEP_UNITS)) for i in rng.permutation(len(coded))]
     return tables | train_tables(chunks, loop.blocks)
 
 
@@ -147,12 +139,13 @@ def main(source: Path, target: Path, cache: Path, every: int, rounds: int, table
     try:
         arrays = [np.load(path, mmap_mode="r") for path in build_cache(source, cache).values()]
         clips = [segment for array in arrays if array.shape[1] > 1 for segment in array]
+        photographs = [segment for array in arrays if array.shape[1] == 1 for segment in array]
         fitted = cosine_tables()
         if tables:
             fitted = {k: np.array(v) for k, v in Weights.load(tables).arrays.items() if k.startswith("klt.")}
         for turn in range(0 if tables else rounds):
             fitted = fit_transform(clips[turn::every], fitted)
-        fitted = fit_coder(clips[1::every], fitted)
+        fitted = fit_coder(clips[1::every] + photographs[1::every], fitted)
         with replacing(target, [source], overwrite=True) as partial:
             try:
                 save_weights(partial, None, fitted, {"fitted": f"{len(clips[::every])} segments, {rounds} rounds"})

@@ -43,7 +43,7 @@ SAVE_EVERY = 200
 
 
 class Text(NamedTuple):
-    """A chunk to learn from: its words, the levels of its first group int16 `[64, h, w]`, its step in levels."""
+    """A chunk to learn from: its words, the its first group int16 `[24, h, w]`, its step in levels."""
 
     words: Words
     first: NDArray[np.int16]
@@ -91,7 +91,8 @@ def read_texts(
             for chunk in chunks_of(reader):
                 tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
                 if tokens.levels.shape[1] > 1:
-                    texts.append(Text(layout.words(tokens), layout.first(tokens), chunk.step / STEP_UNITS))
+                    step = chunk.step / STEP_UNITS
+                    texts.append(Text(layout.words(tokens), layout.first(tokens, step), step))
     if blocks is None or not texts:
         raise TokcodecError(f"{', '.join(map(str, streams))}: no streams of more than one frame to learn from")
     return texts, blocks, basis

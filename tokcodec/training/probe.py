@@ -45,7 +45,7 @@ def _embedded(model: LanguageModel, path: Path, weights: str | Path | None) -> t
         groups = min(model.config.groups, tokens.levels.shape[1] - 1)
         if not groups:
             raise TokcodecError(f"{path}: a probe needs more than one frame")
-        words, first = model.layout.words(tokens), model.layout.first(tokens)
+        words, first = model.layout.words(tokens), model.layout.first(tokens, step)
         window = window_of(words, first, 0, groups, step).to(next(model.parameters()).device)
         known = torch.ones(window.kinds.shape, dtype=torch.bool, device=window.kinds.device)
         features = model.trunk(window, known)[0].flatten(0, 2).cpu()

@@ -66,7 +66,7 @@ class Window(NamedTuple):
     """Consecutive groups of B chunks, on the model's device.
 
     Attributes:
-        first: float32 `[B, 64, h, w]`, levels of the first group if the window begins with it, else None.
+        first: float32 `[B, 24, h, w]`, of the first group (see `Layout.first`) if the window begins with it, else None.
         levels: int64 `[B, T, L, h, w]`, factors of the groups of four.
         kinds: int64 `[B, T, h, w]`.
         vectors: int64 `[B, T, 4, 2, h, w]`.
@@ -411,7 +411,7 @@ def window_of(words: Any, first: Any, begin: int, end: int, step: float) -> Wind
 
     Args:
         words: of the chunk.
-        first: int16 `[64, h, w]`, of its first group; used where `begin` is 0.
+        first: int16 `[24, h, w]`, of its first group; used where `begin` is 0.
         begin, end: of the window.
         step: of the chunk, in levels.
     """

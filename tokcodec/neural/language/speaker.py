@@ -52,7 +52,7 @@ def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: i
         speech: how.
     """
     layout, device = model.layout, next(model.parameters()).device
-    words, first = layout.words(tokens), layout.first(tokens)
+    words, first = layout.words(tokens), layout.first(tokens, step)
     total, most = len(words.kinds), model.config.groups
     for g in range(begin, end):
         behind = end + 1 if end < total and end - g < most - 1 else g + 1

@@ -3,7 +3,8 @@
 The first factor says the kinds of the motion of the group's four frames, the next eight its vectors, the others eight
 lookup-free bits of the levels each. A group has one vector a frame and position (of the upper left 8x8 cell); levels
 past the first dimensions are left out, and those past the thresholds are cut. The first group of a chunk, which
-follows from nothing before it, is read but never spoken.
+follows from nothing before it, is read but never spoken: its levels say what its own neighbours lack, so it is read
+as what they add up to, in integers and without the network.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.neural.intra import GREY, reconstruct
 from tokcodec.neural.lfq import bits_of, index_of, levels_of
-from tokcodec.neural.loop import GROUP
+from tokcodec.neural.loop import GROUP, LEVELS, MODES, steps_of
+from tokcodec.neural.planes import GRID
 from tokcodec.stream.entropy import Tokens
 from tokcodec.stream.fields import MAX_CANDIDATES, MAX_VECTOR, UNKNOWN, candidates
 from tokcodec.stream.trees import TREE
@@ -29,7 +32,8 @@ VALUES = 1 << BITS
 # Dimensions of the key block and of the block between that are spoken of, and the thresholds of each.
 KEY_FINE, KEY, BETWEEN = 16, 64, 32
 FINE, COARSE = 2, 1
-FIRST = 64  # dimensions of the first group that are read
+CELL = 4  # samples a side: of the first group, the means of such cells are read
+FIRST = (GRID // CELL) ** 2 * 3 // 2  # of a position
 KINDS = 3**GROUP
 MOTION = 1 + 2 * GROUP  # factors: the kinds, then y and x of the key frame and of the three between
 REACH = VALUES // 2 - 1  # of a difference of vectors
@@ -95,11 +99,21 @@ class Layout:
         kinds = (cells[:, :, 2] * 3 ** np.arange(GROUP)[:, None, None]).sum(1).astype(np.uint8)
         return Words(levels, kinds, np.ascontiguousarray(cells[:, :, :2]))
 
-    def first(self, tokens: Tokens) -> I16:
-        """What is read of the first group: its first levels, int16 `[64, h, w]`; zero where it has fewer."""
-        size = min(FIRST, self.blocks[0])
-        first = np.zeros((FIRST, *tokens.levels.shape[2:]), np.int16)
-        first[:size] = tokens.levels[:size, 0]
+    def first(self, tokens: Tokens, step: float) -> I16:
+        """What is read of the first group: means of 4x4 samples less 128, int16 `[24, h, w]`, of Y, Cb and Cr.
+
+        Args:
+            tokens: of a chunk.
+            step: of the chunk, in levels.
+        """
+        planes = reconstruct(tokens.levels[LEVELS, 0], tokens.levels[MODES, 0], steps_of(step)[0])
+        h, w = tokens.levels.shape[2:]
+        parts = []
+        for plane in (planes.y[0], *planes.c[0]):
+            side = plane.shape[0] // h // CELL
+            means = plane.reshape(h, side, CELL, w, side, CELL).mean((2, 5))
+            parts.append(means.transpose(1, 3, 0, 2).reshape(-1, h, w))
+        first: I16 = np.round(np.concatenate(parts) - GREY).astype(np.int16)
         return first
 
     def tokens(self, words: Words, dimensions: int, before: I16 | None) -> Tokens:

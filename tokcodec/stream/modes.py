@@ -1,0 +1,214 @@
+"""The decisions that the first frame's modes are coded as. FORMAT.md, "Modes", is the specification.
+
+How a position of the first frame is predicted are 18 numbers: the mode of each of its 4x4 cells of 4x4 pixels, row by
+row, from 0 to 34 as in ITU-T H.265; then 0 if it is one square of 16x16, or else 1 and the sum of 2^s over its
+quarters s that are cut into squares of 4x4 instead of one of 8x8; then the number of its chroma mode in
+`chroma_mode`. All cells of a square have one mode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.compiled import njit
+from tokcodec.stream.rangecoder import OVERRUN, Coder, code, context
+
+CELLS = 4  # along a side of a position
+PARTITION, CHROMA = 16, 17  # rows of the modes
+ROWS = 18
+MODES, PARTITIONS, CHROMAS = 35, 17, 5
+PLANAR, DC, HORIZONTAL, VERTICAL = 0, 1, 10, 26
+
+_SPLIT, _QUARTER, _LEFT, _UP, _MODE, _CHROMA = range(8, 14)  # kinds of decisions, behind those of levels
+_BY_SPLIT, _BY_QUARTER, _BY_LEFT, _BY_UP, _BY_MODE, _BY_CHROMA = 768, 769, 773, 776, 779, 785
+_THEN_SPLIT, _THEN_QUARTER, _THEN_LEFT, _THEN_UP, _THEN_MODE, _THEN_CHROMA = 788, 792, 796, 800, 804, 813
+MIXERS = 816
+
+Array = NDArray[Any]
+
+
+@njit(cache=True, nogil=True)
+def chroma_mode(number: int, luma: int) -> int:
+    """The mode of a position's chroma, of its number and the mode of its first cell."""
+    if number == 1:
+        return PLANAR
+    if number == 2:
+        return DC
+    if number == 3:
+        return VERTICAL
+    return HORIZONTAL if number == 4 else luma
+
+
+@njit(cache=True, nogil=True)
+def size_of(partition: int, quarter: int) -> int:
+    """Cells along the side of the squares in a quarter of a position."""
+    if partition == 0:
+        return 4
+    return 1 if ((partition - 1) >> quarter) & 1 else 2
+
+
+@njit(cache=True, nogil=True)
+def _class(partition: int) -> int:
+    """0: one square, 1: quarters, 2: smaller ones."""
+    return 0 if partition == 0 else (1 if partition == 1 else 2)
+
+
+@njit(cache=True, nogil=True)
+def _turn(mode: int) -> int:
+    """The class of a mode: planar, DC, eight of direction."""
+    return mode if mode < 2 else 2 + (mode - 2) // 4
+
+
+@njit(cache=True, nogil=True)
+def _mode_at(modes: Array, y: int, x: int) -> int:
+    """Of a cell; DC outside of the picture."""
+    if y < 0 or x < 0 or y >= CELLS * modes.shape[1] or x >= CELLS * modes.shape[2]:
+        return DC
+    return int(modes[CELLS * (y % CELLS) + x % CELLS, y // CELLS, x // CELLS])
+
+
+@njit(cache=True, nogil=True)
+def _code_mode(coder: Coder, modes: Array, wanted: int, y: int, x: int, size: int, step: int) -> int:
+    """Code the mode of the square whose first cell is (y, x)."""
+    left, up, corner = _mode_at(modes, y, x - 1), _mode_at(modes, y - 1, x), _mode_at(modes, y - 1, x - 1)
+    side = size >> 1  # 0, 1, 2
+    same = 1 if left == up else 0
+    agree = 2 * (corner == left) + (corner == up)
+    context(coder, 0, _LEFT, side, same)
+    context(coder, 1, _LEFT, side, _turn(left), _turn(up))
+    context(coder, 2, _LEFT, left, side)
+    context(coder, 3, _LEFT, left, up)
+    context(coder, 4, _LEFT, side, same, agree)
+    context(coder, 5, _LEFT, step, side, same)
+    context(coder, 6, _LEFT, _turn(left), agree)
+    context(coder, 7, _LEFT, up, same, side)
+    if code(coder, _BY_LEFT + side, _THEN_LEFT + 2 * (side == 0) + same, wanted == left) != 0:
+        return left
+    if same == 0:
+        context(coder, 0, _UP, side)
+        context(coder, 1, _UP, side, _turn(left), _turn(up))
+        context(coder, 2, _UP, up, side)
+        context(coder, 3, _UP, left, up)
+        context(coder, 4, _UP, side, agree)
+        context(coder, 5, _UP, step, side)
+        context(coder, 6, _UP, _turn(up), agree)
+        context(coder, 7, _UP, left, side)
+        if code(coder, _BY_UP + side, _THEN_UP + agree, wanted == up) != 0:
+            return up
+    mode = 1
+    for n in range(5, -1, -1):
+        context(coder, 0, _MODE, mode, side)
+        context(coder, 1, _MODE, mode, _turn(left))
+        context(coder, 2, _MODE, mode, _turn(up))
+        context(coder, 3, _MODE, mode, left)
+        context(coder, 4, _MODE, mode, up)
+        context(coder, 5, _MODE, mode, _turn(left), _turn(up))
+        context(coder, 6, _MODE, mode, step)
+        context(coder, 7, _MODE, mode, _turn(corner), same)
+        mode = 2 * mode + code(coder, _BY_MODE + n, _THEN_MODE + 3 * side + min(left, 2), wanted >> n & 1)
+    return mode - 64
+
+
+@njit(cache=True, nogil=True)
+def code_modes(coder: Coder, wanted: Array, modes: Array, step: int) -> bool:
+    """Code the modes of a first frame.
+
+    Args:
+        wanted: int16 `[18, h, w]`; a decoder does not look at it.
+        modes: int16 `[18, h, w]`, is filled.
+        step: class of the step.
+
+    Returns:
+        Whether all went well: false where the payload is damaged, a mode is out of range or the buffer full.
+    """
+    rows, columns = modes.shape[1:]
+    for i in range(rows):
+        if coder.registers[OVERRUN] != 0:
+            return False
+        for j in range(columns):
+            left = 1 + _class(modes[PARTITION, i, j - 1]) if j > 0 else 0
+            up = 1 + _class(modes[PARTITION, i - 1, j]) if i > 0 else 0
+            corner = 1 + _class(modes[PARTITION, i - 1, j - 1]) if i > 0 and j > 0 else 0
+            right = 1 + _class(modes[PARTITION, i - 1, j + 1]) if i > 0 and j + 1 < columns else 0
+            for k in range(8):
+                context(coder, k, _SPLIT, k, left, up if k != 4 else 0)
+            context(coder, 0, _SPLIT, 0)
+            context(coder, 2, _SPLIT, 2, left, up, corner)
+            context(coder, 3, _SPLIT, 3, step)
+            context(coder, 5, _SPLIT, 5, step, left, up)
+            context(coder, 6, _SPLIT, 6, left, up, right, corner)
+            context(coder, 7, _SPLIT, 7, up, right)
+            partition = 0
+            if code(coder, _BY_SPLIT, _THEN_SPLIT + left, wanted[PARTITION, i, j] != 0) != 0:
+                partition, split = 1, 0
+                for s in range(4):
+                    context(coder, 0, _QUARTER, 0, s, split)
+                    context(coder, 1, _QUARTER, 1, left, up, split)
+                    context(coder, 2, _QUARTER, 2, s, left, up)
+                    context(coder, 3, _QUARTER, 3, step, split)
+                    context(coder, 4, _QUARTER, 4, partition, s)
+                    context(coder, 5, _QUARTER, 5, step, left, up)
+                    context(coder, 6, _QUARTER, 6, left, up, corner, right)
+                    context(coder, 7, _QUARTER, 7, right, split)
+                    asked = (max(wanted[PARTITION, i, j] - 1, 0) >> s) & 1
+                    bit = code(coder, _BY_QUARTER + s, _THEN_QUARTER + left, asked)
+                    partition, split = partition + (bit << s), split + bit
+            modes[PARTITION, i, j] = partition
+            for s in range(4):
+                size = size_of(partition, s)
+                if size == 4 and s > 0:
+                    break
+                for t in range(4):
+                    if size > 1 and t > 0:
+                        break
+                    y = 2 * (s >> 1) + (t >> 1)
+                    x = 2 * (s & 1) + (t & 1)
+                    asked = wanted[CELLS * y + x, i, j]
+                    mode = _code_mode(coder, modes, asked, CELLS * i + y, CELLS * j + x, size, step)
+                    if mode >= MODES:
+                        return False
+                    for a in range(y, y + size):
+                        for b in range(x, x + size):
+                            modes[CELLS * a + b, i, j] = mode
+            luma = modes[0, i, j]
+            beside = modes[CHROMA, i, j - 1] + 1 if j > 0 else 0
+            above = modes[CHROMA, i - 1, j] + 1 if i > 0 else 0
+            number = 0
+            for k in range(3):  # as luma; else two bits
+                context(coder, 0, _CHROMA, k, number)
+                context(coder, 1, _CHROMA, k, number, beside, above)
+                context(coder, 2, _CHROMA, k, number, luma)
+                context(coder, 3, _CHROMA, k, number, _turn(luma), _class(partition))
+                context(coder, 4, _CHROMA, k, number, step)
+                context(coder, 5, _CHROMA, k, number, beside)
+                context(coder, 6, _CHROMA, k, number, above)
+                context(coder, 7, _CHROMA, k, number, _class(partition), beside, above)
+                number_asked = wanted[CHROMA, i, j]
+                asked = (number_asked != 0) if k == 0 else ((number_asked - 1) >> (2 - k)) & 1 != 0
+                bit = code(coder, _BY_CHROMA + k, _THEN_CHROMA + min(luma, 2), asked)
+                if bit == 0 and k == 0:
+                    break
+                number = 2 * number + bit if k > 0 else 0
+                if k == 2:
+                    number += 1
+            modes[CHROMA, i, j] = number
+    return True
+
+
+def are_modes(modes: Array) -> bool:
+    """Whether int16 `[18, h, w]` are modes: in range, and one for all cells of a square."""
+    if modes.min() < 0 or (modes[:PARTITION] >= MODES).any():
+        return False
+    if (modes[PARTITION] >= PARTITIONS).any() or (modes[CHROMA] >= CHROMAS).any():
+        return False
+    cells = modes[:PARTITION].reshape(2, 2, 2, 2, *modes.shape[1:])  # quarter's row, row, quarter's column, column
+    quarters = cells[:, :1, :, :1]
+    is_quarter = (modes[PARTITION] == 0) | ((np.maximum(modes[PARTITION] - 1, 0) >> _NUMBERS & 1) == 0)
+    fits = (cells == quarters) | ~is_quarter[:, None, :, None]
+    return bool(fits.all() and ((modes[:PARTITION] == modes[0]) | (modes[PARTITION] > 0)).all())
+
+
+_NUMBERS = np.arange(4, dtype=np.int16).reshape(2, 2, 1, 1)
