@@ -30,7 +30,7 @@ from tokcodec.neural.intra import (
     predict,
     smoothed,
 )
-from tokcodec.neural.lfq import MAX_LEVEL
+from tokcodec.neural.lfq import MAX_LEVEL, level_bits
 from tokcodec.neural.planes import GRID, Planes
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.modes import CELLS, CHROMA, CHROMAS, DC, MODES, PARTITION, PLANAR, ROWS, VERTICAL, chroma_mode
@@ -58,11 +58,6 @@ def _bits(size: int) -> F32:
 
 
 BITS_4, BITS_8, BITS_16 = _bits(4), _bits(8), _bits(16)
-
-
-@njit(cache=True, nogil=True)
-def _level_bits(level: int, some: float) -> float:
-    return some + 1.0 + (1.2 * level - 0.8 if level < 4 else 3.2 + 2 * np.log2(level / 4.0))
 
 
 @njit(cache=True, nogil=True)
@@ -113,10 +108,10 @@ def _code(
         chosen, cost, price_bits = 0, LEVEL_RATE * bits[0, k], bits[0, k]
         for level in range(max(m - 1, 1), m + 1):
             error = z - level + 0.0625
-            level_bits = _level_bits(level, bits[1, k])
-            price = error * error - z * z + LEVEL_RATE * level_bits
+            needed = level_bits(level, bits[1, k])
+            price = error * error - z * z + LEVEL_RATE * needed
             if price < cost:
-                chosen, cost, price_bits = level, price, level_bits
+                chosen, cost, price_bits = level, price, needed
         total += cost
         spent += price_bits
         if chosen > 0:

@@ -31,6 +31,12 @@ def _round(latents: F32, step: float, rounding: float, out: I16) -> None:
 
 
 @njit(cache=True, nogil=True)
+def level_bits(level: int, some: float) -> float:
+    """About what a level from 1 costs, its sign included, where being no zero costs `some` bits."""
+    return some + 1.0 + (1.2 * level - 0.8 if level < 4 else 3.2 + 2 * np.log2(level / 4.0))
+
+
+@njit(cache=True, nogil=True)
 def _choose(latents: F32, step: float, rate: float, zero: F32, some: F32, flag: float, empty: float, out: I16) -> None:
     """Levels of least cost; `zero` and `some` are the bits of a zero and of a non-zero of each dimension."""
     positions, dimensions = latents.shape
@@ -45,8 +51,7 @@ def _choose(latents: F32, step: float, rate: float, zero: F32, some: F32, flag: 
                 low = m - 1 if m > 1 else 1
                 for level in range(low, m + 1):
                     error = z - level + (0.0625 if level else 0.0)
-                    bits = some[d] + 1.0 + (1.2 * level - 0.8 if level < 4 else 3.2 + 2 * np.log2(level / 4.0))
-                    price = error * error - z * z + rate * bits
+                    price = error * error - z * z + rate * level_bits(level, some[d])
                     if price < cost:
                         chosen, cost = level, price
                 total += cost

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
 
+CELL = 4  # samples a side
 GRID = 16  # pixels a position of the token grid, and what planes are padded to
 KR, KB = 0.2126, 0.0722  # of BT.709
 KG = 1 - KR - KB
@@ -31,6 +32,17 @@ class Planes(NamedTuple):
 
     def part(self, frames: slice) -> Planes:
         return Planes(self.y[frames], self.c[frames])
+
+
+def cell_means(planes: Planes) -> NDArray[np.float32]:
+    """Means of the last frame's 4x4 samples by positions, float32 `[24, h, w]`: 16 of Y, 4 of Cb, 4 of Cr."""
+    h, w = (size // GRID for size in planes.y.shape[1:])
+    parts = []
+    for plane in (planes.y[-1], *planes.c[-1]):
+        n = plane.shape[0] // h // CELL
+        means = plane.reshape(h, n, CELL, w, n, CELL).mean((2, 5), dtype=np.float32)
+        parts.append(means.transpose(1, 3, 0, 2).reshape(n * n, h, w))
+    return np.concatenate(parts)
 
 
 def padded(size: int) -> int:

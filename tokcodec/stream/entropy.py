@@ -124,14 +124,6 @@ def _places(motion: I16, group: int, h: int, w: int) -> I64:
     return places
 
 
-def _first_places(found: I16) -> I64:
-    """Classes of the modes of a first frame's positions, int64 `[1, h, w]`."""
-    split = np.minimum(found[modes.PARTITION], 2).astype(np.int64)
-    direction = np.where(found[0] < 2, found[0], 2 + (found[0] - 2) // 4)
-    places: I64 = (11 * split + direction)[None]
-    return places
-
-
 def _code_levels(coder: Coder, wanted: I16 | None, levels: I16, motion: I16, tables: Tables, step: int) -> bool:
     """Code the modes and the levels; with a decoder, `levels` is filled."""
     dims, groups, h, w = levels.shape
@@ -148,7 +140,7 @@ def _code_levels(coder: Coder, wanted: I16 | None, levels: I16, motion: I16, tab
         inner = now[1:, 1:-1]
         if wanted is not None:
             inner[:] = wanted[:, t].transpose(1, 2, 0)
-        places = _places(motion, t, h, w) if t else _first_places(found)
+        places = _places(motion, t, h, w) if t else modes.places(found)
         if not level_model.code_group(
             coder, now, before, info, info_before, places, t == 0, tables.blocks, step_class
         ):  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.stream import levels
 from tokcodec.stream.rangecoder import OVERRUN, Coder, code, context
 
 CELLS = 4  # along a side of a position
@@ -23,9 +24,11 @@ MODES, PARTITIONS, CHROMAS = 35, 17, 5
 PLANAR, DC, HORIZONTAL, VERTICAL = 0, 1, 10, 26
 
 _SPLIT, _QUARTER, _LEFT, _UP, _MODE, _CHROMA = range(8, 14)  # kinds of decisions, behind those of levels
-_BY_SPLIT, _BY_QUARTER, _BY_LEFT, _BY_UP, _BY_MODE, _BY_CHROMA = 768, 769, 773, 776, 779, 785
-_THEN_SPLIT, _THEN_QUARTER, _THEN_LEFT, _THEN_UP, _THEN_MODE, _THEN_CHROMA = 788, 792, 796, 800, 804, 813
-MIXERS = 816
+_BY_SPLIT, _BY_QUARTER, _BY_LEFT, _BY_UP, _BY_MODE, _BY_CHROMA = (levels.MIXERS + n for n in (0, 1, 5, 8, 11, 17))
+_THEN_SPLIT, _THEN_QUARTER, _THEN_LEFT, _THEN_UP, _THEN_MODE, _THEN_CHROMA = (
+    levels.MIXERS + n for n in (20, 24, 28, 32, 36, 45)
+)
+MIXERS = levels.MIXERS + 48  # those of levels stand before
 
 Array = NDArray[Any]
 
@@ -53,13 +56,23 @@ def size_of(partition: int, quarter: int) -> int:
 @njit(cache=True, nogil=True)
 def _class(partition: int) -> int:
     """0: one square, 1: quarters, 2: smaller ones."""
-    return 0 if partition == 0 else (1 if partition == 1 else 2)
+    return min(int(partition), 2)
 
 
 @njit(cache=True, nogil=True)
 def _turn(mode: int) -> int:
     """The class of a mode: planar, DC, eight of direction."""
     return mode if mode < 2 else 2 + (mode - 2) // 4
+
+
+@njit(cache=True, nogil=True)
+def places(modes: Array) -> Array:
+    """The class of the modes of each position, int64 `[1, h, w]`, from 0 to 32."""
+    out = np.empty((1, *modes.shape[1:]), np.int64)
+    for i in range(out.shape[1]):
+        for j in range(out.shape[2]):
+            out[0, i, j] = 11 * _class(modes[PARTITION, i, j]) + _turn(modes[0, i, j])
+    return out
 
 
 @njit(cache=True, nogil=True)

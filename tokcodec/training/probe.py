@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,12 @@ from tokcodec.errors import TokcodecError
 from tokcodec.language import check
 from tokcodec.neural.device import pick_device
 from tokcodec.neural.language.model import LanguageModel, load_model, window_of
-from tokcodec.neural.planes import Planes
+from tokcodec.neural.planes import Planes, cell_means
 from tokcodec.opening import chunks_of, reading, tokenizer_of, tokens_of
 from tokcodec.rate import STEP_UNITS
 
 FOLDS = 5
 EPOCHS = 200
-PATCH = 4  # samples a side of what a 16x16 block of luma is shrunk to; chroma's 8x8 to 2x2
 
 
 class Sample(NamedTuple):
@@ -49,23 +49,15 @@ def _embedded(model: LanguageModel, path: Path, weights: str | Path | None) -> t
         window = window_of(words, first, 0, groups, step).to(next(model.parameters()).device)
         known = torch.ones(window.kinds.shape, dtype=torch.bool, device=window.kinds.device)
         features = model.trunk(window, known)[0].flatten(0, 2).cpu()
-        shown = [_small(base) for base, _ in tokenizer.loop.decode(tokens, step, chunk.frames)]
-    return features, torch.from_numpy(np.concatenate(shown[: 1 + groups]))
+        decoded = itertools.islice(tokenizer.loop.decode(tokens, step, chunk.frames), 1 + groups)
+        shown = [_small(base) for base, _ in decoded]
+    return features, torch.from_numpy(np.concatenate(shown))
 
 
 def _small(base: Planes) -> NDArray[np.float32]:
     """The last frame of a group by positions, float32 `[h * w, 24]` in [-1, 1]."""
-    parts = []
-    for plane, side in ((base.y[-1], 16), (base.c[-1, 0], 8), (base.c[-1, 1], 8)):
-        parts.append(_cells(plane, side, PATCH * side // 16))
-    return np.concatenate(parts, 1) / np.float32(127.5) - 1
-
-
-def _cells(plane: NDArray[np.uint8], side: int, n: int) -> NDArray[np.float32]:
-    """Means of n x n parts of each block of `side` samples, `[h * w, n * n]`."""
-    h, w = (size // side for size in plane.shape)
-    cells: NDArray[np.float32] = plane.reshape(h, n, side // n, w, n, side // n).mean((2, 5), dtype=np.float32)
-    return cells.transpose(0, 2, 1, 3).reshape(h * w, n * n)
+    means = cell_means(base)
+    return means.reshape(len(means), -1).T / np.float32(127.5) - 1
 
 
 class _Attending(nn.Module):

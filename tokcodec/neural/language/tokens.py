@@ -22,7 +22,7 @@ from tokcodec.compiled import njit
 from tokcodec.neural.intra import GREY, reconstruct
 from tokcodec.neural.lfq import bits_of, index_of, levels_of
 from tokcodec.neural.loop import GROUP, LEVELS, MODES, steps_of
-from tokcodec.neural.planes import GRID
+from tokcodec.neural.planes import CELL, GRID, cell_means
 from tokcodec.stream.entropy import Tokens
 from tokcodec.stream.fields import MAX_CANDIDATES, MAX_VECTOR, UNKNOWN, candidates
 from tokcodec.stream.trees import TREE
@@ -32,8 +32,7 @@ VALUES = 1 << BITS
 # Dimensions of the key block and of the block between that are spoken of, and the thresholds of each.
 KEY_FINE, KEY, BETWEEN = 16, 64, 32
 FINE, COARSE = 2, 1
-CELL = 4  # samples a side: of the first group, the means of such cells are read
-FIRST = (GRID // CELL) ** 2 * 3 // 2  # of a position
+FIRST = (GRID // CELL) ** 2 * 3 // 2  # means of cells of a position, of the first group
 KINDS = 3**GROUP
 MOTION = 1 + 2 * GROUP  # factors: the kinds, then y and x of the key frame and of the three between
 REACH = VALUES // 2 - 1  # of a difference of vectors
@@ -107,13 +106,7 @@ class Layout:
             step: of the chunk, in levels.
         """
         planes = reconstruct(tokens.levels[LEVELS, 0], tokens.levels[MODES, 0], steps_of(step)[0])
-        h, w = tokens.levels.shape[2:]
-        parts = []
-        for plane in (planes.y[0], *planes.c[0]):
-            side = plane.shape[0] // h // CELL
-            means = plane.reshape(h, side, CELL, w, side, CELL).mean((2, 5))
-            parts.append(means.transpose(1, 3, 0, 2).reshape(-1, h, w))
-        first: I16 = np.round(np.concatenate(parts) - GREY).astype(np.int16)
+        first: I16 = np.round(cell_means(planes) - GREY).astype(np.int16)
         return first
 
     def tokens(self, words: Words, dimensions: int, before: I16 | None) -> Tokens:
