@@ -25,6 +25,16 @@ Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True)
+def node(z: int) -> tuple[int, int, int, int]:
+    """The largest block of a tree that begins at a cell, by its number in z-order: row, column, cells a side, depth."""
+    row, column = (z >> 1 & 1) | (z >> 2 & 2) | (z >> 3 & 4), (z & 1) | (z >> 1 & 2) | (z >> 2 & 4)
+    size, depth = TREE, 0
+    while z & (size * size - 1) != 0:
+        size, depth = size >> 1, depth + 1
+    return row, column, size, depth
+
+
+@njit(cache=True, nogil=True)
 def code_field(coder: Coder, wanted: Array, field: Array, key: Array, last: Array, has_last: bool, role: int) -> bool:
     """Code the motion of a frame.
 
@@ -47,11 +57,8 @@ def code_field(coder: Coder, wanted: Array, field: Array, key: Array, last: Arra
                 return False
             z = 0  # number of a cell in z-order
             while z < TREE * TREE:
-                i = top + ((z >> 1 & 1) | (z >> 2 & 2) | (z >> 3 & 4))
-                j = left + ((z & 1) | (z >> 1 & 2) | (z >> 2 & 4))
-                size, depth = TREE, 0
-                while z & (size * size - 1) != 0:
-                    size, depth = size >> 1, depth + 1
+                row, column, size, depth = node(z)
+                i, j = top + row, left + column
                 if i < rows and j < columns:
                     while size > 1 and _is_split(coder, wanted, field, key, last, has_last, role, i, j, size, depth):
                         size, depth = size >> 1, depth + 1

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tokcodec.errors import ModelError, TokcodecError
+from tokcodec.errors import TokcodecError
 from tokcodec.neural.device import pick_device, pick_dtype
 from tokcodec.neural.language.mask import draw_mask
 from tokcodec.neural.language.model import (
@@ -36,7 +36,7 @@ from tokcodec.neural.language.tokens import VALUES, Layout, Words, basis_sha256
 from tokcodec.opening import chunks_of, reading, tokenizer_of, tokens_of
 from tokcodec.output import replacing, writing
 from tokcodec.rate import STEP_UNITS
-from tokcodec.training.trainer import read_checkpoint
+from tokcodec.training.trainer import resume
 
 LOG_EVERY = 20
 SAVE_EVERY = 200
@@ -191,21 +191,19 @@ class Learner:
             "position": self.position,
         }
 
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.position = state["step"], state["position"]
+
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
 
         Raises:
             ModelError: it is damaged or of another configuration.
         """
-        state = read_checkpoint(path, self.device)
-        try:
-            if state["config"] != self.model.config.to_json():
-                raise ModelError(f"{path}: checkpoint of another configuration: {state['config']}")
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.position = state["step"], state["position"]
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise ModelError(f"{path}: not a checkpoint of this version: {str(error).splitlines()[0]}") from error
+        resume(path, self.device, self.model.config.to_json(), self.restore)
 
 
 def learn(

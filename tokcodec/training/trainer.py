@@ -90,6 +90,21 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
+def resume(path: Path, device: torch.device, config: str, restore: Callable[[dict[str, Any]], None]) -> None:
+    """Give the contents of a checkpoint of this configuration to `restore`.
+
+    Raises:
+        ModelError: it is damaged, of another configuration, or does not fit.
+    """
+    state = read_checkpoint(path, device)
+    try:
+        if state["config"] != config:
+            raise ModelError(f"{path}: checkpoint of another configuration: {state['config']}")
+        restore(state)
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path}: not a checkpoint of this version: {str(error).splitlines()[0]}") from error
+
+
 def starting_network(path: Path) -> Restorer | None:
     """What `--init` names: weights, or a checkpoint (.pt), of which the EMA weights are taken in full precision.
 
@@ -325,10 +340,4 @@ class Trainer:
         Raises:
             ModelError: it is damaged or of another configuration.
         """
-        state = read_checkpoint(path, self.device)
-        try:
-            if state["config"] != self.model.config.to_json():
-                raise ModelError(f"{path}: checkpoint of another configuration: {state['config']}")
-            self.restore(state)
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise ModelError(f"{path}: not a checkpoint of this version: {str(error).splitlines()[0]}") from error
+        resume(path, self.device, self.model.config.to_json(), self.restore)

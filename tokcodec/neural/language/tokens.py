@@ -25,7 +25,7 @@ from tokcodec.neural.loop import GROUP, LEVELS, MODES, steps_of
 from tokcodec.neural.planes import CELL, GRID, cell_means
 from tokcodec.stream.entropy import Tokens
 from tokcodec.stream.fields import MAX_CANDIDATES, MAX_VECTOR, UNKNOWN, candidates
-from tokcodec.stream.trees import TREE
+from tokcodec.stream.trees import TREE, node
 
 BITS = 8  # of a factor
 VALUES = 1 << BITS
@@ -187,11 +187,8 @@ def _plant(cells: Any, field: Any, key: Any, has_key: bool) -> None:
         for left in range(0, columns, TREE):
             z = 0  # number of a cell in z-order, as in the coder
             while z < TREE * TREE:
-                i = top + ((z >> 1 & 1) | (z >> 2 & 2) | (z >> 3 & 4))
-                j = left + ((z & 1) | (z >> 1 & 2) | (z >> 2 & 4))
-                size, depth = TREE, 0
-                while z & (size * size - 1) != 0:
-                    size, depth = size >> 1, depth + 1
+                row, column, size, depth = node(z)
+                i, j = top + row, left + column
                 if i < rows and j < columns:
                     while size > 1 and not _is_one(cells, i, j, size):
                         size, depth = size >> 1, depth + 1
