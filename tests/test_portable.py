@@ -159,3 +159,15 @@ def test_compiled_code_is_kept_elsewhere_where_the_package_cannot_be_written(tmp
     assert done.stdout == "42\n"
     assert len(list(tmp_path.rglob("sums*.nbi"))) == (2 if has_home else 0)
     assert done.stderr.count("set NUMBA_CACHE_DIR") == (0 if has_home else 1)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_compiled_code_needs_no_scipy(path: Path) -> None:
+    """Numba compiles products of matrices by SciPy's BLAS, which only the extras install."""
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef) or "njit" not in str([*map(ast.unparse, function.decorator_list)]):
+            continue
+        for node in ast.walk(function):
+            assert not isinstance(node, ast.MatMult), function.name
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in {"dot", "vdot", "matmul", "linalg"}, function.name

@@ -91,6 +91,22 @@ def _satd(original: I32, guess: I32, size: int) -> float:
 
 
 @njit(cache=True, nogil=True)
+def _transformed(difference: F32, forward: F32) -> F32:
+    """The DCT of a square. In loops: compiled matrix products need SciPy, which is not installed with the package."""
+    size = len(forward)
+    half, out = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
+    for i in range(size):
+        for k in range(size):
+            for j in range(size):
+                half[i, j] += forward[i, k] * difference[k, j]
+    for i in range(size):
+        for j in range(size):
+            for k in range(size):
+                out[i, j] += half[i, k] * forward[j, k]
+    return out
+
+
+@njit(cache=True, nogil=True)
 def _code(
     original: I32, guess: I32, size: int, step16: int, forward: F32, bits: F32, cosine: I64, scan: I32,
     levels: I32, shown: I32,
@@ -99,7 +115,7 @@ def _code(
     count = size * size
     step = np.float32(step16 / STEP_UNITS)
     difference = (original - guess[:size, :size]).astype(np.float32)
-    latents = np.dot(np.dot(forward, difference), np.ascontiguousarray(forward.T)).reshape(count)
+    latents = _transformed(difference, forward).reshape(count)
     total, best, last, spent, kept = 0.0, 0.0, -1, 0.0, 0.0
     for k in range(count):
         z = abs(latents[scan[k]]) / step
