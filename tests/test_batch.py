@@ -395,6 +395,7 @@ def test_select() -> None:
         (["--shard", "4/3"], "is not a part"),
         (["--decode", "--verify"], "not for --decode"),
         (["--decode", "--step", "3"], "not for --decode"),
+        (["--decode", "--deinterlace"], "not for --decode"),
         (["--ray=auto", "--jobs", "2"], "--jobs and --ray"),
     ],
 )

@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
 import fsspec
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import MakeClip, frames_of, moving_frames
 
-from tokcodec import TokcodecError, batch, edit, suffixes
+from tokcodec import TokcodecError, batch, codec, edit, encode_video, suffixes
 from tokcodec.batch.selection import select
 from tokcodec.batch.storage import Item
 from tokcodec.cli import cli
 from tokcodec.rate import Rate
+from tokcodec.video import Filters
 
 CODED: dict[str, Any] = {"device": "cpu", "dtype": "float32", "jobs": 1}
 LATIN = os.fsdecode(b"caf\xe9")
@@ -86,6 +89,7 @@ def test_a_call_does_what_the_command_does(tree: Path, tmp_path: Path) -> None:
     [
         {"decode": True, "verify": True},
         {"decode": True, "rate": Rate()},
+        {"decode": True, "deinterlace": True},
         {"ray": "", "jobs": 2},
         {"to": "avi"},
         {"shard": (0, 2)},
@@ -199,6 +203,48 @@ def test_the_command_counts_what_it_skips(tree: Path, tmp_path: Path) -> None:
     line = command(tree, dst).stdout
     assert line.startswith(f"{dst}: 2 of 2 files, 0 finished before, 0 in other hands, 0 failed; 12 frames, ")
     assert line.endswith(" s; skipped: 1 no suffix, 2 suffix .txt\n")
+
+
+@pytest.mark.parametrize("piece_chunks", [0, 1])
+def test_interlaced_video_is_told_of_or_deinterlaced_as_by_encode(
+    make_clip: MakeClip, tmp_path: Path, piece_chunks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    src.mkdir()
+    fields = moving_frames(200)
+    woven = [np.where(np.arange(48)[:, None, None] % 2, b, a) for a, b in zip(fields[::2], fields[1::2], strict=True)]
+    make_clip("a.mp4", woven, options={"x264-params": "tff=1", "g": "20"}).rename(src / "a.mp4")
+    told: list[batch.Note] = []
+    for deinterlace, warning in [
+        (False, "it is interlaced and coded as it is, with its combs; deinterlacing removes them"),
+        (True, None),
+    ]:
+        summary = batch.run(
+            src,
+            dst,
+            deinterlace=deinterlace,
+            piece_chunks=piece_chunks,
+            progress=lambda note, _: told.append(note),
+            **CODED,
+        )
+        assert (summary.done, summary.failed) == (1, {})  # the second time, too: other settings
+        assert told[-1].pieces == (3 if piece_chunks else 1)
+        assert told[-1].warnings == (() if warning is None else (f"{src / 'a.mp4'}: {warning}",))
+        alone = tmp_path / f"{deinterlace}.tokc"
+        encode_video(src / "a.mp4", alone, filters=Filters(deinterlace=deinterlace), device="cpu", dtype="float32")
+        assert (dst / "a.tokc").read_bytes() == alone.read_bytes()
+    assert (tmp_path / "False.tokc").read_bytes() != (tmp_path / "True.tokc").read_bytes()
+
+
+def test_the_command_deinterlaces(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    shutil.copy(Path(__file__).parent / "cases" / "interlaced.mp4", tmp_path / "src")
+    for name, options, warnings in [("combs", [], 1), ("whole", ["--deinterlace"], 0)]:
+        log = tmp_path / name
+        assert command(tmp_path / "src", tmp_path / f"{name}.dst", "--log", log, *options).exit_code == 0
+        assert len(json.loads(log.read_text())["warnings"]) == warnings
 
 
 def test_all_usual_suffixes_are_known() -> None:

@@ -39,6 +39,7 @@ def run(
     *,
     decode: bool = False,
     rate: Rate | None = None,
+    deinterlace: bool = False,
     to: str = "mp4",
     crf: float = 12.0,
     globs: Sequence[str] = (),
@@ -72,6 +73,7 @@ def run(
         source: a folder, or a URL that fsspec knows (s3://bucket/videos); also target, which is made if absent.
         decode: streams to videos.
         rate: what to spend on every file; quality 4 by default. Not with `decode`.
+        deinterlace: make whole frames of the fields of interlaced video, as `Filters` says. Not with `decode`.
         to: with `decode`, the kind of the videos: "mp4", "mkv" or "mov"; crf of their H.264, 0 (best) to 51.
         globs: only names that match one of these, as `a/*.mp4`; `*` matches slashes, too.
         suffixes: only files that end so, with or without the dot; the usual ones of videos by default.
@@ -102,8 +104,8 @@ def run(
             the weights cannot be used.
         ValueError: arguments that do not fit together.
     """
-    if decode and (rate is not None or verify or delete_source):
-        raise ValueError("rate, verify and delete_source are for streams, not for decode")
+    if decode and (rate is not None or deinterlace or verify or delete_source):
+        raise ValueError("rate, deinterlace, verify and delete_source are for streams, not for decode")
     if ray is not None and jobs is not None:
         raise ValueError("give one of jobs and ray")
     if to not in CONTAINERS:
@@ -114,6 +116,7 @@ def run(
         decode=decode,
         suffix=f".{to}" if decode else known.STREAM,
         rate=rate or DEFAULT_RATE,
+        deinterlace=deinterlace,
         crf=crf,
         weights=None if weights is None else Path(weights).absolute(),
         weights_sha256=None if decode else Weights.load(find_weights(weights)).sha256,

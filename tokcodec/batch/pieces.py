@@ -31,12 +31,13 @@ class Piece:
     frames: int
 
 
-def plan(source: Path, chunks: int) -> list[Piece]:
+def plan(source: Path, chunks: int, filters: video.Filters = video.UNFILTERED) -> list[Piece]:
     """Where to cut a video.
 
     Args:
         source: a video file.
         chunks: of a piece, at least, made up to whole sections; the last piece has up to twice as many.
+        filters: what is done to the frames; the same for all that is done with the pieces.
 
     Returns:
         Pieces in order; none if the video is too short, or its packets do not tell the timestamps of its frames.
@@ -44,7 +45,7 @@ def plan(source: Path, chunks: int) -> list[Piece]:
     Raises:
         VideoError: the source cannot be read.
     """
-    with video.VideoReader(source) as reader:
+    with video.VideoReader(source, filters=filters) as reader:
         size = reader.info.height, reader.info.width
         section = section_frames_for(*size)
         length = -(-chunks * chunk_frames_for(*size) // section) * section
@@ -69,6 +70,7 @@ def encode_piece(
     device: str,
     dtype: str,
     cores: int | None = None,
+    filters: video.Filters = video.UNFILTERED,
 ) -> Report:
     """Encode one piece to a stream without metadata and other streams.
 
@@ -87,6 +89,7 @@ def encode_piece(
         dtype=dtype,
         cores=cores,
         span=(piece.begin, piece.end),
+        filters=filters,
         overwrite=True,
     )
     if made.frames != piece.frames:
@@ -94,13 +97,14 @@ def encode_piece(
     return made
 
 
-def join(source: Path, pieces: Sequence[Path], target: Path) -> Report:
+def join(source: Path, pieces: Sequence[Path], target: Path, filters: video.Filters = video.UNFILTERED) -> Report:
     """Make the stream of the whole: byte for byte what `encode_video` makes of the source.
 
     Args:
         source: the video; its metadata and other streams are copied.
         pieces: streams of all its pieces, in order.
         target: the stream.
+        filters: as the pieces were made with.
 
     Raises:
         TokcodecError: the pieces do not fit each other, or as `encode_video`.
@@ -113,7 +117,7 @@ def join(source: Path, pieces: Sequence[Path], target: Path) -> Report:
             raise TokcodecError(f"{source}: its size or colour changes on the way")
         file = stack.enter_context(output.writing(target, [source]))
         side = stack.enter_context(tempfile.TemporaryFile())
-        with video.VideoReader(source, side=side) as whole:
+        with video.VideoReader(source, side=side, filters=filters) as whole:
             whole.skip()
         chunks = (chunk for reader in readers for chunk in chunks_of(reader))
         rest: Rest = (metadata_of(whole.info), (whole.side_format, side) if whole.side_format else None)

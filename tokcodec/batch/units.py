@@ -26,6 +26,7 @@ from tokcodec.errors import TokcodecError
 from tokcodec.neural.weights import find_weights
 from tokcodec.rate import Rate
 from tokcodec.report import Report
+from tokcodec.video import Filters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Settings:
         decode: streams to videos; else videos to streams.
         suffix: of the outputs.
         rate: of the streams.
+        deinterlace: make whole frames of fields before they are coded.
         crf: of the decoded videos.
         weights: path, the same on every machine; None finds them there.
         weights_sha256: that encoding must use; None to decode, where the stream says.
@@ -47,6 +49,7 @@ class Settings:
     decode: bool = False
     suffix: str = suffixes.STREAM
     rate: Rate = dataclasses.field(default_factory=Rate)
+    deinterlace: bool = False
     crf: float = 12.0
     weights: Path | None = None
     weights_sha256: bytes | None = None
@@ -61,7 +64,13 @@ class Settings:
         if self.decode:
             return {**network, "crf": self.crf}
         assert self.weights_sha256 is not None
-        return {**network, **dataclasses.asdict(self.rate), "weights_sha256": self.weights_sha256.hex()}
+        coded = {"deinterlace": self.deinterlace, "weights_sha256": self.weights_sha256.hex()}
+        return {**network, **dataclasses.asdict(self.rate), **coded}
+
+    @property
+    def filters(self) -> Filters:
+        """What is done to frames before they are coded."""
+        return Filters(deinterlace=self.deinterlace)
 
     def network(self) -> dict[str, Any]:
         """The arguments that name the network, on this machine."""
@@ -102,7 +111,7 @@ class Whole:
         split = self.split and not settings.rate.is_of_the_whole
         with fetched(self.source, shared=split) as source:
             if split:
-                parts = pieces.plan(source, settings.piece_chunks)
+                parts = pieces.plan(source, settings.piece_chunks, settings.filters)
                 if parts:
                     return Done(pieces=tuple(parts))
             with placed(self.target, self.work) as target:
@@ -110,7 +119,12 @@ class Whole:
                     report = decode_video(source, target, crf=settings.crf, **settings.network())
                 else:
                     report = encode_video(
-                        source, target, rate=settings.rate, cores=torch.get_num_threads(), **settings.network()
+                        source,
+                        target,
+                        rate=settings.rate,
+                        filters=settings.filters,
+                        cores=torch.get_num_threads(),
+                        **settings.network(),
                     )
                 return _finished(target, report, settings)
 
@@ -128,7 +142,13 @@ class Part:
         if not exists(self.target):
             with fetched(self.source, shared=True) as source, placed(self.target, self.work) as target:
                 pieces.encode_piece(
-                    source, target, self.piece, rate=settings.rate, cores=torch.get_num_threads(), **settings.network()
+                    source,
+                    target,
+                    self.piece,
+                    rate=settings.rate,
+                    filters=settings.filters,
+                    cores=torch.get_num_threads(),
+                    **settings.network(),
                 )
         return Done()
 
@@ -147,7 +167,7 @@ class Join:
             source = stack.enter_context(fetched(self.source, shared=True))
             parts = [stack.enter_context(fetched(part)) for part in self.parts]
             target = stack.enter_context(placed(self.target, self.work))
-            return _finished(target, pieces.join(source, parts, target), settings)
+            return _finished(target, pieces.join(source, parts, target, settings.filters), settings)
 
 
 Unit = Whole | Part | Join

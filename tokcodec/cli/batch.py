@@ -13,6 +13,7 @@ import click
 
 from tokcodec.cli.options import (
     FolderName,
+    deinterlace_option,
     examples,
     network_options,
     output_options,
@@ -78,6 +79,7 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option("--log", type=click.Path(path_type=Path), help="Append a line of JSON for each file.")
 @click.option("--dry-run", is_flag=True, help="Only list what would be made or skipped, and why; write nothing.")
 @rate_options
+@deinterlace_option
 @network_options
 @progress_option
 @output_options
@@ -105,6 +107,7 @@ def batch(
     target_size: float | None,
     target_lpips: float | None,
     target_psnr: float | None,
+    deinterlace: bool,
     weights: Path | None,
     device: str,
     dtype: str,
@@ -120,8 +123,8 @@ def batch(
     Any number of workers makes the same bytes, given the same device and dtype.
     """
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr)
-    if decode and (verify or delete_source or rate is not None):
-        raise click.UsageError("a rate, --verify and --delete-source are for streams, not for --decode")
+    if decode and (verify or delete_source or deinterlace or rate is not None):
+        raise click.UsageError("a rate, --deinterlace, --verify and --delete-source are for streams, not for --decode")
     if ray is not None and jobs:
         raise click.UsageError("give one of --jobs and --ray")
     from tokcodec.batch import run
@@ -149,6 +152,7 @@ def batch(
             target,
             decode=decode,
             rate=rate,
+            deinterlace=deinterlace,
             to=to,
             crf=crf,
             globs=globs,

@@ -14,6 +14,7 @@ from tokcodec.cli.options import (
     FileName,
     FrameRate,
     Size,
+    deinterlace_option,
     examples,
     network_options,
     output_options,
@@ -56,7 +57,7 @@ def beside(source: str, suffix: str) -> str:
 @span_options
 @click.option("--scale", type=Size(), help="Of frames, as shown, before they are coded: 640:360, 640:-2.")
 @click.option("--fps", type=FrameRate(), help="Frames/s: leave out and repeat frames to make them even.")
-@click.option("--deinterlace", is_flag=True, help="Make whole frames of the fields of interlaced video (bwdif).")
+@deinterlace_option
 @network_options
 @progress_option
 @output_options

@@ -168,6 +168,9 @@ rate_options = shared(
     click.option("--target-lpips", type=click.FloatRange(0, min_open=True), help="LPIPS of every chunk, at most."),
     click.option("--target-psnr", type=click.FloatRange(0, min_open=True), help="PSNR of every chunk in dB, at least."),
 )
+deinterlace_option = click.option(
+    "--deinterlace", is_flag=True, help="Make whole frames of the fields of interlaced video (bwdif)."
+)
 progress_option = click.option(
     "--progress",
     "progress",
