@@ -489,6 +489,40 @@ def test_pieces_that_do_not_hold_what_was_planned_are_made_whole(
     assert outputs(tmp_path / "dst") == {"clip.tokc": (tmp_path / "whole.tokc").read_bytes()}
 
 
+@pytest.mark.parametrize(("first", "pieces_told"), [(66, 1), (40, 1), (90, 3)])
+def test_a_video_whose_size_changes_is_coded_as_by_encode(
+    first: int,
+    pieces_told: int,
+    make_clip: MakeClip,
+    tmp_path: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where pieces meet, within the first one, and within the last one of three, where nothing is in the way."""
+    monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
+    sizes = {"small.mkv": (first, 48, 64), "large.mkv": (120 - first, 96, 128)}
+    made = [make_clip(name, moving_frames(*size), codec="mjpeg", pix_fmt="yuvj420p") for name, size in sizes.items()]
+    (tmp_path / "src").mkdir()
+    path, count = tmp_path / "src" / "both.mkv", 0
+    with av.open(path, "w") as target, av.open(made[0]) as small, av.open(made[1]) as large:
+        copy = target.add_stream_from_template(small.streams.video[0])
+        for packet in (*small.demux(), *large.demux()):
+            if packet.size:
+                packet.stream, packet.pts, packet.dts = copy, 33 * count, 33 * count
+                target.mux(packet)
+                count += 1
+    log = tmp_path / "log"
+    result = run(weights, tmp_path / "src", tmp_path / "dst", "--jobs", 1, "--piece", 1, "--log", log)
+    assert result.exit_code == 0, result.output
+    note = json.loads(log.read_text())
+    assert (note["frames"], note["tries"], note["pieces"]) == (120, 1, pieces_told)
+    told = "the size of its frames changes from 64x48 to 128x96; they are scaled to the first"
+    assert note["warnings"] == [f"{path}: {told}"]
+    encode_video(path, tmp_path / "whole.tokc", weights=weights, **CODED)
+    assert outputs(tmp_path / "dst") == {"both.tokc": (tmp_path / "whole.tokc").read_bytes()}
+
+
 def test_packets_tell_the_timestamps_of_the_frames(tmp_path: Path) -> None:
     vfr_with_sound(tmp_path / "clip.mp4")
     with VideoReader(tmp_path / "clip.mp4") as reader:

@@ -230,6 +230,11 @@ class Batch:
     def _whole(self, file: _File, split: bool) -> Unit:
         return Whole(*self._places(file), split)
 
+    def _uncut(self, file: _File) -> Unit:
+        """A file whose pieces are of no use: one was not made, or they do not fit each other."""
+        file.parts = ()
+        return self._whole(file, split=False)
+
     def _places(self, file: _File) -> tuple[str, str, str]:
         """URLs of source, target and the folder for unfinished work."""
         return self._source.url(file.item.name), self._target.url(file.output), self._books.work(file.output)
@@ -254,10 +259,10 @@ class Batch:
             file.open -= 1
             file.spoilt |= outcome.done is None
             if not file.open:
-                after = self._whole(file, split=False) if file.spoilt else Join(*self._places(file), file.parts)
+                after = self._uncut(file) if file.spoilt else Join(*self._places(file), file.parts)
                 self._queue.appendleft((file, after))
         elif isinstance(unit, Join) and outcome.done is None:
-            self._queue.appendleft((file, self._whole(file, split=False)))
+            self._queue.appendleft((file, self._uncut(file)))
         elif outcome.done is None:
             self._retry(file, unit, outcome)
         elif outcome.done.pieces:
