@@ -400,6 +400,42 @@ def test_progress_for_programs(run: Run, make_clip: MakeClip) -> None:
     assert [(step["progress"], step["done"]) for step in steps] == [("decode", 16), ("decode", 32)]
 
 
+def test_what_is_compiled_to_stay_is_told_of_once(tmp_path: Path) -> None:
+    """Not when the disk has it, not to programs, and not where it cannot stay: there the warning says more."""
+    (tmp_path / "sums.py").write_text(
+        "from tokcodec.compiled import njit\n\n@njit(cache=True)\ndef add(a, b):\n    return a + b\n\n"
+        "@njit(cache=True)\ndef subtract(a, b):\n    return a - b\n"
+    )
+    code = (
+        "import contextlib, sums, sys, threading\n"
+        "from tokcodec.cli.terminal import frames_meter\n"
+        "for function in (sums.add, sums.subtract):\n"
+        "    with frames_meter('encode', sys.argv[1]):\n"
+        "        thread = threading.Thread(target=function, args=(40, 2))\n"
+        "        thread.start()\n"
+        "        thread.join()\n"
+        "print(sums.add(40, 2))"
+    )
+
+    def told(progress: str, cache: str, **more: str) -> str:
+        env = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | more
+        if cache:
+            env["NUMBA_CACHE_DIR"] = str(tmp_path / cache)
+        env["PYTHONPATH"] = str(Path(__file__).parents[1])
+        done = subprocess.run(
+            [sys.executable, "-c", code, progress], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "42\n"
+        return done.stderr
+
+    line = "tokcodec: encode: compiling for this machine (once, about a minute)\n"
+    assert [told("auto", "a"), told("auto", "a"), told("json", "b"), told("none", "c")] == [line, "", "", ""]
+    (tmp_path / "__pycache__").touch()  # a file, as none of the places of numba's can be one
+    nowhere = str(tmp_path / "__pycache__" / "none")
+    (warning,) = told("auto", "", XDG_CACHE_HOME=nowhere, HOME=nowhere).splitlines()
+    assert "every run compiles" in warning
+
+
 def test_progress_where_there_is_no_terminal(
     run: Run, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

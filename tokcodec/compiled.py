@@ -6,12 +6,14 @@ in the user's cache folder. Without any of these it refuses to compile at all.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numba
+from numba.core import event
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -37,3 +39,30 @@ def njit(**options: Any) -> Callable[[Function], Function]:
         return compiled
 
     return decorate
+
+
+class _Listener(event.Listener):
+    """Calls a function before the first thing is compiled that stays on the disk. Numba's lock is held then."""
+
+    told = False  # by any of them in this process
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    def on_start(self, event: object) -> None:
+        if not _Listener.told and not _warn.cache_info().currsize:
+            _Listener.told = True
+            self._tell()
+
+    def on_end(self, event: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def telling(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell`, once a process and in any thread, when the disk has not what is called, and it is compiled to stay.
+
+    What raises in `tell` goes to the caller of what was to be compiled.
+    """
+    with event.install_listener("numba:compile", _Listener(tell)):
+        yield

@@ -63,13 +63,26 @@ class Meter:
             self._bar = tqdm(desc=label, unit=f" {unit}", leave=False)
         elif form == "auto":
             threading.Thread(target=self._tell, name="progress", daemon=True).start()
+        self._listening = contextlib.ExitStack()
+        if form == "auto":
+            from tokcodec.compiled import telling  # with numba: who needs a meter calls compiled code
+
+            first = "compiling for this machine (once, about a minute)"
+            self._listening.enter_context(telling(lambda: self._say(first)))
 
     def _tell(self) -> None:
         """Print a line now and then."""
         while not self._closed.wait(LINE_S):
-            with contextlib.suppress(OSError, ValueError):  # nobody reads stderr, or it is closed
-                running = f"running for {time.monotonic() - self._began:.0f} s"
-                click.echo(f"tokcodec: {self._label}: {self._line or running}", err=True)
+            self._say(self._line or f"running for {time.monotonic() - self._began:.0f} s")
+
+    def _say(self, text: str) -> None:
+        """Print a line."""
+        line = f"tokcodec: {self._label}: {text}"
+        with contextlib.suppress(OSError, ValueError):  # nobody reads stderr, or it is closed
+            if self._bar is not None:
+                self._bar.write(line, file=sys.stderr)
+            else:
+                click.echo(line, err=True)
 
     def step(self, done: int, total: int | None, text: str, **facts: float) -> None:
         """Tell that `done` of `total` (None: not known) are done.
@@ -93,6 +106,7 @@ class Meter:
 
     def close(self) -> None:
         self._closed.set()
+        self._listening.close()
         if self._bar is not None:
             self._bar.close()
 
