@@ -325,6 +325,39 @@ def test_an_opaque_gif_loses_nothing(tmp_path: Path, alpha: int, caplog: pytest.
     assert [record.getMessage() for record in caplog.records] == told
 
 
+def test_an_animated_gif_keeps_its_times(weights: Path, make_clip: MakeClip, tmp_path: Path) -> None:
+    """Each of its frames says how long it is shown, the last one, too."""
+    pts = [0, 10, 15, 35, 45, 55]
+    path = make_clip("a.gif", moving_frames(6), pts=pts, time_base=Fraction(1, 100), codec="gif", pix_fmt="rgb8")
+    data = bytearray(path.read_bytes())
+    delay = data.rindex(b"\x21\xf9\x04") + 4  # of the last graphic control extension
+    data[delay : delay + 2] = (30).to_bytes(2, "little")
+    path.write_bytes(data)
+    _, warnings = run(weights, "encode", str(path), str(tmp_path / "a.tokc"))
+    assert warnings == ""
+    assert edit.describe(tmp_path / "a.tokc")["duration_s"] == 0.85
+    run(weights, "decode", str(tmp_path / "a.tokc"), str(tmp_path / "a.mp4"))
+    assert times_of(tmp_path / "a.mp4") == [Fraction(p, 100) for p in pts]
+
+
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_an_animated_webp_is_refused_in_a_line(
+    weights: Path, make_clip: MakeClip, tmp_path: Path, is_piped: bool
+) -> None:
+    path = make_clip("a.webp", moving_frames(6), codec="libwebp_anim")
+    assert path.read_bytes()[12:16] == b"VP8X"
+    done = subprocess.run(
+        [sys.executable, "-m", "tokcodec", "encode", "-" if is_piped else path, tmp_path / "a.tokc"],
+        env=os.environ | {"TOKCODEC_WEIGHTS": str(weights)},
+        input=path.read_bytes() if is_piped else b"",
+        capture_output=True,
+    )
+    name = "-" if is_piped else path
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"tokcodec: {name}: animated WebP, which FFmpeg does not read\n"
+    assert not list(tmp_path.glob("*.tokc*"))
+
+
 def test_frames_after_a_change_of_size_are_kept(caplog: pytest.LogCaptureFixture) -> None:
     """As ffmpeg does it: all frames, in the size of the first."""
     pts, reader = read(CASES / "reschange.ts")

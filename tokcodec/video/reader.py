@@ -403,6 +403,8 @@ class VideoReader:
         self._expected_s[packet.stream.index] = (packet.dts + (packet.duration or 0)) * packet.time_base
 
     def _frames_of(self, packet: Packet[Any] | None) -> list[av.VideoFrame]:
+        if packet is not None and self._stream.codec_context.name == "webp" and _is_animated(bytes(packet)):
+            raise VideoError(f"{self.name}: animated WebP, which FFmpeg does not read")
         try:
             frames: list[av.VideoFrame] = self._stream.codec_context.decode(packet)
         except FFmpegError as error:
@@ -497,6 +499,11 @@ def is_pipe(source: str | Path) -> bool:
         mode = os.stat(source).st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
     return False
+
+
+def _is_animated(webp: bytes) -> bool:
+    """What a WebP file says of itself (RFC 9649, 2.7)."""
+    return webp[12:16] == b"VP8X" and len(webp) > 20 and bool(webp[20] & 0x02)
 
 
 def _time(frame: av.VideoFrame) -> int | None:
