@@ -1,4 +1,4 @@
-"""What several commands take: kinds of values, and groups of options."""
+"""What several commands take: kinds of values, and sets of options."""
 
 from __future__ import annotations
 

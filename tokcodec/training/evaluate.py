@@ -88,7 +88,7 @@ def evaluate(
     """
     device = next(network.parameters()).device
     base = {} if base is None else base
-    report: dict[str, dict[str, Scores]] = {}
+    by_clip: dict[str, dict[str, Scores]] = {}
     rows = []
     for name, coded in clips.items():
         planes = torch.from_numpy(np.array(coded["planes"]))[None].to(device)
@@ -96,20 +96,20 @@ def evaluate(
         target, plain, output = map(to_frames, (picture(batch, 0), picture(batch, 1), restore(network, batch)))
         if name not in base:
             base[name] = scores(lpips, plain, target)
-        report[name] = {"base": base[name], "network": scores(lpips, output, target)}
+        by_clip[name] = {"base": base[name], "network": scores(lpips, output, target)}
         row = np.concatenate([x[len(target) // 2] for x in (target, plain, output)], axis=1)
         width = 3 * PICTURE_PX
         rows.append(np.asarray(Image.fromarray(row).resize((width, round(row.shape[0] * width / row.shape[1])))))
-    return Evaluation(report, np.concatenate(rows))
+    return Evaluation(by_clip, np.concatenate(rows))
 
 
-def means(report: dict[str, dict[str, Scores]]) -> dict[str, Scores]:
+def means(by_clip: dict[str, dict[str, Scores]]) -> dict[str, Scores]:
     """The mean of every score over the clips that have it, of "base" and "network"."""
     result: dict[str, Scores] = {}
     for kind in ("base", "network"):
-        names = dict.fromkeys(name for clip in report.values() for name in clip[kind])
+        names = dict.fromkeys(name for clip in by_clip.values() for name in clip[kind])
         result[kind] = {
-            name: round(float(np.mean([c[kind][name] for c in report.values() if name in c[kind]])), 4)
+            name: round(float(np.mean([c[kind][name] for c in by_clip.values() if name in c[kind]])), 4)
             for name in names
         }
     return result

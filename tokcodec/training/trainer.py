@@ -133,8 +133,8 @@ def restore(network: Callable[..., tuple[Tensor, State]], batch: Batch) -> Tenso
     while begin < frames:
         first = batch.first and not begin
         end = begin + (1 if first else GROUP)
-        groups = [plane[:, begin:end] for plane in (*base, *prediction)]
-        output, state = network(*groups, batch.step, first, state)
+        group = [plane[:, begin:end] for plane in (*base, *prediction)]
+        output, state = network(*group, batch.step, first, state)
         outputs.append(output)
         begin = end
     return torch.cat(outputs, 1)
@@ -269,7 +269,7 @@ class Trainer:
             if self.step % GAIN_EVERY == 1:  # the update has counted it
                 before, after = ((x - target).square().mean() for x in (picture(batch, 1), output.clamp(-1, 1)))
                 gain = 10 * torch.log10((before + 1e-9) / (after + 1e-9))
-        return self.report(
+        return self.averages(
             {
                 "loss": loss,
                 "rec": rec,
@@ -293,7 +293,7 @@ class Trainer:
         self.pixels += processes.count() * batch.planes[:, 0].numel() * 2 // 3
         return norm
 
-    def report(self, terms: dict[str, Tensor]) -> dict[str, float]:
+    def averages(self, terms: dict[str, Tensor]) -> dict[str, float]:
         """Average scalar terms over the processes and bring them to the CPU, in one exchange.
 
         Raises:
