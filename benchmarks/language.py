@@ -76,10 +76,10 @@ def coder_bits(tokenizer: Tokenizer, tokens: Tokens, units: int) -> tuple[float,
 def model_bits(model: LanguageModel, words: Words, first: Any, step: float, steps: int) -> tuple[float, float]:
     """What the model would need for them, told one after another: bits of motion and of levels."""
     total = torch.zeros(model.layout.factors)
-    for g in range(len(words.kinds)):
+    for g in range(len(words.merges)):
         low = max(0, g + 1 - model.config.groups)
         window = window_of(words, first, low, g + 1, step)
-        total += group_bits(model, window, torch.ones(window.kinds.shape, dtype=torch.bool), g - low, steps, g)
+        total += group_bits(model, window, torch.ones_like(window.merges[:, :, 0], dtype=torch.bool), g - low, steps, g)
     return total[:MOTION].sum().item(), total[MOTION:].sum().item()
 
 
@@ -170,7 +170,7 @@ def judge(
         words, first = layout.words(tokens), layout.first(tokens, step)
         plain = layout.tokens(words, len(tokens.levels), None)
         held = Tokens(np.concatenate([tokens.levels[:, :1], plain.levels], 1), plain.motion)
-        size = words.kinds.size
+        size = words.levels[0].size
         point: dict[str, float] = {"clip": number, "tokens": size}
         for name, bits in (
             ("coder_all", coder_bits(tokenizer, tokens, chunk.step)),

@@ -15,21 +15,40 @@ from tokcodec.neural.language.mask import draw_mask, group_bits, hidden_counts, 
 from tokcodec.neural.language.model import (
     LanguageConfig,
     LanguageModel,
-    Reference,
     Window,
+    against,
+    counting,
     load_model,
     references,
+    resolved,
     save_model,
     values_of,
     window_of,
 )
-from tokcodec.neural.language.tokens import ESCAPE, MOTION, REACH, VALUES, Layout, Words, basis_sha256, planted
+from tokcodec.neural.language.tokens import (
+    ABOVE,
+    COPIES,
+    ESCAPE,
+    LEFT,
+    MERGES,
+    MOTION,
+    REACH,
+    RIGHT,
+    STILL,
+    STILL_BOTH,
+    TEMPORAL,
+    VALUES,
+    Layout,
+    Words,
+    basis_sha256,
+    planted,
+)
 from tokcodec.neural.lfq import bits_of, index_of, levels_of
 from tokcodec.neural.loop import Loop
 from tokcodec.stream.entropy import Tables, Tokens, decode_chunk, encode_chunk
 
 BLOCKS = (384, 16, 8)
-ZERO = Reference(torch.zeros(1, 3, 4, 2, 9, 10, dtype=torch.long), torch.ones(1, 3, 9, 10, dtype=torch.bool))
+ZERO = torch.zeros(1, 3, 4, 2, 9, 10, dtype=torch.long)
 SMALL = LanguageConfig(BLOCKS, "00", channels=16, layers=2, heads=2, head_channels=16)
 
 
@@ -61,7 +80,7 @@ def test_layout_of_the_released_blocks() -> None:
     assert layout.spans[8] == (16, 20, 1)
     assert layout.spans[20] == (256, 260, 1)
     allowed = layout.allowed()
-    assert allowed.sum(1).tolist() == [81] + 8 * [256] + 8 * [25] + 20 * [81]
+    assert allowed.sum(1).tolist() == 4 * [9] + 8 * [256] + 8 * [25] + 20 * [81]
     assert layout.marks().shape == (layout.factors, VALUES, 8)
 
 
@@ -82,17 +101,50 @@ def test_words_hold_what_they_say_and_come_back(tokens: Tokens) -> None:
         np.testing.assert_array_equal(mine, again)
 
 
+def motion_of(*frames: list[list[tuple[int, int, int]]]) -> Tokens:
+    """Tokens of groups of four, of (y, x, kind) of each position and frame."""
+    cells = np.array(frames, np.int16).transpose(0, 3, 1, 2).repeat(2, 2).repeat(2, 3)
+    motion = np.pad(cells, ((0, 0), (0, 2), (0, 0), (0, 0)))
+    groups, (h, w) = len(frames) // 4, (n // 2 for n in cells.shape[2:])
+    return Tokens(np.zeros((402, 1 + groups, h, w), np.int16), motion)
+
+
+def test_merges_say_where_motion_is_from() -> None:
+    a, b, c, still, both = (8, 4, 1), (8, 5, 1), (8, 4, 2), (0, 0, 0), (0, 0, 2)
+    key = [[a, a, still], [b, c, c], [c, b, both]]
+    odd = [[c, c, still], [c, c, c], [both, b, both]]
+    tokens = motion_of(key, key, odd, key, key, odd, key, odd)
+    words = Layout(BLOCKS).words(tokens)
+    first = [[COPIES + 1, LEFT, STILL], [COPIES + 1, COPIES + 2, LEFT], [RIGHT, COPIES + 1, STILL_BOTH]]
+    others = [[COPIES + 2, LEFT, TEMPORAL], [ABOVE, TEMPORAL, TEMPORAL], [STILL_BOTH, TEMPORAL, TEMPORAL]]
+    assert words.merges[0].tolist() == [first, [[TEMPORAL] * 3] * 3, others, [[TEMPORAL] * 3] * 3]
+    assert words.merges[1, 0].tolist() == [[TEMPORAL] * 3] * 3  # of the key frame before
+    explicit = (words.merges >= COPIES)[:, :, None]
+    back = Layout(BLOCKS).tokens(Words(words.levels, words.merges, words.vectors * explicit), 402, None)
+    np.testing.assert_array_equal(back.motion[:, :3], tokens.motion[:, :3])
+
+
+def test_a_merge_without_a_source_is_no_motion() -> None:
+    for merge in (TEMPORAL, LEFT, ABOVE, RIGHT):
+        words = Words(
+            np.zeros((len(Layout(BLOCKS).spans), 1, 1, 1), np.uint8),
+            np.full((1, 4, 1, 1), merge, np.uint8),
+            np.full((1, 4, 2, 1, 1), 7, np.int16),
+        )
+        assert not Layout(BLOCKS).tokens(words, 402, None).motion[:, :3].any()
+
+
 def test_what_is_planted_is_a_tree_that_the_coder_takes(tokens: Tokens) -> None:
     rng = np.random.default_rng(0)
     count = len(tokens.motion)
-    plain = rng.choice([0, 0, 0, 4, -1500], (count, 3, 3, 4)).astype(np.int16)
+    plain = rng.choice([0, 0, 0, 4, -1023], (count, 3, 3, 4)).astype(np.int16)
     plain[:, 2] = rng.integers(0, 3, (count, 3, 4))
     plain = plain.repeat(2, 2).repeat(2, 3)
     motion, key = np.zeros_like(tokens.motion), None
     for n in range(count):
         motion[n] = planted(plain[n], key)
         key = motion[n] if n % 4 == 0 else key
-    np.testing.assert_array_equal(motion[:, :2], plain[:, :2].clip(-1023, 1023))
+    np.testing.assert_array_equal(motion[:, :2], plain[:, :2])
     np.testing.assert_array_equal(motion[:, 2], plain[:, 2])
     tables = Tables.of(loop_arrays(), BLOCKS)
     made = Tokens(tokens.levels, motion)
@@ -129,32 +181,70 @@ def test_masks_hide_what_they_ask_for() -> None:
 
 def test_references_take_the_nearest_that_is_known() -> None:
     vectors = torch.arange(2 * 8 * 3 * 5).view(1, 2, 4, 2, 3, 5) + 100
-    known = torch.zeros(1, 2, 3, 5, dtype=torch.bool)
-    assert not references(vectors, known).vectors.any()
-    known[0, 0, 0, 0] = True
+    known = torch.zeros(1, 2, 4, 3, 5, dtype=torch.bool)
+    assert not references(vectors, known).any()
+    known[0, 0, :, 0, 0] = True
     reference = references(vectors, known)
     own = vectors[0, 0, ..., 0, 0]
     for place in ((0, 1), (1, 0)):
-        assert torch.equal(reference.vectors[0, 0, ..., *place], own)
-        assert torch.equal(reference.against(vectors)[0, 0, ..., *place], own)
+        assert torch.equal(reference[0, 0, ..., *place], own)
     for place in ((0, 2), (1, 1), (2, 0)):  # further away only for the key frame's
-        assert torch.equal(reference.vectors[0, 0, 0, :, *place], own[0])
-        against = reference.against(vectors)[0, 0, ..., *place]
-        assert torch.equal(against, torch.stack([own[0], *3 * [vectors[0, 0, 0, :, *place]]]))
-    assert not reference.vectors[0, 0, ..., 2, 4].any()
-    assert torch.equal(reference.vectors[0, 1, 0, :, 0, 0], own[0])  # the group before
-    known[0, 1, 0, 1] = True
-    assert torch.equal(references(vectors, known).vectors[0, 1, ..., 0, 0], vectors[0, 1, ..., 0, 1])  # beside: first
+        assert torch.equal(reference[0, 0, ..., *place], own[:1].expand(4, 2))
+    assert not reference[0, 0, ..., 2, 4].any()
+    assert torch.equal(reference[0, 1, 0, :, 0, 0], own[0])  # the group before
+    known[0, 1, :, 0, 1] = True
+    assert torch.equal(references(vectors, known)[0, 1, ..., 0, 0], vectors[0, 1, ..., 0, 1])  # beside: first
+    known[0, 1, 2, 0, 1] = False  # each frame by itself
+    assert torch.equal(references(vectors, known)[0, 1, 2, :, 0, 0], vectors[0, 1, 0, :, 0, 1])
+    merges = torch.full((1, 2, 4, 3, 5), LEFT)
+    assert torch.equal(against(reference, merges, vectors), reference)
+    merges[0, 0, 0, 0, 1] = COPIES
+    told = against(reference, merges, vectors)
+    assert torch.equal(told[0, 0, 1:, :, 0, 1], vectors[0, 0, :1, :, 0, 1].expand(3, 2))
+    told[0, 0, 1:, :, 0, 1] = reference[0, 0, 1:, :, 0, 1]
+    assert torch.equal(told, reference)
+
+
+def test_motion_is_known_where_all_it_is_taken_from_is(tokens: Tokens) -> None:
+    words = Layout(BLOCKS).words(tokens)
+    whole = window_of(words, Layout(BLOCKS).first(tokens, 6.0), 0, 3, 6.0)
+    told = whole._replace(vectors=whole.vectors * (whole.merges >= COPIES).unsqueeze(-3))
+    known = torch.ones_like(whole.merges[:, :, 0], dtype=torch.bool)
+    vectors, has = resolved(told, known)
+    assert whole.vectors.any()
+    assert has.all()
+    assert torch.equal(vectors, whole.vectors)
+    merges = torch.full_like(whole.merges, TEMPORAL)
+    merges[:, 0, 0] = LEFT
+    known[0, 0, 1, 1] = False
+    _, has = resolved(whole._replace(merges=merges), known)
+    expected = torch.ones_like(has)
+    expected[..., 1, 1:] = False  # of what is taken over from what is taken over from it
+    assert torch.equal(has, expected)
+
+
+def test_what_is_taken_over_costs_no_vector() -> None:
+    window = random_window()
+    values, _ = values_of(window, ZERO)
+    counts = counting(values)
+    is_explicit = window.merges >= COPIES
+    assert torch.equal(counts[..., 4:MOTION:2], is_explicit.permute(0, 1, 3, 4, 2))
+    assert counts[..., :4].all()
+    assert counts[..., MOTION:].all()
+    assert (values[..., 4:MOTION][~counts[..., 4:MOTION]] == REACH + 1).all()
+    with torch.inference_mode():
+        bits = model_of().bits(torch.randn(values[..., 0].numel(), 16), values.flatten(0, 3))
+    assert torch.equal(bits > 0, counts.flatten(0, 3))
 
 
 def random_window(seed: int = 0, groups: int = 3, h: int = 9, w: int = 10) -> Window:
     rng = np.random.default_rng(seed)
     allowed = Layout(BLOCKS).allowed()[MOTION:]
     levels = np.stack([rng.choice(np.flatnonzero(a), (groups, h, w)) for a in allowed]).astype(np.uint8)
-    kinds = rng.integers(0, 81, (groups, h, w)).astype(np.uint8)
+    merges = rng.integers(0, MERGES, (groups, 4, h, w)).astype(np.uint8)
     vectors = rng.integers(-20, 20, (groups, 4, 2, h, w)).astype(np.int16)
     first = rng.integers(-3, 4, (24, h, w)).astype(np.int16)
-    return window_of(Words(levels, kinds, vectors), first, 0, groups, 8.0)
+    return window_of(Words(levels, merges, vectors), first, 0, groups, 8.0)
 
 
 def model_of(seed: int = 0) -> LanguageModel:
@@ -168,11 +258,11 @@ def model_of(seed: int = 0) -> LanguageModel:
 
 def test_nothing_hidden_is_seen() -> None:
     model, window, other = model_of(), random_window(0), random_window(1)
-    known = torch.rand(window.kinds.shape) < 0.5
+    known = torch.rand(window.merges[:, :, 0].shape) < 0.5
     mixed = Window(
         window.first,
         torch.where(known[:, :, None], window.levels, other.levels),
-        torch.where(known, window.kinds, other.kinds),
+        torch.where(known[:, :, None], window.merges, other.merges),
         torch.where(known[:, :, None, None], window.vectors, other.vectors),
         window.place,
         window.step,
@@ -187,10 +277,11 @@ def test_a_factor_sees_only_those_before_it() -> None:
     model = model_of()
     values, _ = values_of(random_window(), ZERO)
     values = values.flatten(0, 3)[:5]
+    values[:, :4] = COPIES  # all count
     features = torch.randn(5, 16)
     with torch.inference_mode():
         bits = model.bits(features, values)
-        for i in (0, 3, MOTION + 2):
+        for i in (4, 7, MOTION + 2):
             changed = values.clone()
             changed[:, i] = 5  # allowed everywhere
             again = model.bits(features, changed)
@@ -202,8 +293,8 @@ def test_chances_of_a_factor_sum_to_one() -> None:
     model, features = model_of(), torch.randn(1, 16)
     allowed = torch.from_numpy(Layout(BLOCKS).allowed())
     values = torch.full((VALUES, model.layout.factors), 128)
-    values[:, MOTION:] = 0
-    for i in (0, 1, MOTION):
+    values[:, MOTION:], values[:, :4] = 0, COPIES
+    for i in (0, 4, MOTION):
         trial = values.clone()
         trial[:, i] = torch.arange(VALUES)
         with torch.inference_mode():
@@ -215,10 +306,11 @@ def test_a_vector_out_of_reach_is_an_escape() -> None:
     window = random_window()
     window.vectors[0, 0, 0, 0, 0, 0] = REACH
     window.vectors[0, 0, 0, 1, 0, 0] = -REACH - 1
+    window.merges[0, 0, :, 0, 0] = torch.tensor([COPIES, LEFT, LEFT, LEFT])
     values, out = values_of(window, ZERO)
-    assert values[0, 0, 0, 0, 1].item() == VALUES - 1
-    assert values[0, 0, 0, 0, 2].item() == ESCAPE
-    assert out[0, 0, 0, 0].item() >= 1
+    assert values[0, 0, 0, 0, 4].item() == VALUES - 1
+    assert values[0, 0, 0, 0, 5].item() == ESCAPE
+    assert out[0, 0, 0, 0].item() == 1
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -226,11 +318,11 @@ def test_a_group_is_spoken_the_same_from_the_same_seed(temperature: float) -> No
     model, made = model_of(), []
     for seed in (1, 1, 2):
         window = random_window()
-        before = window.kinds.clone()
-        known = torch.ones(window.kinds.shape, dtype=torch.bool)
+        before = window.merges.clone()
+        known = torch.ones_like(window.merges[:, :, 0], dtype=torch.bool)
         speak_group(model, window, known, 2, 3, temperature, seed)
         assert known.all()
-        assert torch.equal(window.kinds[:, :2], before[:, :2])
+        assert torch.equal(window.merges[:, :2], before[:, :2])
         made.append(torch.cat([window.levels[0, 2].flatten(), window.vectors[0, 2].flatten()]))
     assert torch.equal(made[0], made[1])
     assert torch.equal(made[0], made[2]) is (temperature == 0)
@@ -243,22 +335,30 @@ def test_a_tiny_model_learns_a_stream_by_heart_and_says_it(tokens: Tokens) -> No
     model = LanguageModel(LanguageConfig(BLOCKS, "00", channels=32, layers=2, heads=2, head_channels=32))
     window = window_of(words, first, 0, 3, 6.0)
     optimizer = torch.optim.Adam(model.parameters(), 0.005)
-    known = torch.ones(window.kinds.shape, dtype=torch.bool)
+    known = torch.ones_like(window.merges[:, :, 0], dtype=torch.bool)
     known[:, 2] = False
     for _ in range(100):
-        values, _ = values_of(window, references(window.vectors, known))
+        values, _ = values_of(window, references(*resolved(window, known)))
         features = model.trunk(window, known)[:, 1:]
         loss = model.bits(features[:, 2].flatten(0, 2), values[:, 2].flatten(0, 2)).sum(1).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     model.eval()
-    assert group_bits(model, window, known, 2, 1, 0).sum().item() < 0.3 * window.kinds[0, 2].numel()
+    assert group_bits(model, window, known, 2, 1, 0).sum().item() < 0.3 * known[0, 2].numel()
     said = window_of(words, first, 0, 3, 6.0)
-    said.levels[:, 2], said.kinds[:, 2], said.vectors[:, 2] = 0, 0, 0
+    said.levels[:, 2], said.merges[:, 2], said.vectors[:, 2] = 0, 0, 0
     speak_group(model, said, known, 2, 1, 0.0, 0)
-    for mine, theirs in zip(said[1:4], window[1:4], strict=True):
-        assert torch.equal(mine, theirs)
+    assert torch.equal(said.levels, window.levels)
+    assert torch.equal(said.merges, window.merges)
+    made = Words(
+        said.levels[0].transpose(0, 1).numpy().astype(np.uint8),
+        said.merges[0].numpy().astype(np.uint8),
+        said.vectors[0].numpy().astype(np.int16),
+    )
+    wanted, again = (layout.tokens(w, len(tokens.levels), None) for w in (words, made))
+    assert tokens.motion[8:].any()
+    np.testing.assert_array_equal(again.motion, wanted.motion)
 
 
 def test_a_model_comes_back_from_its_file(tmp_path: Path) -> None:
@@ -278,8 +378,10 @@ def test_files_that_are_no_model_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\0" * 100)
     with pytest.raises(ModelError, match="not a language model"):
         load_model(tmp_path / "x")
+    with pytest.raises(ValueError, match="words of version 1, not 2: learn it again"):
+        LanguageConfig.from_json(SMALL.to_json().replace('"version": 2, ', ""))
     for text in ("[]", "{}", SMALL.to_json().replace("16", "0"), SMALL.to_json().replace("16", '"a"')):
-        with pytest.raises(ValueError, match=r"configuration|range"):
+        with pytest.raises(ValueError, match=r"configuration|range|version"):
             LanguageConfig.from_json(text)
     assert LanguageConfig.from_json(SMALL.to_json()) == SMALL
 

@@ -27,7 +27,9 @@ from tokcodec.neural.language.model import (
     LanguageConfig,
     LanguageModel,
     Window,
+    counting,
     references,
+    resolved,
     save_model,
     values_of,
     window_of,
@@ -99,15 +101,15 @@ def read_texts(
 
 
 def _counts(texts: list[Text]) -> Tensor:
-    """How often each value of each factor occurs, float32 `[factors, 256]`."""
+    """How often each value of each factor says something, float32 `[factors, 256]`."""
     total = torch.zeros(())
     for text in texts:
-        window = window_of(text.words, text.first, 0, len(text.words.kinds), text.step)
-        known = torch.ones(window.kinds.shape, dtype=torch.bool)
-        values, _ = values_of(window, references(window.vectors, known))
+        window = window_of(text.words, text.first, 0, len(text.words.merges), text.step)
+        known = torch.ones_like(window.merges[:, :, 0], dtype=torch.bool)
+        values, _ = values_of(window, references(*resolved(window, known)))
         factors = values.shape[-1]
         numbers = values + VALUES * torch.arange(factors)
-        total = total + numbers.flatten().bincount(minlength=factors * VALUES).view(factors, VALUES)
+        total = total + numbers[counting(values)].bincount(minlength=factors * VALUES).view(factors, VALUES)
     return total
 
 
@@ -136,7 +138,7 @@ class Learner:
         """Windows, what is known of them and what is asked, of a step."""
         rng = np.random.default_rng([self.settings.seed, step])
         texts = [self.texts[i] for i in rng.integers(len(self.texts), size=self.settings.batch)]
-        shapes = [text.words.kinds.shape for text in texts]
+        shapes = [text.words.levels.shape[1:] for text in texts]
         groups, h, w = (min(size) for size in zip(*shapes, strict=True))
         groups, h, w = min(groups, self.model.config.groups), min(h, self.settings.side), min(w, self.settings.side)
         at_start = bool(rng.random() < 0.5) or any(shape[0] == groups for shape in shapes)
@@ -153,7 +155,7 @@ class Learner:
 
     def loss(self, window: Window, known: Tensor, asked: Tensor) -> Tensor:
         """Bits a position asked for, a scalar."""
-        values, _ = values_of(window, references(window.vectors, known))
+        values, _ = values_of(window, references(*resolved(window, known)))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             features = self.model.trunk(window, known)[:, int(window.first is not None) :]
             places = asked.flatten().nonzero()[:, 0]
@@ -245,7 +247,7 @@ def learn(
     learner = Learner(config, settings, texts, target, pick_dtype(dtype, target))
     if (out / "checkpoint.pt").exists():
         learner.load(out / "checkpoint.pt")
-    words = sum(text.words.kinds.size for text in texts)
+    words = sum(text.words.levels[0].size for text in texts)
     print(
         f"{len(texts)} chunks, {words} words, {learner.model.parameters_in_all} parameters", file=sys.stderr, flush=True
     )

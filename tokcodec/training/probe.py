@@ -47,7 +47,7 @@ def _embedded(model: LanguageModel, path: Path, weights: str | Path | None) -> t
             raise TokcodecError(f"{path}: a probe needs more than one frame")
         words, first = model.layout.words(tokens), model.layout.first(tokens, step)
         window = window_of(words, first, 0, groups, step).to(next(model.parameters()).device)
-        known = torch.ones(window.kinds.shape, dtype=torch.bool, device=window.kinds.device)
+        known = torch.ones_like(window.merges[:, :, 0], dtype=torch.bool)
         features = model.trunk(window, known)[0].flatten(0, 2).cpu()
         decoded = itertools.islice(tokenizer.loop.decode(tokens, step, chunk.frames), 1 + groups)
         shown = [_small(base) for base, _ in decoded]

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.neural.language.model import LanguageModel, Reference, Window, references, values_of
-from tokcodec.neural.language.tokens import MOTION, REACH
+from tokcodec.neural.language.model import LanguageModel, Window, against, references, resolved, values_of
+from tokcodec.neural.language.tokens import COPIES, MOTION, REACH
 from tokcodec.neural.loop import GROUP
 
 ESCAPED_BITS = 12  # of a vector's component that the factors do not hold: -1023 to 1023 less another
@@ -61,7 +61,7 @@ def draw_mask(groups: int, h: int, w: int, rng: np.random.Generator) -> tuple[Ma
     return known, asked
 
 
-def _shown(window: Window, group: int, chosen: Tensor, values: Tensor, reference: Reference) -> None:
+def _shown(window: Window, group: int, chosen: Tensor, values: Tensor, reference: Tensor) -> None:
     """Write factors into positions of a window of one chunk.
 
     Args:
@@ -71,12 +71,13 @@ def _shown(window: Window, group: int, chosen: Tensor, values: Tensor, reference
         values: int64 `[N, factors]`.
         reference: of the window, before.
     """
-    window.kinds[0, group, chosen] = values[:, 0]
+    merges = values[:, :GROUP].T
+    window.merges[0, group, :, chosen] = merges
     window.levels[0, group, :, chosen] = values[:, MOTION:].T
-    differences = (values[:, 1:MOTION] - REACH - 1).T.view(GROUP, 2, -1)
+    differences = (values[:, GROUP:MOTION] - REACH - 1).T.reshape(GROUP, 2, -1)
     for role in (slice(0, 1), slice(1, GROUP)):  # the frames between may be told against the key frame
-        against = reference.against(window.vectors)[0, group, role][:, :, chosen]
-        window.vectors[0, group, role, :, chosen] = against + differences[role]
+        told = against(reference[0], window.merges[0], window.vectors[0])[group, role][:, :, chosen]
+        window.vectors[0, group, role, :, chosen] = (told + differences[role]) * (merges[role, None] >= COPIES)
 
 
 @torch.inference_mode()
@@ -101,7 +102,7 @@ def speak_group(
         hidden = ~known[0, group]
         if not hidden.any():
             return
-        reference = references(window.vectors, known)
+        reference = references(*resolved(window, known))
         features = model.trunk(window, known)[0, lead + group]
         values, score = model.speak(features[hidden], temperature, generator)
         if temperature > 0:
@@ -142,9 +143,9 @@ def group_bits(model: LanguageModel, window: Window, known: Tensor, group: int, 
     for left in hidden_counts(h * w, steps):
         part = order[told : h * w - left]
         told = h * w - left
-        values, out = values_of(window, references(window.vectors, known))
+        values, out = values_of(window, references(*resolved(window, known)))
         features = model.trunk(window, known)[0, lead + group].flatten(0, 1)[part]
         total += model.bits(features, values[0, group].flatten(0, 1)[part]).sum(0)
-        total[1] += ESCAPED_BITS * out[0, group].flatten()[part].sum()
+        total[GROUP] += ESCAPED_BITS * out[0, group].flatten()[part].sum()
         known[0, group].view(-1)[part] = True
     return total

@@ -20,12 +20,25 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tokcodec.errors import ModelError
-from tokcodec.neural.language.tokens import ESCAPE, FIRST, MOTION, REACH, VALUES, Layout
+from tokcodec.neural.language.tokens import (
+    ABOVE,
+    COPIES,
+    ESCAPE,
+    FIRST,
+    LEFT,
+    MOTION,
+    REACH,
+    RIGHT,
+    TEMPORAL,
+    VALUES,
+    Layout,
+)
 from tokcodec.neural.loop import GROUP
 
 WINDOW = 8  # positions a side of attention within a group
 PLACES = 9  # numbers of groups that are told apart; later ones count as the last
 SPAN = 8  # the most groups of a window
+VERSION = 2  # of the words that a model speaks
 STEP_CENTRE = math.log(64.0)  # of the steps in use
 
 
@@ -42,13 +55,16 @@ class LanguageConfig:
     groups: int = 4  # of four, in a window
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps({"version": VERSION, **dataclasses.asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> LanguageConfig:
         """Raises ValueError if the text is not a configuration this version knows."""
         fields = json.loads(text)
         names = {field.name for field in dataclasses.fields(cls)}
+        version = fields.pop("version", 1) if isinstance(fields, dict) else None
+        if version != VERSION:
+            raise ValueError(f"it speaks words of version {version}, not {VERSION}: learn it again")
         if not isinstance(fields, dict) or set(fields) != names or not isinstance(fields["basis_sha256"], str):
             raise ValueError("not a configuration of this version")
         blocks, sizes = fields["blocks"], [fields[n] for n in names - {"blocks", "basis_sha256"}]
@@ -68,7 +84,7 @@ class Window(NamedTuple):
     Attributes:
         first: float32 `[B, 24, h, w]`, of the first group (see `Layout.first`) if the window begins with it, else None.
         levels: int64 `[B, T, L, h, w]`, factors of the groups of four.
-        kinds: int64 `[B, T, h, w]`.
+        merges: int64 `[B, T, 4, h, w]`.
         vectors: int64 `[B, T, 4, 2, h, w]`.
         place: int64 `[B]`, number in its chunk of the first of the T groups, from 1.
         step: float32 `[B]`, of the chunk, in levels.
@@ -76,7 +92,7 @@ class Window(NamedTuple):
 
     first: Tensor | None
     levels: Tensor
-    kinds: Tensor
+    merges: Tensor
     vectors: Tensor
     place: Tensor
     step: Tensor
@@ -92,52 +108,78 @@ class Window(NamedTuple):
         return cls(None if firsts[0] is None else torch.cat(firsts), *map(torch.cat, rest))
 
 
-class Reference(NamedTuple):
-    """What vectors are told against.
+def resolved(window: Window, known: Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors that follow from what is known, through all that takes over from one another.
 
-    Attributes:
-        vectors: int64 `[B, T, 4, 2, h, w]`.
-        is_near: bool `[B, T, h, w]`, where they are of a position beside in the same group. Elsewhere those of the
-            three frames between are 0, and do not count: the key frame's own vector takes their place.
+    Args:
+        window: what stands outside of it counts as known, and is what the position itself holds.
+        known: bool `[B, T, h, w]`.
+
+    Returns:
+        int64 `[B, T, 4, 2, h, w]`, and where they are such, bool `[B, T, 4, h, w]`.
     """
+    merges = window.merges
+    b, t, roles, h, w = merges.shape
+    numbers = torch.arange(t * roles * h * w, device=merges.device).view(t, roles, h, w)
+    source = numbers.expand(b, -1, -1, -1, -1)
+    # All of a position's source, as far as it lies in the window; the temporal one is always of a key frame.
+    temporal, left, above, right = numbers.clone(), numbers.clone(), numbers.clone(), numbers.clone()
+    temporal[:, 1:] = numbers[:, :1]
+    temporal[1:, 0] = numbers[:-1, 0]
+    left[..., 1:] = numbers[..., :-1]
+    above[..., 1:, :] = numbers[..., :-1, :]
+    right[..., 1:, :-1] = numbers[..., :-1, 1:]
+    for merge, there in ((TEMPORAL, temporal), (LEFT, left), (ABOVE, above), (RIGHT, right)):
+        source = torch.where((merges == merge) & known[:, :, None], there, source)
+    source = source.flatten(1)
+    for _ in range(source.shape[1].bit_length()):  # twice as far each time
+        source = source.gather(1, source)
+    has = known[:, :, None].expand_as(merges).flatten(1).gather(1, source).view_as(merges)
+    flat = window.vectors.transpose(2, 3).reshape(b, t, 2, -1).transpose(1, 2).flatten(2)
+    vectors = flat.gather(2, source[:, None].expand(-1, 2, -1)).view(b, 2, t, roles, h, w)
+    return vectors.permute(0, 2, 3, 1, 4, 5), has
 
-    vectors: Tensor
-    is_near: Tensor
 
-    def against(self, vectors: Tensor) -> Tensor:
-        """The reference of all frames, where these are the vectors `[B, T, 4, 2, h, w]`."""
-        key = self.vectors[:, :, :1]
-        others = torch.where(self.is_near[:, :, None, None], self.vectors[:, :, 1:], vectors[:, :, :1])
-        return torch.cat([key, others], 2)
+def references(vectors: Tensor, has: Tensor) -> Tensor:
+    """The vectors likeliest to be those of a position, int64 `[B, T, 4, 2, h, w]`.
 
-
-def references(vectors: Tensor, known: Tensor) -> Reference:
-    """Of what is known, the vectors likeliest to be those of a position.
-
-    Those of the known position next to it in the group (of left, above, right, below the first). Without one, for the
-    key frame's: the last known at that position in a group before; then one two steps away in the group; else 0.
+    Those of the position next to it in the frame (of left, above, right, below the first that has one). Without one,
+    for the key frame's: the last at that position in a group before; then one two steps away; else 0. For one between:
+    the key frame's.
 
     Args:
         vectors: int64 `[B, T, 4, 2, h, w]`.
-        known: bool `[B, T, h, w]`.
+        has: bool `[B, T, 4, h, w]`, which of them there are.
     """
-    flat = vectors.flatten(2, 3)
-    near, is_near = _beside(torch.zeros_like(flat), torch.zeros_like(known), flat, known)
-    far, is_far = _beside(near[:, :, :2], is_near, near[:, :, :2], is_near)
-    keys, past, has_past = [], torch.zeros_like(flat[:, 0, :2]), torch.zeros_like(known[:, 0])
+    near, is_near = _beside(torch.zeros_like(vectors), torch.zeros_like(has), vectors, has)
+    far, is_far = _beside(near[:, :, :1], is_near[:, :, :1], near[:, :, :1], is_near[:, :, :1])
+    keys, past, has_past = [], torch.zeros_like(vectors[:, 0, 0]), torch.zeros_like(has[:, 0, 0])
     for t in range(vectors.shape[1]):
-        choice = torch.where(has_past[:, None], past, far[:, t] * is_far[:, t, None])
-        keys.append(torch.where(is_near[:, t, None], near[:, t, :2], choice))
-        past = torch.where(known[:, t, None], flat[:, t, :2], past)
-        has_past = has_past | known[:, t]
-    return Reference(torch.cat([torch.stack(keys, 1), near[:, :, 2:]], 2).view_as(vectors), is_near)
+        choice = torch.where(has_past[:, None], past, far[:, t, 0] * is_far[:, t])
+        keys.append(torch.where(is_near[:, t, :1], near[:, t, 0], choice))
+        past = torch.where(has[:, t, :1], vectors[:, t, 0], past)
+        has_past = has_past | has[:, t, 0]
+    key = torch.stack(keys, 1)[:, :, None]
+    return torch.cat([key, torch.where(is_near[:, :, 1:, None], near[:, :, 1:], key)], 2)
+
+
+def against(reference: Tensor, merges: Tensor, vectors: Tensor) -> Tensor:
+    """What explicit vectors are told against: the reference, or the key frame's own vector where that is explicit.
+
+    Args:
+        reference, vectors: int64 `[..., 4, 2, h, w]`.
+        merges: int64 `[..., 4, h, w]`.
+    """
+    is_explicit = (merges[..., :1, :, :] >= COPIES).unsqueeze(-3)
+    others = torch.where(is_explicit, vectors[..., :1, :, :, :], reference[..., 1:, :, :, :])
+    return torch.cat([reference[..., :1, :, :, :], others], -4)
 
 
 def _beside(value: Tensor, has: Tensor, source: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Fill values `[B, T, n, h, w]` where there are none yet from neighbours in a source."""
+    """Fill values `[B, T, n, 2, h, w]` where there are none yet, `[B, T, n, h, w]`, from neighbours in a source."""
     for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):  # from left, above, right, below
         shifted, there = _moved(source, dy, dx), _moved(known, dy, dx)
-        value = torch.where((there & ~has)[:, :, None], shifted, value)
+        value = torch.where((there & ~has).unsqueeze(-3), shifted, value)
         has = has | there
     return value, has
 
@@ -149,18 +191,27 @@ def _moved(x: Tensor, dy: int, dx: int) -> Tensor:
     return padded[..., max(-dy, 0) : max(-dy, 0) + h, max(-dx, 0) : max(-dx, 0) + w]
 
 
-def values_of(window: Window, reference: Reference) -> tuple[Tensor, Tensor]:
+def values_of(window: Window, reference: Tensor) -> tuple[Tensor, Tensor]:
     """The factors of all positions, int64 `[B, T, h, w, factors]`, and how many vectors' components are out of reach.
 
     Args:
-        window: its vectors are told as differences.
-        reference: to what.
+        window: its explicit vectors are told as differences; factors of others have the value of none.
+        reference: to what, as of `references`.
     """
-    difference = window.vectors - reference.against(window.vectors)
+    difference = window.vectors - against(reference, window.merges, window.vectors)
+    is_explicit = (window.merges >= COPIES).unsqueeze(-3)
+    difference = difference * is_explicit
     is_out = difference.abs() > REACH
     coded = torch.where(is_out, ESCAPE, difference + REACH + 1).flatten(2, 3)
-    values = torch.cat([window.kinds[:, :, None], coded, window.levels], 2).permute(0, 1, 3, 4, 2)
+    values = torch.cat([window.merges, coded, window.levels], 2).permute(0, 1, 3, 4, 2)
     return values, is_out.sum((2, 3))
+
+
+def counting(values: Tensor) -> Tensor:
+    """Which factors `[..., factors]` say something, bool: not those of vectors that are taken over."""
+    is_explicit = (values[..., :GROUP] >= COPIES).repeat_interleave(2, -1)
+    others = torch.ones_like(values[..., MOTION:], dtype=torch.bool)
+    return torch.cat([others[..., :1].expand_as(values[..., :GROUP]), is_explicit, others], -1)
 
 
 class _Table(nn.Module):
@@ -275,8 +326,8 @@ class LanguageModel(nn.Module):
         self.config, self.layout = config, Layout(config.blocks)
         c, h, factors = config.channels, config.head_channels, self.layout.factors
         marks = torch.from_numpy(self.layout.marks())
-        self.of_words = _Table(torch.cat([marks[:1], marks[MOTION:]]), c)  # vectors are read as numbers
-        self.of_vectors = nn.Linear(2 * GROUP, c)
+        self.of_words = _Table(torch.cat([marks[:GROUP], marks[MOTION:]]), c)  # vectors are read as numbers
+        self.of_vectors = nn.Linear(3 * GROUP, c)  # and whether they are known
         self.of_first = nn.Linear(FIRST, c)
         self.of_place = nn.Embedding(PLACES, c)
         self.of_step = nn.Linear(1, c)
@@ -312,12 +363,12 @@ class LanguageModel(nn.Module):
         b, t, factors, h, w = window.levels.shape
         if not 0 < t <= SPAN:
             raise ValueError(f"a window has 1 to {SPAN} groups of four, not {t}")
-        reference = references(window.vectors, known)
-        vectors = torch.where(known[:, :, None, None], window.vectors, reference.against(reference.vectors))
-        motion = torch.asinh(vectors.float() / 4).flatten(2, 3).permute(0, 1, 3, 4, 2)
-        numbers = torch.cat([window.kinds[:, :, None], window.levels], 2)
-        numbers = numbers + torch.arange(1 + factors, device=known.device)[:, None, None] * VALUES
-        flat = numbers.permute(0, 1, 3, 4, 2).reshape(-1, 1 + factors)
+        vectors, has = resolved(window, known)
+        vectors = torch.where(has.unsqueeze(-3), vectors, references(vectors, has))
+        motion = torch.cat([torch.asinh(vectors.float() / 4).flatten(2, 3), has], 2).permute(0, 1, 3, 4, 2)
+        numbers = torch.cat([window.merges, window.levels], 2)
+        numbers = numbers + torch.arange(GROUP + factors, device=known.device)[:, None, None] * VALUES
+        flat = numbers.permute(0, 1, 3, 4, 2).reshape(-1, GROUP + factors)
         spoken = F.embedding_bag(flat, self.of_words().flatten(0, 1).float(), mode="sum").view(b, t, h, w, -1)
         x = torch.where(known[..., None], spoken, self.hidden) + self.of_vectors(motion)
         numbers = (window.place[:, None] + torch.arange(t, device=known.device)).clamp(max=PLACES - 1)
@@ -347,7 +398,7 @@ class LanguageModel(nn.Module):
         bias = self.out_bias.masked_fill(~self.allowed, -1e4)[:, None]
         logits = torch.bmm(z, self.out().transpose(1, 2).to(z.dtype)).float() + bias
         nats = F.cross_entropy(logits.flatten(0, 1), values.T.flatten(), reduction="none")
-        return nats.view(values.T.shape).T / math.log(2)
+        return nats.view(values.T.shape).T / math.log(2) * counting(values)
 
     def speak(self, features: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw the factors of positions.
@@ -362,12 +413,13 @@ class LanguageModel(nn.Module):
         """
         hidden, said = self.into(features), torch.zeros((), device=features.device)
         out, spoken = self.out(), self.spoken()
-        values, score = [], torch.zeros(len(features), device=features.device)
+        values: list[Tensor] = []
+        score = torch.zeros(len(features), device=features.device)
         for i in range(self.layout.factors):
             z = hidden + said + self.turn[i]
             logits = F.linear(z + self.mix(z), out[i], self.out_bias[i]).float()
             logits = logits.masked_fill(~self.allowed[i], -torch.inf)
-            if 1 <= i < MOTION:
+            if GROUP <= i < MOTION:
                 logits[:, ESCAPE] = -torch.inf
             chances = logits.log_softmax(1)
             if temperature > 0:
@@ -375,8 +427,12 @@ class LanguageModel(nn.Module):
                 drawn = (chances / temperature - (-uniform.log()).log()).argmax(1)
             else:
                 drawn = chances.argmax(1)
+            chance = chances.gather(1, drawn[:, None])[:, 0]
+            if GROUP <= i < MOTION:
+                is_explicit = values[(i - GROUP) // 2] >= COPIES
+                drawn, chance = torch.where(is_explicit, drawn, REACH + 1), chance * is_explicit
             values.append(drawn)
-            score = score + chances.gather(1, drawn[:, None])[:, 0]
+            score = score + chance
             said = said + spoken[i, drawn]
         return torch.stack(values, 1), score
 
@@ -415,7 +471,7 @@ def window_of(words: Any, first: Any, begin: int, end: int, step: float) -> Wind
         begin, end: of the window.
         step: of the chunk, in levels.
     """
-    part = [torch.from_numpy(x[begin:end].copy()).long()[None] for x in (words.levels.swapaxes(0, 1), words.kinds)]
+    part = [torch.from_numpy(x[begin:end].copy()).long()[None] for x in (words.levels.swapaxes(0, 1), words.merges)]
     vectors = torch.from_numpy(words.vectors[begin:end].astype("int64"))[None]
     opening = torch.from_numpy(first.astype("float32"))[None] if begin == 0 else None
     return Window(opening, part[0], part[1], vectors, torch.tensor([1 + begin]), torch.tensor([step]))

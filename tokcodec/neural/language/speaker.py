@@ -53,19 +53,19 @@ def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: i
     """
     layout, device = model.layout, next(model.parameters()).device
     words, first = layout.words(tokens), layout.first(tokens, step)
-    total, most = len(words.kinds), model.config.groups
+    total, most = len(words.merges), model.config.groups
     for g in range(begin, end):
         behind = end + 1 if end < total and end - g < most - 1 else g + 1
         low = max(0, behind - most)
         window = window_of(words, first, low, behind, step).to(device)
-        known = torch.ones(window.kinds.shape, dtype=torch.bool, device=device)
+        known = torch.ones_like(window.merges[:, :, 0], dtype=torch.bool)
         known[:, g - low : end - low] = False
         seed = int(np.random.SeedSequence([speech.seed, g]).generate_state(1)[0])
         speak_group(model, window, known, g - low, speech.steps, speech.temperature, seed)
         words.levels[:, g] = window.levels[0, g - low].cpu().numpy()
-        words.kinds[g] = window.kinds[0, g - low].cpu().numpy()
+        words.merges[g] = window.merges[0, g - low].cpu().numpy()
         words.vectors[g] = window.vectors[0, g - low].cpu().numpy()
-    part = Words(words.levels[:, begin:end], words.kinds[begin:end], words.vectors[begin:end])
+    part = Words(words.levels[:, begin:end], words.merges[begin:end], words.vectors[begin:end])
     before = tokens.motion[GROUP * (begin - 1)] if begin else None
     new = layout.tokens(part, len(tokens.levels), before)
     levels, motion = tokens.levels.copy(), tokens.motion.copy()
