@@ -11,6 +11,7 @@ import torch
 from conftest import loop_arrays, moving_frames
 
 from tokcodec.errors import ModelError
+from tokcodec.neural.language import speaker
 from tokcodec.neural.language.mask import draw_mask, group_bits, hidden_counts, hidden_share, speak_group
 from tokcodec.neural.language.model import (
     LanguageConfig,
@@ -359,6 +360,24 @@ def test_a_tiny_model_learns_a_stream_by_heart_and_says_it(tokens: Tokens) -> No
     wanted, again = (layout.tokens(w, len(tokens.levels), None) for w in (words, made))
     assert tokens.motion[8:].any()
     np.testing.assert_array_equal(again.motion, wanted.motion)
+
+
+def test_what_is_written_is_whole_where_a_window_begins_with_it(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_with = []
+
+    def speak(model: LanguageModel, window: Window, known: torch.Tensor, group: int, *_: object) -> None:
+        begun_with.append(window.vectors[0, 0, 0].numpy())
+        window.merges[:, group], window.vectors[:, group] = TEMPORAL, 0
+        known[:, group] = True
+
+    monkeypatch.setattr(speaker, "speak_group", speak)
+    made = speaker.spoken(model_of(), speaker.longer(tokens, 5), 6.0, 3, 8, speaker.Speech())
+    last = tokens.motion[8, :3, ::2, ::2]
+    assert last[:2].any()
+    np.testing.assert_array_equal(made.motion[12:, :3, ::2, ::2], np.broadcast_to(last, (20, *last.shape)))
+    np.testing.assert_array_equal(begun_with[-1], last[:2])  # of the first group that was written
 
 
 def test_a_model_comes_back_from_its_file(tmp_path: Path) -> None:

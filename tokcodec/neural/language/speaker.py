@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tokcodec.neural.language.mask import speak_group
-from tokcodec.neural.language.model import LanguageModel, window_of
+from tokcodec.neural.language.model import LanguageModel, resolved, window_of
 from tokcodec.neural.language.tokens import Words
 from tokcodec.neural.loop import GROUP
 from tokcodec.stream.entropy import Tokens
@@ -64,7 +64,8 @@ def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: i
         speak_group(model, window, known, g - low, speech.steps, speech.temperature, seed)
         words.levels[:, g] = window.levels[0, g - low].cpu().numpy()
         words.merges[g] = window.merges[0, g - low].cpu().numpy()
-        words.vectors[g] = window.vectors[0, g - low].cpu().numpy()
+        # Whole: what these take over may lie before the next window.
+        words.vectors[g] = resolved(window, known)[0][0, g - low].cpu().numpy()
     part = Words(words.levels[:, begin:end], words.merges[begin:end], words.vectors[begin:end])
     before = tokens.motion[GROUP * (begin - 1)] if begin else None
     new = layout.tokens(part, len(tokens.levels), before)
