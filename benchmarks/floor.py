@@ -1,7 +1,7 @@
 """The loop by itself: real coded bytes, LPIPS and PSNR of what motion, KLT and coder make without a network.
 
-`python -m benchmarks.floor CLIPS...` writes a JSON file. It is the floor from which training starts; `benchmarks.run`
-compares the whole codec with other ones.
+`python -m benchmarks.floor CLIPS...` writes a JSON file. It is the floor from which training starts: the same bytes are
+scored as the network shows them too. `benchmarks.run` compares the whole codec with other ones.
 """
 
 from __future__ import annotations
@@ -17,36 +17,54 @@ import click
 import numpy as np
 from torch import nn
 
+from benchmarks.bdrate import bd_rate
 from benchmarks.clips import file_source, prepare
 from benchmarks.provenance import machine
 from benchmarks.run import parse_size
 from benchmarks.tools import find_tools
-from tokcodec.neural.loop import Loop
 from tokcodec.neural.planes import to_rgb
+from tokcodec.neural.tokenizer import Tokenizer
 from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.perceptual import load_lpips
 from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.scores import Frames, lpips_distance, mean_psnr_db
-from tokcodec.stream.entropy import Tables, encode_chunk
+from tokcodec.stream.entropy import encode_chunk
 from tokcodec.video import VideoReader
 
 
-def point(weights: Weights, judge: nn.Module, frames: Frames, step: float, every: int) -> dict[str, Any]:
+def point(tokenizer: Tokenizer, judge: nn.Module, frames: Frames, step: float, every: int) -> dict[str, Any]:
     """Code a clip as one chunk: its bytes, time, and scores of every n-th frame (PSNR: of all)."""
-    loop = Loop(weights.arrays)
     began_s = time.monotonic()
-    coding = loop.encode(frames, step)
+    coding = tokenizer.encode(frames, step)
     encoded_s = time.monotonic() - began_s
-    _, motion, levels = encode_chunk(coding.tokens, round(step * STEP_UNITS), Tables.of(weights.arrays, loop.blocks))
+    _, motion, levels = encode_chunk(coding.tokens, round(step * STEP_UNITS), tokenizer.tables)
     decoded = to_rgb(coding.base, *frames.shape[1:3])
+    shown = np.concatenate([*tokenizer.pictures(coding, step, *frames.shape[1:3])])
     return {
         "bpp": 8 * (len(motion) + len(levels)) / (frames.size / 3),
         "motion_bpp": 8 * len(motion) / (frames.size / 3),
         "lpips_alex": lpips_distance(judge, frames, decoded, every),
         "psnr_rgb_db": mean_psnr_db(frames, decoded),
         "last_psnr_rgb_db": mean_psnr_db(frames[-1:], decoded[-1:]),
+        "network_lpips_alex": lpips_distance(judge, frames, shown, every),
+        "network_psnr_rgb_db": mean_psnr_db(frames, shown),
         "encode_fps": len(frames) / encoded_s,
     }
+
+
+def network_gain(points: list[dict[str, Any]]) -> dict[str, float]:
+    """BD-rate of the network over the loop alone at equal LPIPS and PSNR, in percent, mean of the clips."""
+    gains: dict[str, float] = {}
+    for name, sign in (("lpips_alex", -1), ("psnr_rgb_db", 1)):
+        rates = []
+        for clip in dict.fromkeys(p["clip"] for p in points):
+            curves = [
+                [(p["bpp"], sign * p[prefix + name]) for p in points if p["clip"] == clip]
+                for prefix in ("", "network_")
+            ]
+            rates.append(bd_rate(curves[0], curves[1]).percent)
+        gains[name] = float(np.mean([r for r in rates if r is not None]))
+    return gains
 
 
 def steps(context: click.Context, parameter: click.Parameter, text: str) -> list[float]:
@@ -76,7 +94,8 @@ def main(
     lpips_dir: Path | None,
 ) -> None:
     """Code the first frames of each of CLIPS at several steps."""
-    table, judge, tools = Weights.load(find_weights(weights)), load_lpips("alex", lpips_dir), find_tools()
+    tokenizer = Tokenizer(Weights.load(find_weights(weights)), dtype="float32")
+    judge, tools = load_lpips("alex", lpips_dir), find_tools()
     points = []
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(2) as pool:
         for path in clips:
@@ -84,7 +103,7 @@ def main(
             with VideoReader(reference) as reader:
                 pixels = np.stack([frame for frame, _ in reader])
             for step, found in zip(
-                coarseness, pool.map(lambda s, p=pixels: point(table, judge, p, s, every), coarseness), strict=True
+                coarseness, pool.map(lambda s, p=pixels: point(tokenizer, judge, p, s, every), coarseness), strict=True
             ):
                 points.append({"clip": clip.key, "step": step, **found})
                 click.echo(json.dumps(points[-1]))
@@ -99,14 +118,16 @@ def main(
         }
         for s in coarseness
     ]
-    for mean in means:
-        click.echo(json.dumps(mean))
+    gain = network_gain(points)
+    for line in (*means, gain):
+        click.echo(json.dumps(line))
     about = {
-        "weights_sha256": table.sha256.hex(),
+        "weights_sha256": tokenizer.weights.sha256.hex(),
         "numpy": np.__version__,
         "machine": machine(2),
     }
-    out.write_text(json.dumps({**about, "lpips_every": every, "means": means, "points": points}, indent=1) + "\n")
+    found = {"lpips_every": every, "network_bd_rate_percent": gain, "means": means, "points": points}
+    out.write_text(json.dumps(about | found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
