@@ -7,7 +7,7 @@ import pytest
 
 from tokcodec.neural import intra, intra_search
 from tokcodec.neural.planes import Planes, from_rgb
-from tokcodec.stream.modes import DC, HORIZONTAL, PLANAR, VERTICAL, are_modes
+from tokcodec.stream.modes import DC, HORIZONTAL, PLANAR, STEP, VERTICAL, are_modes
 
 
 def picture(height: int = 48, width: int = 80) -> Planes:
@@ -123,7 +123,7 @@ def test_what_is_not_decoded_is_as_its_neighbour() -> None:
 def test_a_decoder_has_what_the_encoder_saw(step16: int) -> None:
     original = picture()
     levels, modes, shown = intra_search.encode(original, step16)
-    assert (levels.shape, modes.shape) == ((384, 3, 5), (18, 3, 5))
+    assert (levels.shape, modes.shape) == ((384, 3, 5), (19, 3, 5))
     assert are_modes(modes)
     again = intra.reconstruct(levels, modes, step16)
     for a, b in zip(again, shown, strict=True):
@@ -146,10 +146,32 @@ def test_modes_follow_the_picture() -> None:
     assert (shown.y == 128).all()
 
 
+def test_steps_are_finer_where_little_happens() -> None:
+    """Quiet noise on the left, loud noise on the right: levels apart, one number a square of 32x32."""
+    rng = np.random.default_rng(3)
+    luma = (128 + rng.normal(0, np.repeat([3.0, 30.0], 64), (80, 128))).clip(0, 255).astype(np.uint8)
+    steps = intra_search.steps_of(luma)
+    assert steps.shape == (5, 8)
+    assert (steps[:, :4] < 4).all()
+    assert (steps[:, 4:] > 4).all()
+    assert (intra_search.steps_of(np.full((16, 16), 7, np.uint8)) == 4).all()
+    original = Planes(luma[None], np.full((1, 2, 40, 64), 128, np.uint8))
+    _, modes, shown = intra_search.encode(original, 320)
+    assert np.array_equal(modes[STEP], steps)
+    error = np.abs(shown.y[0].astype(int) - luma)
+    assert error[:, :64].mean() < 0.5 * error[:, 64:].mean()
+
+
+def test_the_scales_of_steps_are_thirds_of_octaves() -> None:
+    for number, scale in enumerate(intra.SCALES):
+        assert abs(scale / 64 - 2 ** ((number - 4) / 3)) < 1 / 128
+    assert [intra.step_of(1, n) for n in range(9)] == [1, 1, 1, 1, 1, 1, 2, 2, 3]
+
+
 def test_any_levels_and_modes_give_a_picture() -> None:
     rng = np.random.default_rng(2)
     levels = rng.integers(-32768, 32768, (384, 2, 2)).astype(np.int16)
-    modes = np.zeros((18, 2, 2), np.int16)
-    modes[:16], modes[16], modes[17] = 34, 16, 4
+    modes = np.zeros((19, 2, 2), np.int16)
+    modes[:16], modes[16], modes[17], modes[STEP] = 34, 16, 4, 8
     shown = intra.reconstruct(levels, modes, 16383)
     assert (shown.y.shape, shown.c.shape) == ((1, 32, 32), (1, 2, 16, 16))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokcodec.compiled import njit
 from tokcodec.neural.lfq import BIAS_SHIFT
 from tokcodec.neural.planes import GRID, Planes
-from tokcodec.stream.modes import CELLS, CHROMA, DC, HORIZONTAL, PARTITION, PLANAR, VERTICAL, chroma_mode, size_of
+from tokcodec.stream.modes import CELLS, CHROMA, DC, HORIZONTAL, PARTITION, PLANAR, STEP, VERTICAL, chroma_mode, size_of
 
 DIMENSIONS = GRID * GRID * 3 // 2  # levels of a position
 CELL = GRID // CELLS  # pixels a side
@@ -52,8 +52,16 @@ def _whole_cosines(size: int) -> I64:
     return whole
 
 
+# In 1/64: the step of number s is the frame's times 2^((s - 4) / 3).
+SCALES = np.array([25, 32, 40, 51, 64, 81, 102, 128, 161], np.int32)
 COSINES_4, COSINES_8, COSINES_16 = _whole_cosines(4), _whole_cosines(8), _whole_cosines(16)
 SCAN_4, SCAN_8, SCAN_16 = _scan(4), _scan(8), _scan(16)
+
+
+@njit(cache=True, nogil=True)
+def step_of(step16: int, number: int) -> int:
+    """The step of a position, of the frame's."""
+    return max((step16 * int(SCALES[number]) + 32) >> 6, 1)
 
 
 @njit(cache=True, nogil=True)
@@ -196,7 +204,7 @@ def add(levels: I32, step16: int, cosine: I64, scan: I32, prediction: I32, out: 
 
 
 @njit(cache=True, nogil=True)
-def _reconstruct(levels: I16, modes: I16, step16: int, luma: I32, chroma: I32) -> None:
+def _reconstruct(levels: I16, modes: I16, frame_step16: int, luma: I32, chroma: I32) -> None:
     rows, columns = modes.shape[1:]
     done = np.zeros((CELLS * rows, CELLS * columns), np.uint8)
     done_chroma = np.zeros((rows, columns), np.uint8)
@@ -205,6 +213,7 @@ def _reconstruct(levels: I16, modes: I16, step16: int, luma: I32, chroma: I32) -
     for i in range(rows):
         for j in range(columns):
             position = levels[:, i, j]
+            step16 = step_of(frame_step16, modes[STEP, i, j])
             for s in range(4):
                 cells = size_of(modes[PARTITION, i, j], s)
                 if cells == 4 and s > 0:
@@ -249,7 +258,7 @@ def reconstruct(levels: I16, modes: I16, step16: int) -> Planes:
 
     Args:
         levels: int16 `[384, h, w]`.
-        modes: int16 `[18, h, w]`, see `stream.modes`.
+        modes: int16 `[19, h, w]`, see `stream.modes`.
         step16: step of the quantizer, in 1/16 of an 8-bit level.
     """
     h, w = modes.shape[1:]

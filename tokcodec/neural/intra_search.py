@@ -29,11 +29,26 @@ from tokcodec.neural.intra import (
     luma_place,
     predict,
     smoothed,
+    step_of,
 )
 from tokcodec.neural.lfq import MAX_LEVEL, level_bits
 from tokcodec.neural.planes import GRID, Planes
 from tokcodec.rate import STEP_UNITS
-from tokcodec.stream.modes import CELLS, CHROMA, CHROMAS, DC, MODES, PARTITION, PLANAR, ROWS, VERTICAL, chroma_mode
+from tokcodec.stream.modes import (
+    CELLS,
+    CHROMA,
+    CHROMAS,
+    DC,
+    MODES,
+    PARTITION,
+    PLAIN_STEP,
+    PLANAR,
+    ROWS,
+    STEP,
+    STEPS,
+    VERTICAL,
+    chroma_mode,
+)
 
 RATE = 0.11  # squared steps a bit: of modes and sizes
 LEVEL_RATE = 0.12  # of levels
@@ -41,6 +56,9 @@ ROUNDING = 0.45  # a coefficient of (m + 1 - ROUNDING) steps may become level m 
 TRIES = 4  # modes that are coded in earnest
 SPLIT_BITS, WHOLE_BITS = 1.2, 0.7
 EMPTY_BITS = 1.0
+STEP_POWER = 0.22  # the step follows the variance of a square to this power
+STEP_OCTAVE = 3  # numbers of steps
+QUIET = 16.0  # variances, in squared levels, well below it are as nothing
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -116,7 +134,7 @@ def _code(
     step = np.float32(step16 / STEP_UNITS)
     difference = (original - guess[:size, :size]).astype(np.float32)
     latents = _transformed(difference, forward).reshape(count)
-    total, best, last, spent, kept = 0.0, 0.0, -1, 0.0, 0.0
+    total, best, last, spent, paid = 0.0, 0.0, -1, 0.0, 0.0
     for k in range(count):
         z = abs(latents[scan[k]]) / step
         m = min(int(z + ROUNDING), MAX_LEVEL)
@@ -133,9 +151,9 @@ def _code(
         if chosen > 0:
             levels[k] = chosen if latents[scan[k]] > 0 else -chosen
             if total < best:
-                best, last, kept = total, k, spent
+                best, last, paid = total, k, spent
     levels[last + 1 : count] = 0
-    needed = EMPTY_BITS if last < 0 else EMPTY_BITS + 2.0 + 0.5 * np.log2(1.0 + last) + kept
+    needed = EMPTY_BITS if last < 0 else EMPTY_BITS + 2.0 + 0.5 * np.log2(1.0 + last) + paid
     add(levels, step16, cosine, scan, guess, shown)
     error = 0.0
     for i in range(size):
@@ -194,12 +212,10 @@ def _take(done: U8, top: int, left: int, size: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _encode(y: I32, c: I32, step16: int, luma: I32, chroma: I32, levels: I16, modes: I16) -> None:
+def _encode(y: I32, c: I32, frame_step16: int, luma: I32, chroma: I32, levels: I16, modes: I16) -> None:
     rows, columns = modes.shape[1:]
     done, done_chroma = np.zeros((CELLS * rows, CELLS * columns), np.uint8), np.zeros((rows, columns), np.uint8)
     grid = np.full((CELLS * rows, CELLS * columns), DC, np.int32)
-    rate = RATE * (step16 / STEP_UNITS) ** 2
-    chroma_step = chroma_step_of(step16)
     of_16, of_8, of_4 = np.zeros(256, np.int32), np.zeros(64, np.int32), np.zeros(16, np.int32)
     shown_16, shown_8, shown_4 = (
         np.zeros((16, 16), np.int32), np.zeros((8, 8), np.int32), np.zeros((4, 4), np.int32),
@@ -212,6 +228,8 @@ def _encode(y: I32, c: I32, step16: int, luma: I32, chroma: I32, levels: I16, mo
     for i in range(rows):
         for j in range(columns):
             top, left = GRID * i, GRID * j
+            step16 = step_of(frame_step16, modes[STEP, i, j])
+            rate, chroma_step = RATE * (step16 / STEP_UNITS) ** 2, chroma_step_of(step16)
             cost, mode = _square(
                 y, luma, done, grid, top, left, 16, step16, FORWARD_16, BITS_16, COSINES_16, SCAN_16, of_16, shown_16
             )
@@ -286,6 +304,20 @@ def _encode(y: I32, c: I32, step16: int, luma: I32, chroma: I32, levels: I16, mo
             done_chroma[i, j] = 1
 
 
+def steps_of(luma: U8) -> I16:
+    """The numbers of the steps, int16 `[h, w]`, of luma uint8 `[H, W]`: where little happens errors show, as x264's
+    adaptive quantization has it, and finer steps there cost few bits and last."""
+    height, width = luma.shape
+    h, w = height // GRID, width // GRID
+    deviation = luma.reshape(2 * h, HALF, 2 * w, HALF).std((1, 3), dtype=np.float64).reshape(h, 2, w, 2).mean((1, 3))
+    energy = np.log2(deviation**2 + QUIET)
+    wanted = np.pad(energy - energy.mean(), ((0, h % 2), (0, w % 2)), mode="edge")
+    wanted = STEP_POWER * STEP_OCTAVE * wanted.reshape(-(-h // 2), 2, -(-w // 2), 2).mean((1, 3))
+    numbers = (PLAIN_STEP + np.rint(wanted)).clip(0, STEPS - 1).astype(np.int16)
+    steps: I16 = numbers.repeat(2, 0).repeat(2, 1)[:h, :w]
+    return steps
+
+
 def encode(original: Planes, step16: int) -> tuple[I16, I16, Planes]:
     """Code a first frame.
 
@@ -294,11 +326,12 @@ def encode(original: Planes, step16: int) -> tuple[I16, I16, Planes]:
         step16: step of the quantizer, in 1/16 of an 8-bit level.
 
     Returns:
-        Levels int16 `[384, h, w]`, modes int16 `[18, h, w]`, and what `reconstruct` makes of them.
+        Levels int16 `[384, h, w]`, modes int16 `[19, h, w]`, and what `reconstruct` makes of them.
     """
     height, width = original.y.shape[1:]
     h, w = height // GRID, width // GRID
     luma, chroma = np.zeros((height, width), np.int32), np.zeros((2, height // 2, width // 2), np.int32)
     levels, modes = np.zeros((DIMENSIONS, h, w), np.int16), np.zeros((ROWS, h, w), np.int16)
+    modes[STEP] = steps_of(original.y[0])
     _encode(original.y[0].astype(np.int32), original.c[0].astype(np.int32), step16, luma, chroma, levels, modes)
     return levels, modes, Planes(luma[None].astype(np.uint8), chroma[None].astype(np.uint8))

@@ -40,7 +40,7 @@ class Tokens(NamedTuple):
 
     Attributes:
         levels: int16 `[D, 1 + n, h, w]`, quantized coefficients. In the first group the intra block fills the first
-            dimensions, and behind it stand the 18 modes (see `modes`); in the others the key frame's block does, and
+            dimensions, and behind it stand the 19 modes (see `modes`); in the others the key frame's block does, and
             behind it stands that of the frames between.
         motion: int16 `[4 n, 5, 2 h, 2 w]`, per group of the key frame and then the three between. Channels: vector y,
             vector x (-1023 to 1023), kind (0 to 2), depth (0 is a block of 64 pixels, 3 of 8), merge (number of the
@@ -290,10 +290,8 @@ def train_tables(chunks: Iterable[tuple[Tokens, int]], blocks: tuple[int, int, i
         blocks: dimensions of the blocks: intra, key, between.
 
     Raises:
-        ValueError: the tokens are malformed, or the chunks an iterator.
+        ValueError: the tokens are malformed.
     """
-    if iter(chunks) is chunks:
-        raise ValueError("the chunks are gone through twice: give a sequence, not an iterator")
     arrays = _fresh()
     tables = Tables(blocks, arrays)
     for tokens, step in chunks:

@@ -1,9 +1,10 @@
 """The decisions that the first frame's modes are coded as. FORMAT.md, "Modes", is the specification.
 
-How a position of the first frame is predicted are 18 numbers: the mode of each of its 4x4 cells of 4x4 pixels, row by
+How a position of the first frame is coded are 19 numbers: the mode of each of its 4x4 cells of 4x4 pixels, row by
 row, from 0 to 34 as in ITU-T H.265; then 0 if it is one square of 16x16, or else 1 and the sum of 2^s over its
 quarters s that are cut into squares of 4x4 instead of one of 8x8; then the number of its chroma mode in
-`chroma_mode`. All cells of a square have one mode.
+`chroma_mode`; then the number of its step, 0 to 8, finer or coarser than the frame's. All cells of a square have one
+mode, and all four positions of a square of 32x32 pixels one step.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from tokcodec.stream import levels
 from tokcodec.stream.rangecoder import OVERRUN, Coder, code, context
 
 CELLS = 4  # along a side of a position
-PARTITION, CHROMA = 16, 17  # rows of the modes
-ROWS = 18
-MODES, PARTITIONS, CHROMAS = 35, 17, 5
+PARTITION, CHROMA, STEP = 16, 17, 18  # rows of the modes
+ROWS = 19
+MODES, PARTITIONS, CHROMAS, STEPS = 35, 17, 5, 9
+PLAIN_STEP = 4  # the number of the frame's own step
 PLANAR, DC, HORIZONTAL, VERTICAL = 0, 1, 10, 26
 
-_SPLIT, _QUARTER, _LEFT, _UP, _MODE, _CHROMA = range(8, 14)  # kinds of decisions, behind those of levels
+_SPLIT, _QUARTER, _LEFT, _UP, _MODE, _CHROMA, _STEP = range(8, 15)  # kinds of decisions, behind those of levels
 _BY_SPLIT, _BY_QUARTER, _BY_LEFT, _BY_UP, _BY_MODE, _BY_CHROMA = (levels.MIXERS + n for n in (0, 1, 5, 8, 11, 17))
 _THEN_SPLIT, _THEN_QUARTER, _THEN_LEFT, _THEN_UP, _THEN_MODE, _THEN_CHROMA = (
     levels.MIXERS + n for n in (20, 24, 28, 32, 36, 45)
 )
-MIXERS = levels.MIXERS + 48  # those of levels stand before
+_BY_STEP, _THEN_STEP = levels.MIXERS + 48, levels.MIXERS + 54
+MIXERS = levels.MIXERS + 63  # those of levels stand before
 
 Array = NDArray[Any]
 
@@ -126,13 +129,53 @@ def _code_mode(coder: Coder, modes: Array, wanted: int, y: int, x: int, size: in
 
 
 @njit(cache=True, nogil=True)
+def _step_at(modes: Array, i: int, j: int, otherwise: int) -> int:
+    """Of a position."""
+    return int(modes[STEP, i, j]) if i >= 0 and 0 <= j < modes.shape[2] else otherwise
+
+
+@njit(cache=True, nogil=True)
+def _code_step(coder: Coder, modes: Array, wanted: int, i: int, j: int, step: int) -> int:
+    """Code the number of the step of the square of 32x32 whose first position is (i, j)."""
+    left = _step_at(modes, i, j - 1, _step_at(modes, i - 1, j, PLAIN_STEP))
+    up = _step_at(modes, i - 1, j, left)
+    corner, right = _step_at(modes, i - 1, j - 1, up), _step_at(modes, i - 1, j + 2, up)
+    number = (left + up + 1) >> 1
+    way, apart = 0, abs(left - up)
+    for n in range(1 + STEPS):  # whether it is another; which way, if there are two; whether it is further
+        if n == 1 and (number == 0 or number == STEPS - 1):
+            way = 1 if number == 0 else -1
+        else:
+            k = 0 if n == 0 else (1 if n == 1 else min(n, 4) + 4 * (way > 0))
+            context(coder, 0, _STEP, 0, k)
+            context(coder, 1, _STEP, 1, k, left, up)
+            context(coder, 2, _STEP, 2, k, number)
+            context(coder, 3, _STEP, 3, k, step)
+            context(coder, 4, _STEP, 4, k, corner, right)
+            context(coder, 5, _STEP, 5, k, apart)
+            context(coder, 6, _STEP, 6, k, left + up, corner)
+            context(coder, 7, _STEP, 7, k, left, up, right)
+            asked = wanted > number if n == 1 else (wanted - number) * way > 0 or (n == 0 and wanted != number)
+            bit = code(coder, _BY_STEP + min(n, 5), _THEN_STEP + apart, asked)
+            if n == 1:
+                way = 1 if bit != 0 else -1
+            elif bit == 0:
+                break
+        if n > 0:
+            number += way
+            if number == 0 or number == STEPS - 1:
+                break
+    return number
+
+
+@njit(cache=True, nogil=True)
 def code_modes(coder: Coder, wanted: Array, modes: Array, step: int) -> bool:
     """Code the modes of a first frame.
 
     Args:
-        wanted: int16 `[18, h, w]`; a decoder does not look at it.
-        modes: int16 `[18, h, w]`, is filled.
-        step: class of the step.
+        wanted: int16 `[19, h, w]`; a decoder does not look at it.
+        modes: int16 `[19, h, w]`, is filled.
+        step: class of the chunk's step.
 
     Returns:
         Whether all went well: false where the payload is damaged, a mode is out of range or the buffer full.
@@ -142,6 +185,11 @@ def code_modes(coder: Coder, wanted: Array, modes: Array, step: int) -> bool:
         if coder.registers[OVERRUN] != 0:
             return False
         for j in range(columns):
+            is_first = i % 2 == 0 and j % 2 == 0
+            modes[STEP, i, j] = (
+                _code_step(coder, modes, wanted[STEP, i, j], i, j, step) if is_first
+                else modes[STEP, i - i % 2, j - j % 2]
+            )  # fmt: skip
             left = 1 + _class(modes[PARTITION, i, j - 1]) if j > 0 else 0
             up = 1 + _class(modes[PARTITION, i - 1, j]) if i > 0 else 0
             corner = 1 + _class(modes[PARTITION, i - 1, j - 1]) if i > 0 and j > 0 else 0
@@ -212,10 +260,13 @@ def code_modes(coder: Coder, wanted: Array, modes: Array, step: int) -> bool:
 
 
 def are_modes(modes: Array) -> bool:
-    """Whether int16 `[18, h, w]` are modes: in range, and one for all cells of a square."""
+    """Whether int16 `[19, h, w]` are modes: in range, and one for all cells and positions of a square."""
     if modes.min() < 0 or (modes[:PARTITION] >= MODES).any():
         return False
-    if (modes[PARTITION] >= PARTITIONS).any() or (modes[CHROMA] >= CHROMAS).any():
+    if (modes[PARTITION] >= PARTITIONS).any() or (modes[CHROMA] >= CHROMAS).any() or (modes[STEP] >= STEPS).any():
+        return False
+    h, w = modes.shape[1:]
+    if (modes[STEP] != modes[STEP, ::2, ::2].repeat(2, 0).repeat(2, 1)[:h, :w]).any():
         return False
     cells = modes[:PARTITION].reshape(2, 2, 2, 2, *modes.shape[1:])  # quarter's row, row, quarter's column, column
     quarters = cells[:, :1, :, :1]
