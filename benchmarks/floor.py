@@ -52,18 +52,19 @@ def point(tokenizer: Tokenizer, judge: nn.Module, frames: Frames, step: float, e
     }
 
 
-def network_gain(points: list[dict[str, Any]]) -> dict[str, float]:
-    """BD-rate of the network over the loop alone at equal LPIPS and PSNR, in percent, mean of the clips."""
-    gains: dict[str, float] = {}
+def network_gain(points: list[dict[str, Any]]) -> dict[str, float | None]:
+    """BD-rate of the network over the loop alone at equal LPIPS and PSNR, in percent: the mean of the clips that have
+    one, None without any."""
+    gains: dict[str, float | None] = {}
     for name, sign in (("lpips_alex", -1), ("psnr_rgb_db", 1)):
         rates = []
         for clip in dict.fromkeys(p["clip"] for p in points):
-            curves = [
-                [(p["bpp"], sign * p[prefix + name]) for p in points if p["clip"] == clip]
-                for prefix in ("", "network_")
-            ]
-            rates.append(bd_rate(curves[0], curves[1]).percent)
-        gains[name] = float(np.mean([r for r in rates if r is not None]))
+            own = [p for p in points if p["clip"] == clip]
+            alone, shown = ([(p["bpp"], sign * p[key]) for p in own] for key in (name, f"network_{name}"))
+            rate = bd_rate(alone, shown).percent
+            if rate is not None:
+                rates.append(rate)
+        gains[name] = float(np.mean(rates)) if rates else None
     return gains
 
 

@@ -18,3 +18,4 @@ def test_the_gain_is_in_bits_at_equal_quality() -> None:
     gain = network_gain(points)
     assert gain["lpips_alex"] == pytest.approx(-50)
     assert gain["psnr_rgb_db"] == pytest.approx(100 * (2**0.5 - 1))
+    assert network_gain(points[:1]) == {"lpips_alex": None, "psnr_rgb_db": None}  # one step makes no curve
