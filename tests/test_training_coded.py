@@ -21,6 +21,7 @@ from tokcodec.training.coded import (
     code_cache,
     code_segments,
     draw_step,
+    errors_of,
     pack,
     record,
     unpack,
@@ -196,6 +197,17 @@ def test_all_segments_are_equally_likely() -> None:
     records["step"] = np.arange(10)
     drawn = [int(WindowSampler([records[:3], records[3:]], 16, 0).window(step, 0, 8, False)[1]) for step in range(600)]
     assert np.bincount(drawn, minlength=10).min() > 30
+
+
+def test_a_segment_is_drawn_as_often_as_its_error_to_a_power() -> None:
+    records: Any = np.zeros(3, record(9, 16, 16))
+    records["step"] = np.arange(3)
+    for index, error in enumerate((0, 2, 4)):
+        records["planes"][index, 1, :, :16] = error
+    assert errors_of(records).tolist() == [0, 2, 4]
+    sampler = WindowSampler([records[:1], records[1:]], 16, 0, focus=2)
+    drawn = [int(sampler.window(step, 0, 8, False)[1]) for step in range(2100)]
+    assert np.bincount(drawn) / 100 == pytest.approx([1, 4, 16], abs=0.8)
 
 
 @pytest.mark.parametrize(("frames", "first", "size"), [(33, True, 32), (20, False, 32), (9, True, 64)])

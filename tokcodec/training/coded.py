@@ -153,6 +153,14 @@ class Batch(NamedTuple):
     first: bool  # whether the windows begin with the first frame of a chunk
 
 
+def errors_of(records: NDArray[Any]) -> NDArray[np.float64]:
+    """What the loop left of each segment: RMS error of the base's luma in the middle frame, levels, float64 `[N]`."""
+    _, length, rows, _ = records.dtype["planes"].shape
+    original, base = (records["planes"][:, kind, length // 2, : rows * 2 // 3] for kind in (0, 1))
+    squares = [np.square(a.astype(np.float64) - b).mean() for a, b in zip(original, base, strict=True)]
+    return np.sqrt(squares)
+
+
 class WindowSampler:
     """Draws random windows of whole groups from coded segments.
 
@@ -160,11 +168,13 @@ class WindowSampler:
         arrays: memory-mapped records, of any lengths and sizes.
         crop_px: side of the square crop, a multiple of 16.
         seed: of every draw.
+        focus: a segment is drawn as often as its error (`errors_of`, one at least) to this power; 0: all alike.
     """
 
-    def __init__(self, arrays: list[NDArray[Any]], crop_px: int, seed: int) -> None:
+    def __init__(self, arrays: list[NDArray[Any]], crop_px: int, seed: int, focus: float = 0) -> None:
         self.arrays, self.crop_px, self.seed = arrays, crop_px, seed
-        self._kinds: dict[tuple[int, bool], tuple[list[NDArray[Any]], NDArray[np.int64]]] = {}
+        self._weights = [np.maximum(errors_of(a), 1) ** focus if focus else np.ones(len(a)) for a in arrays]
+        self._kinds: dict[tuple[int, bool], tuple[list[tuple[int, int]], NDArray[np.float64]]] = {}
         # Cutting waits for the disk as much as for the CPU.
         self._threads = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), "tokcodec windows")
 
@@ -172,30 +182,31 @@ class WindowSampler:
         """End its threads."""
         self._threads.shutdown()
 
-    def _fitting(self, frames: int, photographs: bool) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
-        """The arrays that are long and large enough (of photographs only), and how many segments end with each."""
+    def _fitting(self, frames: int, photographs: bool) -> tuple[list[tuple[int, int]], NDArray[np.float64]]:
+        """Where the records lie that are long and large enough (photographs only), and sums of their weights."""
         if (frames, photographs) not in self._kinds:
-            fitting = []
-            for array in self.arrays:
+            fitting, weights = [], [np.zeros(0)]
+            for number, array in enumerate(self.arrays):
                 _, length, rows, width = array.dtype["planes"].shape
                 large = length >= frames and min(rows * 2 // 3, width) >= self.crop_px
                 if large and (length == 1 or not photographs):
-                    fitting.append(array)
-            self._kinds[frames, photographs] = fitting, np.cumsum([len(a) for a in fitting], dtype=np.int64)
+                    fitting += [(number, index) for index in range(len(array))]
+                    weights.append(self._weights[number])
+            self._kinds[frames, photographs] = fitting, np.cumsum(np.concatenate(weights))
         return self._kinds[frames, photographs]
 
     def _pick(self, rng: np.random.Generator, frames: int) -> Any:
-        """A random record that is long enough: all are equally likely."""
-        fitting, ends = self._fitting(frames, photographs=False)
+        """A random record that is long enough."""
+        fitting, sums = self._fitting(frames, photographs=False)
         if not fitting:
             raise TokcodecError(f"no segment has {frames} frames of {self.crop_px} pixels")
         if frames == 1:  # single images: half from photographs, half from all, where there are both
             photographs = self._fitting(frames, photographs=True)
             if photographs[0] and rng.random() < 0.5:
-                fitting, ends = photographs
-        index = int(rng.integers(ends[-1]))
-        which = int(np.searchsorted(ends, index, side="right"))
-        return fitting[which][index - int(ends[which])]
+                fitting, sums = photographs
+        place = min(int(np.searchsorted(sums, sums[-1] * rng.random(), side="right")), len(fitting) - 1)
+        number, index = fitting[place]
+        return self.arrays[number][index]
 
     def window(self, step: int, place: int, frames: int, first: bool) -> tuple[Frames, float]:
         """One window: planes `[3, frames, 3S/2, S]`, cropped and perhaps mirrored, and the quantizer step.

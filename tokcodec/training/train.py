@@ -341,7 +341,7 @@ def train(
     with processes.joined(target):
         # The first process codes what is missing, the others then find it.
         coded, held_out = processes.in_turn(lambda: open_data(source, folder, loop, settings, holdout))
-        with contextlib.closing(WindowSampler(coded, settings.crop_px, settings.seed)) as sampler:
+        with contextlib.closing(WindowSampler(coded, settings.crop_px, settings.seed, settings.focus)) as sampler:
             teacher = MeanDistance([load_lpips(net, lpips_dir) for net in ("alex", "squeeze")])
             trainer = Trainer(
                 config or RestorerConfig(),
