@@ -73,82 +73,85 @@ def _coarse(now: NDArray[np.int32], then: NDArray[np.int32], span: int, out: I16
             out[1, i, j] = min(max(bx * 16 * 4 // span, -MAX_VECTOR), MAX_VECTOR)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _distance(
-    y: U8,
-    c: U8,
-    a_luma: U8,
-    a_chroma: U8,
-    b_luma: U8,
-    b_chroma: U8,
-    s0: int,
-    s1: int,
-    top: int,
-    left: int,
-    size: int,
-    vy: int,
-    vx: int,
-    kind: int,
-    most: int,
-) -> np.int64:
+@njit(cache=True, nogil=True, inline="always")
+def _sum(
+    own: U8, a: U8, b: U8, both: bool, rows: int, columns: int,
+    top: int, left: int, a_top: int, a_left: int, b_top: int, b_left: int,
+) -> np.int32:  # fmt: skip
+    """Sum of squared differences of a block, at most 64x64, and its prediction from `a` or from `a` and `b`.
+
+    All in 32 bits and with indices that cannot be negative: this is what LLVM makes vectors of, and with `rows` and
+    `columns` that are constant no loop is left.
+    """
+    t, l = np.uintp(top), np.uintp(left)  # noqa: E741
+    at, al, bt, bl = np.uintp(a_top), np.uintp(a_left), np.uintp(b_top), np.uintp(b_left)
+    total = np.int32(0)
+    if both:
+        for i in range(np.uintp(rows)):
+            for j in range(np.uintp(columns)):
+                mean = np.int32((np.int32(a[at + i, al + j]) + np.int32(b[bt + i, bl + j]) + 1) >> 1)
+                d = np.int32(np.int32(own[t + i, l + j]) - mean)
+                total = np.int32(total + np.int32(d * d))
+    else:
+        for i in range(np.uintp(rows)):
+            for j in range(np.uintp(columns)):
+                d = np.int32(np.int32(own[t + i, l + j]) - np.int32(a[at + i, al + j]))
+                total = np.int32(total + np.int32(d * d))
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _squares(
+    own: U8, a: U8, b: U8, both: bool, rows: int, columns: int,
+    top: int, left: int, at: int, al: int, bt: int, bl: int, most: int,
+) -> int:  # fmt: skip
+    """As `_sum`, for blocks of any size; what is above `most` may be less than the whole."""
+    if rows == 8 and columns == 8:
+        return int(_sum(own, a, b, both, 8, 8, top, left, at, al, bt, bl))
+    if rows == 4 and columns == 4:
+        return int(_sum(own, a, b, both, 4, 4, top, left, at, al, bt, bl))
+    total = 0
+    for i in range(rows):
+        if columns == 16:
+            total += int(_sum(own, a, b, both, 1, 16, top + i, left, at + i, al, bt + i, bl))
+        else:
+            total += int(_sum(own, a, b, both, 1, columns, top + i, left, at + i, al, bt + i, bl))
+        if total > most:
+            break
+    return total
+
+
+@njit(cache=True, nogil=True)
+def distance_of(
+    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, s0: int, s1: int,
+    top: int, left: int, size: int, vy: int, vx: int, kind: int, most: int,
+) -> int:  # fmt: skip
     """Squared error of a block by one vector, without overlap, its chroma at whole samples; may stop above `most`."""
     height, width = y.shape
     rows, columns = min(size, height - top), min(size, width - left)
     ay, ax = share(vy, s0), share(vx, s0)
     by, bx = share(vy, s1), share(vx, s1)
-    ap = a_luma[4 * (ay & 3) + (ax & 3)]
-    bp = b_luma[4 * (by & 3) + (bx & 3)]
-    high, wide = ap.shape
-    ar = min(max(top + (ay >> 2) + BORDER, 0), high - rows)
-    aq = min(max(left + (ax >> 2) + BORDER, 0), wide - columns)
-    br = min(max(top + (by >> 2) + BORDER, 0), high - rows)
-    bq = min(max(left + (bx >> 2) + BORDER, 0), wide - columns)
-    total = np.int64(0)
-    for i in range(rows):
-        part = np.int64(0)
-        own = y[top + i]
-        if kind == FIRST:
-            line = ap[ar + i]
-            for j in range(columns):
-                d = np.int64(own[left + j]) - np.int64(line[aq + j])
-                part += d * d
-        elif kind == SECOND:
-            line = bp[br + i]
-            for j in range(columns):
-                d = np.int64(own[left + j]) - np.int64(line[bq + j])
-                part += d * d
-        else:
-            line = ap[ar + i]
-            other = bp[br + i]
-            for j in range(columns):
-                d = np.int64(own[left + j]) - ((np.int64(line[aq + j]) + np.int64(other[bq + j]) + 1) >> 1)
-                part += d * d
-        total += part
-        if total > most:
-            return total
+    if kind == SECOND:
+        ay, ax, a_luma, a_chroma = by, bx, b_luma, b_chroma
+    a, b, both = a_luma[4 * (ay & 3) + (ax & 3)], b_luma[4 * (by & 3) + (bx & 3)], kind == BOTH
+    high, wide = a.shape
+    at = min(max(top + (ay >> 2) + BORDER, 0), high - rows)
+    al = min(max(left + (ax >> 2) + BORDER, 0), wide - columns)
+    bt = min(max(top + (by >> 2) + BORDER, 0), high - rows)
+    bl = min(max(left + (bx >> 2) + BORDER, 0), wide - columns)
+    total = _squares(y, a, b, both, rows, columns, top, left, at, al, bt, bl, most)
     rows, columns, top, left = rows >> 1, columns >> 1, top >> 1, left >> 1
     high, wide = a_chroma.shape[1:]
-    ar = min(max(top + ((ay + 4) >> 3) + BORDER // 2, 0), high - rows)
-    aq = min(max(left + ((ax + 4) >> 3) + BORDER // 2, 0), wide - columns)
-    br = min(max(top + ((by + 4) >> 3) + BORDER // 2, 0), high - rows)
-    bq = min(max(left + ((bx + 4) >> 3) + BORDER // 2, 0), wide - columns)
+    at = min(max(top + ((ay + 4) >> 3) + BORDER // 2, 0), high - rows)
+    al = min(max(left + ((ax + 4) >> 3) + BORDER // 2, 0), wide - columns)
+    bt = min(max(top + ((by + 4) >> 3) + BORDER // 2, 0), high - rows)
+    bl = min(max(left + ((bx + 4) >> 3) + BORDER // 2, 0), wide - columns)
     for k in range(2):
-        for i in range(rows):
-            part = np.int64(0)
-            for j in range(columns):
-                own_value = np.int64(c[k, top + i, left + j])
-                if kind == FIRST:
-                    d = own_value - np.int64(a_chroma[k, ar + i, aq + j])
-                elif kind == SECOND:
-                    d = own_value - np.int64(b_chroma[k, br + i, bq + j])
-                else:
-                    d = own_value - (
-                        (np.int64(a_chroma[k, ar + i, aq + j]) + np.int64(b_chroma[k, br + i, bq + j]) + 1) >> 1
-                    )
-                part += d * d
-            total += CHROMA_WEIGHT * part
-            if total > most:
-                return total
+        if total > most:
+            break
+        total += CHROMA_WEIGHT * _squares(
+            c[k], a_chroma[k], b_chroma[k], both, rows, columns, top, left, at, al, bt, bl, most
+        )
     return total
 
 
@@ -174,22 +177,11 @@ def _leaf(
     cost = 1e30
     for i in range(count):
         k = int(spare[i, 2])
-        distance = _distance(
-            y,
-            c,
-            a_luma,
-            a_chroma,
-            b_luma,
-            b_chroma,
-            s0,
-            s1,
-            top,
-            left,
-            px,
-            spare[i, 0],
-            spare[i, 1],
-            k,
-            int(min(cost, 2e9)),
+        most = min(cost - rate * MERGE_BITS[i], 2e9)
+        if most <= 0:
+            continue
+        distance = distance_of(
+            y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, spare[i, 0], spare[i, 1], k, int(most)
         )
         total = distance + rate * MERGE_BITS[i]
         if total < cost:
@@ -220,12 +212,16 @@ def _leaf(
         for i in range(seeds):
             vy, vx = int(starts[i, 0]), int(starts[i, 1])
             bits = 3.5 + _number_bits(vy - py) + _number_bits(vx - px_)
-            distance = _distance(
-                y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, vy, vx, k, int(min(here, 2e9))
+            most = min(here - rate * bits, 2e9)
+            if most <= 0 or (i > 0 and vy == hy and vx == hx):
+                continue
+            distance = distance_of(
+                y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, vy, vx, k, int(most)
             )
             if distance + rate * bits < here:
                 here, hy, hx = distance + rate * bits, vy, vx
         step = 16 if trial == 0 else 4
+        known, ky, kx = False, 0, 0  # what lies around the last centre has been tried
         while step >= 1:
             moved = False
             cy, cx = hy, hx
@@ -239,13 +235,19 @@ def _leaf(
                 vy, vx = cy + dy, cx + dx
                 if abs(vy) > MAX_VECTOR or abs(vx) > MAX_VECTOR:
                     continue
+                if known and abs(vy - ky) <= step and abs(vx - kx) <= step:
+                    continue
                 bits = 3.5 + _number_bits(vy - py) + _number_bits(vx - px_)
-                distance = _distance(
-                    y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, vy, vx, k, int(min(here, 2e9))
+                most = min(here - rate * bits, 2e9)
+                if most <= 0:
+                    continue
+                distance = distance_of(
+                    y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, vy, vx, k, int(most)
                 )
                 if distance + rate * bits < here:
                     here, hy, hx = distance + rate * bits, vy, vx
                     moved = True
+            known, ky, kx = moved, cy, cx
             if not moved:
                 step //= 2
         if here < own:
