@@ -39,7 +39,10 @@ def _small(plane: U8, out: NDArray[np.int32]) -> None:
 
 @njit(cache=True, nogil=True)
 def _coarse(now: NDArray[np.int32], then: NDArray[np.int32], span: int, out: I16) -> None:
-    """Full search: for every 16x16 block the vector over four frames, smooth between neighbours."""
+    """Full search: for every 16x16 block the vector over four frames, smooth between neighbours.
+
+    `then` has `COARSE_REACH` more samples on every side.
+    """
     height, width = now.shape
     rows, columns = height // COARSE_CELL, width // COARSE_CELL
     around = 2  # pixels of context around a block
@@ -60,17 +63,30 @@ def _coarse(now: NDArray[np.int32], then: NDArray[np.int32], span: int, out: I16
                     if left + dx < -2 or right + dx > width + 2:
                         continue
                     cost = 40 * (min(abs(dy - py) + abs(dx - px), 6)) + 4 * (abs(dy) + abs(dx))
-                    for r in range(top, bottom):
-                        rr = min(max(r + dy, 0), height - 1)
-                        if cost >= best:
-                            break
-                        for q in range(left, right):
-                            qq = min(max(q + dx, 0), width - 1)
-                            cost += abs(now[r, q] - then[rr, qq])
+                    if cost >= best:
+                        continue
+                    row, column = top + dy + COARSE_REACH, left + dx + COARSE_REACH
+                    if bottom - top == 8 and right - left == 8:
+                        cost += int(_difference(now, then, 8, 8, top, left, row, column))
+                    else:
+                        cost += int(_difference(now, then, bottom - top, right - left, top, left, row, column))
                     if cost < best:
                         best, by, bx = cost, dy, dx
             out[0, i, j] = min(max(by * 16 * 4 // span, -MAX_VECTOR), MAX_VECTOR)
             out[1, i, j] = min(max(bx * 16 * 4 // span, -MAX_VECTOR), MAX_VECTOR)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _difference(
+    now: NDArray[np.int32], then: NDArray[np.int32], rows: int, columns: int, top: int, left: int, row: int, column: int
+) -> np.int32:
+    """Sum of absolute differences; for the arithmetic see `_sum`."""
+    t, l, r, q = np.uintp(top), np.uintp(left), np.uintp(row), np.uintp(column)  # noqa: E741
+    total = np.int32(0)
+    for i in range(np.uintp(rows)):
+        for j in range(np.uintp(columns)):
+            total = np.int32(total + abs(np.int32(now[t + i, l + j] - then[r + i, q + j])))
+    return total
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -387,7 +403,7 @@ def small(plane: U8) -> NDArray[np.int32]:
 def coarse_vectors(now: NDArray[np.int32], then: NDArray[np.int32], span: int) -> I16:
     """Vectors over four frames of blocks of 16x16, int16 `[2, H / 16, W / 16]`, from two small planes `span` apart."""
     out = np.zeros((2, now.shape[0] // COARSE_CELL, now.shape[1] // COARSE_CELL), np.int16)
-    _coarse(now, then, span, out)
+    _coarse(now, np.pad(then, COARSE_REACH, mode="edge"), span, out)
     return out
 
 
