@@ -203,23 +203,23 @@ def _leaf(
         if total < cost:
             cost = total
             best[0], best[1], best[2], best[3] = spare[i, 0], spare[i, 1], k, i
-    if cost <= rate * 8:
+    if cost <= rate * 2:
         return cost
     py, px_ = predicted(vector, kind, row, column, size)
-    # starts: the best candidate, the coarse vectors in the block's middle and corners, the temporal neighbour
+    # starts: the best candidate, coarse vectors of the middle and of a corner, the temporal neighbour, all candidates
     starts[0, 0], starts[0, 1] = best[0], best[1]
-    seeds = 1
     middle_row, middle_column = min(row + size // 2, kind.shape[0] - 1), min(column + size // 2, kind.shape[1] - 1)
-    starts[seeds, 0], starts[seeds, 1] = (
-        coarse[0, middle_row // 2, middle_column // 2],
-        coarse[1, middle_row // 2, middle_column // 2],
-    )
-    seeds += 1
+    starts[1, 0] = coarse[0, middle_row // 2, middle_column // 2]
+    starts[1, 1] = coarse[1, middle_row // 2, middle_column // 2]
+    seeds = 2
     if size > 2:
         starts[seeds, 0], starts[seeds, 1] = coarse[0, row // 2, column // 2], coarse[1, row // 2, column // 2]
         seeds += 1
     if has_before:
         starts[seeds, 0], starts[seeds, 1] = before[0, middle_row, middle_column], before[1, middle_row, middle_column]
+        seeds += 1
+    for i in range(count):
+        starts[seeds, 0], starts[seeds, 1] = spare[i, 0], spare[i, 1]
         seeds += 1
     own, oy, ox, ok = 1e30, 0, 0, FIRST
     for trial in range(kinds):  # FIRST, then SECOND, then BOTH, each from where the one before ended
@@ -269,10 +269,6 @@ def _leaf(
         if here < own:
             own, oy, ox, ok = here, hy, hx, k
         starts[0, 0], starts[0, 1] = hy, hx
-        seeds = 1
-        if trial == 0 and kinds > 1:
-            starts[1, 0], starts[1, 1] = best[0], best[1]
-            seeds = 2
     if own < cost:
         best[0], best[1], best[2], best[3] = oy, ox, ok, -1
         cost = own
@@ -325,7 +321,7 @@ def _tree(
                 )  # fmt: skip
                 cost += rate * SPLIT_BITS[depth, 0]
                 whole[depth] = cost
-                if size == 1 or cost <= rate * (SPLIT_BITS[depth, 0] + 3.0):
+                if size == 1 or cost <= rate * (SPLIT_BITS[depth, 0] + 0.7):
                     _set(field, r, q, depth, own[depth])
                     done = True
         elif parts[depth] >= whole[depth]:
@@ -365,7 +361,7 @@ def _search(
     field: I16,
 ) -> float:
     field[2] = -1
-    spare, starts = np.zeros((MAX_CANDIDATES, 3), np.int16), np.zeros((8, 2), np.int16)
+    spare, starts = np.zeros((MAX_CANDIDATES, 3), np.int16), np.zeros((4 + MAX_CANDIDATES, 2), np.int16)
     total = 0.0
     for row in range(0, field.shape[1], CELLS):
         for column in range(0, field.shape[2], CELLS):
