@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from tokcodec.neural.loop import Loop
 from tokcodec.neural.motion import compensate, reference
 from tokcodec.neural.planes import Planes, from_rgb, to_rgb
 from tokcodec.neural.search import coarse_vectors, search, small
+from tokcodec.pipeline import Helpers
 from tokcodec.stream.fields import BOTH, FIRST
 
 
@@ -52,6 +55,27 @@ def test_a_decoder_has_what_the_encoder_predicted_from(count: int, height: int, 
         assert np.array_equal(np.concatenate([g[kind].y for g in groups]), whole.y)
         assert np.array_equal(np.concatenate([g[kind].c for g in groups]), whole.c)
     assert [len(g[0].y) for g in groups] == [1] + [4] * ((count - 1) // 4) + [(count - 1) % 4] * ((count - 1) % 4 > 0)
+
+
+def test_helpers_change_nothing() -> None:
+    frames, loop = moving(23, 64, 64, speed=3), Loop(tables())
+    alone = loop.encode(frames, 12.5)
+    with Helpers(2) as helpers:
+        helped = loop.encode(frames, 12.5, helpers)
+    pairs = zip(alone, helped, strict=True)
+    assert all(np.array_equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def test_work_that_no_helper_has_begun_is_done_by_who_needs_it() -> None:
+    """Else threads that wait for each other's work would wait for ever."""
+    hold, begun = threading.Event(), threading.Event()
+    with Helpers(1) as helpers:
+        first = helpers.share(lambda: (begun.set(), hold.wait(), threading.get_ident())[2])
+        second = helpers.share(threading.get_ident)
+        begun.wait()
+        assert second() == threading.get_ident()
+        hold.set()
+        assert first() != threading.get_ident()
 
 
 def test_a_chunk_says_nothing_of_frames_that_come_later() -> None:

@@ -32,7 +32,7 @@ from tokcodec.judge import Judge, judge_of
 from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
 from tokcodec.neural.weights import Weights
 from tokcodec.opening import AHEAD_PX, Stream, checked_streams, overlapping, reading, span_ticks, tokenizer_of
-from tokcodec.pipeline import available_cores, in_background, in_parallel
+from tokcodec.pipeline import Helpers, available_cores, in_background, in_parallel
 from tokcodec.rate import (
     CLOSE,
     DEFAULT_RATE,
@@ -122,17 +122,17 @@ def _packed(clip: _Clip, tokenizer: Tokenizer, step: float, tokens: Tokens) -> C
     return Chunk(len(clip.pts), coder, units, clip.pts, clip.duration, motion, levels)
 
 
-def _coded(clip: _Clip, tokenizer: Tokenizer, step: float) -> Chunk:
+def _coded(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, step: float) -> Chunk:
     """A chunk coded with a step."""
-    return _packed(clip, tokenizer, step, tokenizer.encode(clip.frames, step).tokens)
+    return _packed(clip, tokenizer, step, tokenizer.encode(clip.frames, step, helpers).tokens)
 
 
-def _judged(clip: _Clip, tokenizer: Tokenizer, judge: Judge) -> Chunk:
+def _judged(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, judge: Judge) -> Chunk:
     """A chunk coded with the coarsest step whose pictures the judge takes."""
     height, width = clip.frames.shape[1:3]
 
     def attempt(step: float) -> tuple[bool, Tokens]:
-        coding = tokenizer.encode(clip.frames, step)
+        coding = tokenizer.encode(clip.frames, step, helpers)
         shown = np.concatenate(list(tokenizer.pictures(coding, step, height, width)))
         return judge(clip.frames, shown), coding.tokens
 
@@ -187,7 +187,7 @@ def encode_video(
         weights: safetensors file; the released ones if None.
         device: of the network, which only a target of quality needs: "auto", "cpu" or "cuda".
         dtype: of its arithmetic: "auto", "float32" or "bfloat16".
-        cores: chunks to code at once; None for as many as this process may use cores.
+        cores: how many to use; None for those this process may use.
         start_s: where to begin, in seconds from the first frame.
         duration_s: how much to take; None for all.
         span: instead, code the frames with a timestamp in [begin, end) ticks, as they stand in the stream of the
@@ -218,7 +218,11 @@ def encode_video(
         except ValueError as error:
             raise TokcodecError(f"{source}: {error}") from error
         chunk_px = header.chunk_frames * info.height * info.width
-        workers = min(cores or available_cores(), max(1, FLIGHT_PX // chunk_px))
+        cores = cores or available_cores()
+        workers = min(cores, max(1, FLIGHT_PX // chunk_px))
+        helpers = None if cores == 1 else Helpers(cores - 1, "tokcodec helper")
+        if helpers:
+            stack.callback(helpers.shutdown, cancel_futures=True)
 
         def told(writer: Writer) -> None:
             if progress:
@@ -245,7 +249,7 @@ def encode_video(
             step: float | None = _guess(rate, info)
             while step is not None and len(tries) < (MAX_TRIES if chosen else MAX_HARD_TRIES):
                 spool = stack.enter_context(tempfile.TemporaryFile())
-                code = functools.partial(_coded, tokenizer=tokenizer, step=step)
+                code = functools.partial(_coded, tokenizer=tokenizer, helpers=helpers, step=step)
                 with contextlib.closing(chunks_of(open_video() if tries else reader, code)) as chunks:
                     writer = write_stream(spool, header, chunks, told=told)
                 coded.append(Reader(spool))
@@ -264,9 +268,9 @@ def encode_video(
             judge = judge_of(rate)
             if judge is None:
                 assert rate.fixed_step is not None
-                code = functools.partial(_coded, tokenizer=tokenizer, step=rate.fixed_step)
+                code = functools.partial(_coded, tokenizer=tokenizer, helpers=helpers, step=rate.fixed_step)
             else:
-                code = functools.partial(_judged, tokenizer=tokenizer, judge=judge)
+                code = functools.partial(_judged, tokenizer=tokenizer, helpers=helpers, judge=judge)
             with contextlib.closing(chunks_of(reader, code)) as chunks:
                 writer = write_stream(file, header, chunks, rest, told)
     made = report_of(header, writer.index, writer.bytes, writer.video_bytes, started)

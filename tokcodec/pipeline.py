@@ -95,3 +95,12 @@ def in_parallel(work: Callable[[T], U], items: Iterable[T], workers: int) -> Gen
     finally:
         begun = [future for future in pending if not future.cancel()]
         pool.shutdown(wait=not wait(begun, _PATIENCE_S).not_done)
+
+
+class Helpers(ThreadPoolExecutor):
+    """Threads that take over parts of what other threads do."""
+
+    def share(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Offer work to the threads. What is returned gives its result, and does it where none of them has begun."""
+        future = self.submit(work)
+        return lambda: work() if future.cancel() else future.result()

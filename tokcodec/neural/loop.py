@@ -8,7 +8,9 @@ behind the levels is in integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import collections
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +19,11 @@ from numpy.typing import NDArray
 from tokcodec.errors import ModelError
 from tokcodec.neural import intra, intra_search
 from tokcodec.neural.lfq import choose, dequantize
-from tokcodec.neural.motion import compensate, reference
+from tokcodec.neural.motion import Reference, compensate, reference
 from tokcodec.neural.planes import Planes, from_rgb
 from tokcodec.neural.search import coarse_vectors, search, small
 from tokcodec.neural.transform import Basis, blocks_of
+from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.entropy import Tokens
 from tokcodec.stream.modes import ROWS
@@ -33,6 +36,7 @@ BETWEEN_MOTION_RATE = 0.6  # nothing is predicted from the frames between
 FIRST_STEP = 0.32  # step of the first frame, of the key and of the frames between, over the chunk's
 KEY_STEP = 0.85
 BETWEEN_STEP = 1.7
+OFFERED = 2  # groups whose frames between others may do, at most: each holds its references
 U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
 
@@ -89,12 +93,13 @@ class Loop:
         self.blocks = intra.DIMENSIONS, self.key.dimensions, self.between.dimensions
         self.dimensions = max(MODES.stop, self.key.dimensions + self.between.dimensions)
 
-    def encode(self, frames: U8, step: float) -> Coding:
+    def encode(self, frames: U8, step: float, helpers: Helpers | None = None) -> Coding:
         """Code a chunk.
 
         Args:
             frames: uint8 `[F, H, W, 3]`.
             step: of the quantizer, in 8-bit levels, a multiple of 1/16.
+            helpers: code frames between while the next keys are coded here; the result is the same.
         """
         count = len(frames)
         original = from_rgb(frames)
@@ -110,6 +115,15 @@ class Loop:
         before = None
         before_small = small(original.y[0])
         key_rate, between_rate = KEY_MOTION_RATE * step * step, BETWEEN_MOTION_RATE * step * step
+        between_levels = levels[self.key.dimensions : self.key.dimensions + self.between.dimensions]
+        offered: collections.deque[tuple[Callable[[], tuple[Planes, Planes]], Planes, Planes]] = collections.deque()
+
+        def take() -> None:
+            between, base, prediction = offered.popleft()
+            middle, three = between()
+            bases.extend([middle, base])
+            predictions.extend([three, prediction])
+
         for group in range(groups):
             places = [min(1 + GROUP * group + i, count - 1) for i in range(GROUP)]
             now_small = small(original.y[places[3]])
@@ -132,22 +146,30 @@ class Loop:
             base = self._added(self.key, prediction, part, steps[1])
             motion[GROUP * group] = before = field
             key = reference(base)
-            between = []
-            for i in range(GROUP - 1):
-                y = original.y[places[i]]
-                fields = search(
-                    y, original.c[places[i]], last, key, SPANS[1 + i], True, _middle(field), field, between_rate
-                )
-                motion[GROUP * group + 1 + i] = fields
-                between.append(compensate(last, key, SPANS[1 + i], fields))
-            three = joined(between)
-            wanted = Planes(original.y[places[:3]], original.c[places[:3]])
-            part = levels[self.key.dimensions : self.key.dimensions + self.between.dimensions, 1 + group]
-            part[:] = self._coded(self.between, wanted, three, steps[2])
-            bases += [self._added(self.between, three, part, steps[2]), base]
-            predictions += [three, prediction]
+            work = functools.partial(
+                self._between, Planes(original.y[places[:3]], original.c[places[:3]]), last, key, field, between_rate,
+                steps[2], motion[GROUP * group + 1 : GROUP * group + GROUP], between_levels[:, 1 + group],
+            )  # fmt: skip
+            offered.append((helpers.share(work) if helpers else work, base, prediction))
+            while len(offered) > (OFFERED if helpers else 0):
+                take()
             older, last, before_small = last, key, now_small
+        while offered:
+            take()
         return Coding(Tokens(levels, motion), joined(bases).part(slice(count)), joined(predictions).part(slice(count)))
+
+    def _between(
+        self, original: Planes, last: Reference, key: Reference, field: I16, rate: float, step16: int,
+        motion: I16, levels: I16,
+    ) -> tuple[Planes, Planes]:  # fmt: skip
+        """Code the three frames between two keys into `motion` and `levels`; their base and prediction."""
+        between = []
+        for i in range(GROUP - 1):
+            motion[i] = search(original.y[i], original.c[i], last, key, SPANS[1 + i], True, _middle(field), field, rate)
+            between.append(compensate(last, key, SPANS[1 + i], motion[i]))
+        three = joined(between)
+        levels[:] = self._coded(self.between, original, three, step16)
+        return self._added(self.between, three, levels, step16), three
 
     def decode(self, tokens: Tokens, step: float, frames: int) -> Iterator[tuple[Planes, Planes]]:
         """The inverse: base and prediction of the first frame, then of four at a time.

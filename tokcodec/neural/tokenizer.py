@@ -19,6 +19,7 @@ from tokcodec.errors import ModelError
 from tokcodec.neural.loop import GROUP, Coding, Loop
 from tokcodec.neural.planes import Planes, to_rgb
 from tokcodec.neural.weights import Weights
+from tokcodec.pipeline import Helpers
 from tokcodec.stream.entropy import Tables, Tokens
 
 if TYPE_CHECKING:
@@ -78,14 +79,15 @@ class Tokenizer:
 
         return torch.cuda.max_memory_allocated()
 
-    def encode(self, frames: Frames, step: float) -> Coding:
+    def encode(self, frames: Frames, step: float, helpers: Helpers | None = None) -> Coding:
         """Code a chunk.
 
         Args:
             frames: uint8 `[F, H, W, 3]`, any F, H and W from 1.
             step: of the quantizer, in levels; a multiple of 1/16.
+            helpers: take over a part of the work.
         """
-        return self.loop.encode(frames, step)
+        return self.loop.encode(frames, step, helpers)
 
     def decode(self, tokens: Tokens, step: float, height: int, width: int, frames: int) -> Iterator[Frames]:
         """The pictures of a chunk.
