@@ -31,7 +31,7 @@ from tokcodec.stream.modes import ROWS
 GROUP = 4
 SPANS = ((4, 8), (1, -3), (2, -2), (3, -1))  # of the key and of the frames between
 LEVELS, MODES = slice(intra.DIMENSIONS), slice(intra.DIMENSIONS, intra.DIMENSIONS + ROWS)  # of a first frame
-KEY_MOTION_RATE = 0.2  # squared levels a bit of motion, over the squared step
+KEY_MOTION_RATE = 0.16  # squared levels a bit of motion, over the squared step
 BETWEEN_MOTION_RATE = 0.6  # nothing is predicted from the frames between
 FIRST_STEP = 0.32  # step of the first frame, of the key and of the frames between, over the chunk's
 KEY_STEP = 0.85
