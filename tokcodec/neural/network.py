@@ -37,7 +37,7 @@ class RestorerConfig:
     blocks: tuple[int, int, int] = (1, 2, 1)  # at 1/8, at 1/16, at 1/8 again
     features: int = 16  # channels the trunk hands to each frame at 1/4
     pixel_channels: int = 48  # of the stage at 1/4
-    pixel_blocks: int = 2
+    pixel_blocks: int = 3
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
