@@ -1,5 +1,6 @@
 """The command line as a user meets it: one line, the right exit code, nothing half done."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -428,12 +429,31 @@ def test_what_is_compiled_to_stay_is_told_of_once(tmp_path: Path) -> None:
         assert done.stdout == "42\n"
         return done.stderr
 
-    line = "tokcodec: encode: compiling for this machine (once, about a minute)\n"
+    line = "tokcodec: encode: compiling for this machine (once, a minute or two)\n"
     assert [told("auto", "a"), told("auto", "a"), told("json", "b"), told("none", "c")] == [line, "", "", ""]
     (tmp_path / "__pycache__").touch()  # a file, as none of the places of numba's can be one
     nowhere = str(tmp_path / "__pycache__" / "none")
     (warning,) = told("auto", "", XDG_CACHE_HOME=nowhere, HOME=nowhere).splitlines()
     assert "every run compiles" in warning
+
+
+def test_commands_without_progress_say_that_they_compile(
+    run: Run, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`verify` reads tokens, so it may be what compiles first."""
+    make_clip("in.mp4", moving_frames(4))
+    run("encode", "in.mp4", "a.tokc")
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def telling(tell: Callable[[], None]) -> Iterator[None]:
+        tell()
+        yield
+        told.append("closed")
+
+    monkeypatch.setattr("tokcodec.compiled.telling", telling)
+    assert run("verify", "a.tokc").err == "tokcodec: verify: compiling for this machine (once, a minute or two)\n"
+    assert told == ["closed"]
 
 
 def test_progress_where_there_is_no_terminal(

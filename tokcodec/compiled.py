@@ -21,7 +21,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 @functools.cache
 def _warn() -> None:
     logging.getLogger(__name__).warning(
-        "no folder to keep compiled code in: every run compiles for about a minute; set NUMBA_CACHE_DIR"
+        "no folder to keep compiled code in: every run compiles for a minute or two; set NUMBA_CACHE_DIR"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from tokcodec.cli.options import (
     use_threads,
     weights_option,
 )
-from tokcodec.cli.terminal import show
+from tokcodec.cli.terminal import compiling_told, say, show
 
 folder = click.Path(path_type=Path, file_okay=False)
 model_option = click.option(
@@ -53,6 +54,7 @@ speech_options = shared(
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random draw.")
 @weights_option
 @device_options
+@compiling_told(partial(say, "learn-tokens"))
 def learn_tokens(
     streams: tuple[Path, ...],
     out: Path,
@@ -82,6 +84,7 @@ def learn_tokens(
 @click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
 @click.option("--seconds", type=Seconds(), required=True, help="Of frames to come.")
 @speech_options
+@compiling_told(partial(say, "predict"))
 def predict(
     source: Path,
     target: str,
@@ -113,6 +116,7 @@ def predict(
 @click.option("--start", "start_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
 @click.option("--duration", "duration_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
 @speech_options
+@compiling_told(partial(say, "fill"))
 def fill(
     source: Path,
     target: str,
@@ -147,6 +151,7 @@ def fill(
 @weights_option
 @device_option
 @threads_option
+@compiling_told(partial(say, "probe"))
 def probe(
     classes: Path, lm: Path, seed: int, as_json: bool, weights: Path | None, device: str, threads: int | None
 ) -> None:

@@ -20,7 +20,12 @@ settings_options = shared(  # None leaves a value to the settings, which the tex
     click.option("--seed", type=click.IntRange(0), show_default="0", help="Of every random draw."),
     click.option("--step-range", type=Numbers(2), show_default="4,120", help="Of the quantizer, when data is coded."),
     click.option("--passes", type=click.IntRange(1), show_default="1", help="Times the data is coded."),
-    click.option("--focus", type=click.FloatRange(0, 4), show_default="0.0", help="Draw by the loop's error to it."),
+    click.option(
+        "--focus",
+        type=click.FloatRange(0, 4),
+        show_default="0.0",
+        help="Draw a segment as often as the error that the loop left in it, to this power; 0: all alike.",
+    ),
     click.option("--muon-lr", type=click.FloatRange(0), show_default="0.003", help="Learning rate of kernels."),
     click.option("--muon-momentum", type=click.FloatRange(0, 1, max_open=True), show_default="0.95", help="Of Muon."),
     click.option("--adam-lr", type=click.FloatRange(0), show_default="0.001", help="Learning rate of the rest."),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import click
 
 from tokcodec.cli.options import FileName, examples, network_options, span_options, use_threads
+from tokcodec.cli.terminal import compiling_told, say
 from tokcodec.errors import TokcodecError
 
 PLAYERS = {  # what each is told besides the title of its window: y4m comes on its stdin
@@ -25,6 +27,7 @@ PLAYERS = {  # what each is told besides the title of its window: y4m comes on i
 @click.option("--salvage", is_flag=True, help="Play every intact chunk of a damaged stream.")
 @span_options
 @network_options
+@compiling_told(partial(say, "play"))
 def play(
     source: Path,
     player: str | None,

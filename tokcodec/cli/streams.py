@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tokcodec.cli.options import (
     span_options,
     weights_option,
 )
-from tokcodec.cli.terminal import Meter, show
+from tokcodec.cli.terminal import Meter, compiling_told, say, show
 from tokcodec.errors import BitstreamError
 
 
@@ -110,6 +111,7 @@ def _clock(time_s: float) -> str:
 @click.argument("source", metavar="STREAM", type=FileName(".tokc"))
 @weights_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@compiling_told(partial(say, "verify"))
 def verify(source: Path, weights: Path | None, as_json: bool) -> None:
     """Check every byte of a stream: checksums, and that all tokens decode."""
     show(edit.verify(source, weights=weights), "", as_json, str(source))

@@ -44,6 +44,21 @@ def show(report: Report, target: str, as_json: bool, source: str = "") -> None:
     click.echo(line, err=target == "-")
 
 
+@contextmanager
+def compiling_told(say: Callable[[str], None]) -> Iterator[None]:
+    """Say so, once a process, when the coding loop is compiled, which happens when it is used first on a machine."""
+    from tokcodec.compiled import telling  # with numba: who needs this calls compiled code
+
+    with telling(lambda: say("compiling for this machine (once, a minute or two)")):
+        yield
+
+
+def say(label: str, text: str) -> None:
+    """Print a line of a command to stderr, if anybody reads that."""
+    with contextlib.suppress(OSError, ValueError):  # nobody does, or it is closed
+        click.echo(f"tokcodec: {label}: {text}", err=True)
+
+
 class Meter:
     """How far a run is, on stderr: a bar on a terminal, a line now and then elsewhere, or JSON for programs.
 
@@ -65,10 +80,7 @@ class Meter:
             threading.Thread(target=self._tell, name="progress", daemon=True).start()
         self._listening = contextlib.ExitStack()
         if form == "auto":
-            from tokcodec.compiled import telling  # with numba: who needs a meter calls compiled code
-
-            first = "compiling for this machine (once, about a minute)"
-            self._listening.enter_context(telling(lambda: self._say(first)))
+            self._listening.enter_context(compiling_told(self._say))
 
     def _tell(self) -> None:
         """Print a line now and then."""
@@ -77,12 +89,11 @@ class Meter:
 
     def _say(self, text: str) -> None:
         """Print a line."""
-        line = f"tokcodec: {self._label}: {text}"
-        with contextlib.suppress(OSError, ValueError):  # nobody reads stderr, or it is closed
-            if self._bar is not None:
-                self._bar.write(line, file=sys.stderr)
-            else:
-                click.echo(line, err=True)
+        if self._bar is None:
+            say(self._label, text)
+            return
+        with contextlib.suppress(OSError, ValueError):
+            self._bar.write(f"tokcodec: {self._label}: {text}", file=sys.stderr)
 
     def step(self, done: int, total: int | None, text: str, **facts: float) -> None:
         """Tell that `done` of `total` (None: not known) are done.
