@@ -341,7 +341,7 @@ def test_an_animated_gif_keeps_its_times(weights: Path, make_clip: MakeClip, tmp
 
 
 @pytest.mark.parametrize("is_piped", [False, True])
-def test_an_animated_webp_is_refused_in_a_line(
+def test_an_animated_webp_is_read_or_refused_in_a_line(
     weights: Path, make_clip: MakeClip, tmp_path: Path, is_piped: bool
 ) -> None:
     path = make_clip("a.webp", moving_frames(6), codec="libwebp_anim")
@@ -353,6 +353,11 @@ def test_an_animated_webp_is_refused_in_a_line(
         capture_output=True,
     )
     name = "-" if is_piped else path
+    if "webp_anim" in av.formats_available:  # FFmpeg 9, which PyAV 19 has
+        assert done.returncode == 0, done.stderr
+        with tokcodec.open_stream(tmp_path / "a.tokc") as stream:
+            assert sum(chunk.frames for chunk in stream.chunks) == 6
+        return
     assert done.returncode == 1
     assert done.stderr.decode() == f"tokcodec: {name}: animated WebP, which FFmpeg does not read\n"
     assert not list(tmp_path.glob("*.tokc*"))

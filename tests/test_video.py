@@ -20,6 +20,7 @@ from conftest import MakeClip, moving_frames
 
 from tokcodec.errors import VideoError
 from tokcodec.video import Colour, Filters, VideoInfo, VideoReader, VideoWriter
+from tokcodec.video.ffmpeg import exact
 
 INFO = VideoInfo(64, 48, Fraction(1, 30), Fraction(30))
 VFR = [0, 512, 1500, 1501, 4000, 9000, 9001, 20000]
@@ -41,6 +42,20 @@ def read(path: Path, **options) -> tuple[list[np.ndarray], list[int], VideoReade
 
 def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
+
+
+class Rational:
+    """What PyAV 19 has for a fraction: as_integer_ratio, round and str of one are not there."""
+
+    numerator, denominator = 30000, 1001
+
+
+def test_numbers_of_pyav_become_fractions() -> None:
+    for given in (Rational(), Fraction(30000, 1001)):
+        found = exact(given)
+        assert type(found) is Fraction
+        assert found == Fraction(30000, 1001)
+    assert exact(0) == 0
 
 
 def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from av.error import EOFError as EndOfFileError
 from av.error import FFmpegError, InvalidDataError
@@ -36,6 +38,11 @@ def url_of(path: str | Path, numbered: bool) -> str:
     """A path for FFmpeg: no protocol, and no number to fill in but that of a pattern of images, if it is one."""
     path = Path(path)
     return f"file:{str(path.parent).replace('%', '%%')}/{path.name}" if numbered else f"file:{path}"
+
+
+def exact(rational: Any) -> Fraction:
+    """A number of PyAV's to count with: from version 19 on its rationals are no Fractions, and not exact."""
+    return Fraction(rational.numerator, rational.denominator)
 
 
 def reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from tokcodec.errors import VideoError
-from tokcodec.video.ffmpeg import errors, reason
+from tokcodec.video.ffmpeg import errors, exact, reason
 
 log = logging.getLogger("tokcodec")
 
@@ -146,7 +146,7 @@ class Copy:
         """
         if packet.dts is None or not packet.stream.time_base:
             return
-        ratio = packet.time_base / packet.stream.time_base
+        ratio = exact(packet.time_base) / exact(packet.stream.time_base)
         dts, index = math.floor(packet.dts * ratio + Fraction(1, 2)), packet.stream.index
         apart = int(packet.stream.type == "audio" and not self._is_matroska)
         least = self._newest.get(index, dts - apart) + apart

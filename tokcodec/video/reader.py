@@ -26,7 +26,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from tokcodec import standard
 from tokcodec.clock import ticks_of
 from tokcodec.errors import VideoError
-from tokcodec.video.ffmpeg import errors, numbers_of, reason, url_of
+from tokcodec.video.ffmpeg import errors, exact, numbers_of, reason, url_of
 from tokcodec.video.filters import UNFILTERED, Chain, Filters, Shown
 from tokcodec.video.info import MATRICES, SCALING, Frame, VideoInfo, colour_of, has_alpha, orientation_of, unkept
 from tokcodec.video.others import MUXER_OPTIONS, SIDE_FORMATS, Copy, codec_of, takes, title_of
@@ -210,7 +210,7 @@ class VideoReader:
         self._stream = next((s for s in streams if s is best), streams[0])
         if self._stream.codec_context is None:
             raise VideoError(f"{self.name}: no decoder for its video stream")
-        self._clock = self._stream.time_base or Fraction(1, 1000)  # seconds of a tick of the source
+        self._clock = exact(self._stream.time_base or Fraction(1, 1000))  # seconds of a tick of the source
         flags = FormatFlags(self._container.format.flags)
         self._clock_jumps = FormatFlags.ts_discont in flags
         self._is_untimed = FormatFlags.no_timestamps in flags
@@ -222,7 +222,7 @@ class VideoReader:
         streams = [s for s in self._container.streams if s.start_time is not None and s.time_base]
         kinds = ("video", "audio", "subtitle")
         streams = [s for s in streams if s.type in kinds and not s.disposition & Disposition.attached_pic]
-        starts_s = [Fraction(s.start_time or 0) * (s.time_base or 0) for s in streams]
+        starts_s = [(s.start_time or 0) * exact(s.time_base or 0) for s in streams]
         earliest_s = min(starts_s, default=Fraction(0))
         return earliest_s if self._clock_jumps else max(earliest_s, Fraction(0))
 
@@ -433,7 +433,7 @@ class VideoReader:
         """Average, frames/s; 0 if unknown. Of a raw stream it is what its headers say, FFmpeg's default if nothing."""
         stream = self._stream
         rates = (stream.average_rate, stream.guessed_rate)
-        return Fraction(next(filter(None, reversed(rates) if self._is_untimed else rates), 0))
+        return exact(next(filter(None, reversed(rates) if self._is_untimed else rates), 0))
 
     def _describe(self, frame: av.VideoFrame, start_s: float, duration_s: float | None) -> VideoInfo:
         stream, source = self._stream, self._chain.source or frame
@@ -459,7 +459,7 @@ class VideoReader:
             height=frame.height,
             time_base=self._time_base,
             frame_rate=rate,
-            sample_aspect=Fraction(aspect) * stretch if aspect else Fraction(1),
+            sample_aspect=exact(aspect) * stretch if aspect else Fraction(1),
             rotation=rotation,
             mirrored=mirrored,
             colour=colour_of(source, self._warn),
