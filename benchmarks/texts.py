@@ -1,4 +1,6 @@
-"""What README and the model card quote of the results: `python -m benchmarks.texts` writes it from the result files.
+"""What README, the page of the benchmark and the model card quote of the results.
+
+`python -m benchmarks.texts` writes it from the result files.
 
 A quoted part stands between two marks, `<!-- benchmarks: NAME -->` and `<!-- end -->`; a test holds it to the files.
 """
@@ -31,15 +33,15 @@ from tokcodec.scores import METRICS
 
 RESULTS = ROOT / "benchmarks" / "results"
 POINTS = RESULTS / "eval-360p"
-FILES = ("README.md", "tokcodec/weights/README.md")
-NAMES = {  # of the codecs that README speaks of
+FILES = ("README.md", "docs/benchmark.md", "tokcodec/weights/README.md")
+NAMES = {  # of the codecs that are spoken of
     "hevc-medium": "x265 medium",
     "hevc-ra": "x265 slow, closed GOPs of 33",
     "vvc-ra": "VVenC, tuned for PSNR",
     "vvc-visual": "VVenC, tuned for the eye",
     "av1": "SVT-AV1",
 }
-SCORES = {  # of README's table, with their digits
+SCORES = {  # of the table, with their digits
     "lpips_alex": 3,
     "vmaf": 1,
     "ms_ssim": 4,
@@ -53,7 +55,7 @@ SHORT = {
     "psnr_rgb_db": "PSNR",
     "temporal_psnr_db": "temporal PSNR",
 }
-SHOWN_STEPS = 3  # of those measured: README's table has the coarsest, the middle one and the finest
+SHOWN_STEPS = 3  # of those measured: the table has the coarsest, the middle one and the finest
 MARKED = re.compile(r"(<!-- benchmarks: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -196,7 +198,7 @@ def filled(text: str) -> str:
 
 @click.command()
 def main() -> None:
-    """Bring what README and the model card quote up to the result files."""
+    """Bring what the documents quote up to the result files."""
     for name in FILES:
         path = ROOT / name
         path.write_text(filled(path.read_text()))

@@ -17,8 +17,9 @@ def test_the_documents_say_what_the_results_say(name: str) -> None:
     assert filled(text) == text, "run python -m benchmarks.texts"
 
 
-def test_readme_quotes_all_there_is() -> None:
-    marks = re.findall(r"<!-- benchmarks: (\w+) -->", (ROOT / "README.md").read_text())
+def test_readme_and_the_page_of_the_benchmark_quote_all_there_is_once() -> None:
+    pages = [(ROOT / name).read_text() for name in ("README.md", "docs/benchmark.md")]
+    marks = re.findall(r"<!-- benchmarks: (\w+) -->", "".join(pages))
     assert sorted(marks) == sorted(TEXTS)
 
 
