@@ -446,7 +446,7 @@ def test_means_are_over_the_clips_that_have_a_score() -> None:
 def test_the_command_shows_the_defaults_of_the_settings() -> None:
     defaults = dataclasses.asdict(TrainSettings()) | dataclasses.asdict(RestorerConfig())
     shown = {p.name: p.show_default for p in train_command.params if isinstance(getattr(p, "show_default", 0), str)}
-    assert len(shown) == 23
+    assert len(shown) == 24
     for name, text in shown.items():
         value = defaults[name]
         assert text == (",".join(map(str, value)) if isinstance(value, tuple) else str(value)), name

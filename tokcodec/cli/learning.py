@@ -21,6 +21,12 @@ settings_options = shared(  # None leaves a value to the settings, which the tex
     click.option("--step-range", type=Numbers(2), show_default="4,120", help="Of the quantizer, when data is coded."),
     click.option("--passes", type=click.IntRange(1), show_default="1", help="Times the data is coded."),
     click.option(
+        "--moving",
+        type=click.IntRange(0),
+        show_default="0",
+        help="Clips of 33 frames to make of the photographs, which move as if filmed by hand.",
+    ),
+    click.option(
         "--focus",
         type=click.FloatRange(0, 4),
         show_default="0.0",

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +35,15 @@ Planes = tuple[Frames, Frames]  # y [T, H, W] and c [T, 2, H/2, W/2]
 Code = Callable[[Frames, float], tuple[Planes, Planes, Planes]]
 """The coding loop: frames uint8 `[T, H, W, 3]` (T = 1 + 4n, H and W multiples of 16) and a step, in levels, to the
 planes of the original, of the base and of the prediction. It is called from several threads."""
+
+
+class Segments(Protocol):
+    """Clips of equal size, uint8 `[N, T, H, W, 3]`: an array, or what makes them one by one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 def record(frames: int, height: int, width: int) -> np.dtype[Any]:
@@ -66,11 +75,11 @@ def draw_step(steps: tuple[float, float], *seeds: int) -> float:
     return float(np.float32(math.exp(low + (high - low) * np.random.default_rng(seeds).random())))
 
 
-def code_segments(source: Frames, target: Path, code: Code, step_of: Callable[[int], float]) -> None:
+def code_segments(source: Segments, target: Path, code: Code, step_of: Callable[[int], float]) -> None:
     """Run segments through the loop into a file of records, whole or not at all.
 
     Args:
-        source: uint8 `[N, T, H, W, 3]`, T = 1 + 4n.
+        source: the segments, T = 1 + 4n.
         target: to write.
         code: the loop.
         step_of: the step of a segment, by its index.

@@ -33,10 +33,11 @@ from tokcodec.perceptual import load_lpips
 from tokcodec.pipeline import in_background
 from tokcodec.rate import whole_units
 from tokcodec.training import processes
-from tokcodec.training.coded import Code, Frames, Planes, WindowSampler, code_cache, code_segments
+from tokcodec.training.coded import Code, Frames, Planes, WindowSampler, code_cache, code_segments, draw_step
 from tokcodec.training.data import build_cache
 from tokcodec.training.evaluate import CLIP_FRAMES, Scores, evaluate, load_clips, means
 from tokcodec.training.losses import MeanDistance
+from tokcodec.training.moving import MovingPhotographs
 from tokcodec.training.trainer import Trainer, TrainSettings
 
 LOG_EVERY = 50
@@ -209,7 +210,7 @@ def open_data(
         ninth segment held out.
 
     Raises:
-        TokcodecError: a pattern matches nothing, or nothing is left.
+        TokcodecError: a pattern matches nothing, nothing is left, or photographs are to move and there is none.
     """
     paths = build_cache(source, cache)
     held_out: dict[str, Path] = {}
@@ -228,6 +229,16 @@ def open_data(
         for index, segment in enumerate(np.load(path, mmap_mode="r")):
             clips[f"{name}-{HOLDOUT_EVERY * index:03d}"] = segment
     coded = code_cache(left, cache / "coded", code, settings.step_range, settings.passes)
+    if settings.moving:
+        frames = [np.load(path, mmap_mode="r") for path in left.values()]
+        photographs = [array for array in frames if array.shape[1] == 1]
+        if not photographs:
+            raise TokcodecError(f"{source}: no photograph that could be moved")
+        target = cache / "coded" / f"moving-{settings.moving}x{settings.crop_px}.npy"
+        if not target.exists():
+            made = MovingPhotographs(photographs, settings.moving, settings.crop_px)
+            code_segments(made, target, code, lambda index: draw_step(settings.step_range, index, len(made)))
+        coded.append(target)
     return [np.load(path, mmap_mode="r") for path in coded], clips
 
 

@@ -40,6 +40,7 @@ class TrainSettings:
     seed: int = 0
     step_range: tuple[float, float] = (4, 120)  # of the quantizer, in levels
     passes: int = 1  # over the segments, each at other quantizer steps
+    moving: int = 0  # clips made of photographs, beside the segments
     focus: float = 0.0  # segments are drawn as often as the loop's error to this power
     muon_lr: float = 0.003
     muon_momentum: float = 0.95

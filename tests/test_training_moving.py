@@ -1,0 +1,99 @@
+"""training/moving.py: clips made of photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_training import coarse
+
+from tokcodec.errors import TokcodecError
+from tokcodec.training.moving import MovingPhotographs, Track, blob, film
+from tokcodec.training.train import open_data
+from tokcodec.training.trainer import TrainSettings
+
+
+def still() -> Track:
+    return Track(np.zeros((33, 2)), np.zeros(33), np.zeros(33))
+
+
+def photograph(side: int = 64) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).random((3, side, side))).float()
+
+
+def test_a_camera_at_rest_sees_the_middle_of_the_photograph() -> None:
+    frames, xs, ys = film(photograph(), still(), 1.0, 32)
+    assert torch.allclose(frames, photograph()[None, :, 16:48, 16:48].expand(33, -1, -1, -1), atol=1e-5)
+    assert (xs[0, 0, 0], ys[0, -1, 0]) == (-15.5, 15.5)
+
+
+def test_an_offset_moves_the_view_by_as_many_pixels() -> None:
+    track = still()
+    track.offset[5], track.offset[6] = (3, 0), (0, -2)
+    frames, _, _ = film(photograph(), track, 1.0, 32)
+    assert torch.allclose(frames[5], photograph()[:, 16:48, 19:51], atol=1e-5)
+    assert torch.allclose(frames[6], photograph()[:, 14:46, 16:48], atol=1e-5)
+
+
+def test_a_photograph_need_not_be_square() -> None:
+    frames, _, _ = film(photograph()[:, :48], still(), 1.0, 32)
+    assert torch.allclose(frames[0], photograph()[:, 8:40, 16:48], atol=1e-5)
+
+
+def test_a_quarter_turn_and_a_zoom() -> None:
+    track = still()
+    track.angle[1], track.zoom[2] = np.pi / 2, np.log(2)
+    frames, xs, _ = film(photograph(), track, 1.0, 32)
+    assert torch.allclose(frames[1], torch.rot90(frames[0], 1, (1, 2)), atol=1e-4)
+    assert np.allclose(xs[2], 2 * xs[0])
+
+
+def test_a_piece_has_an_inside_and_an_outside() -> None:
+    _, xs, ys = film(photograph(), still(), 1.0, 64)
+    for seed in range(20):
+        opacity = blob(np.random.default_rng(seed), xs, ys)
+        assert opacity.shape == (33, 1, 64, 64)
+        assert opacity.min() == 0
+        assert opacity.max() == 1
+        assert 0.01 < opacity.mean() < 0.6
+
+
+def test_clips_are_pure_functions_of_their_index_and_move() -> None:
+    rng = np.random.default_rng(0)
+    photographs = [rng.integers(0, 256, (4, 1, 64, 64, 3), np.uint8), rng.integers(0, 256, (1, 1, 48, 48, 3), np.uint8)]
+    clips = MovingPhotographs(photographs, 3, 32)
+    assert len(clips) == 3
+    assert clips.shape == (3, 33, 32, 32, 3)
+    first, second = clips[0], clips[1]
+    assert first.shape == (33, 32, 32, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, clips[0])
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first[0], first[-1])
+    grey = MovingPhotographs([np.full((1, 1, 64, 64, 3), 77, np.uint8)], 2, 32)
+    assert all((grey[i] == 77).all() for i in range(2)), "nothing but the photographs is in a clip"
+
+
+def test_moving_photographs_are_coded_beside_the_segments(tmp_path: Path) -> None:
+    source, cache = tmp_path / "source", tmp_path / "cache"
+    source.mkdir()
+    cache.mkdir()
+    (source / "a.mkv").touch()
+    np.save(cache / "a.npy", np.zeros((2, 33, 48, 48, 3), np.uint8))
+    settings = TrainSettings(crop_px=32, moving=3)
+    with pytest.raises(TokcodecError, match="no photograph"):
+        open_data(source, cache, coarse, settings)
+    (source / "b.png").touch()
+    np.save(cache / "b.npy", np.full((1, 1, 48, 48, 3), 90, np.uint8))
+    arrays, _ = open_data(source, cache, coarse, settings)
+    assert [array["planes"].shape[:3] for array in arrays] == [(2, 3, 33), (1, 3, 1), (3, 3, 33)]
+    assert (arrays[2]["planes"][:, 0, :, :32] == 90).all()
+    assert len(set(arrays[2]["step"].tolist())) == 3
+    path = cache / "coded" / "moving-3x32.npy"
+    written = path.stat().st_mtime_ns
+    open_data(source, cache, coarse, settings)
+    assert path.stat().st_mtime_ns == written, "made once"
+    arrays, _ = open_data(source, cache, coarse, TrainSettings(crop_px=32))
+    assert len(arrays) == 2

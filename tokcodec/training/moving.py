@@ -1,0 +1,128 @@
+"""Clips made of photographs: one moves as if filmed by hand, and before it, mostly, pieces of others.
+
+Footage is soft (compressed once already, and blurred where it moves) and of few places; photographs are sharp and of
+many, and textures, borders and what comes into view are in them too. Optical flow has long been taught by such motion
+(Dosovitskiy et al., "FlowNet", ICCV 2015).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokcodec.training.data import SEGMENT_FRAMES
+
+SCALES = (0.75, 1.2)  # pixels of the photograph a pixel of the clip
+SLOWEST_PX = 0.05  # a frame
+FASTEST_PX = (3.5, 5.0)  # a frame: of the photograph behind, of pieces before it
+PIECES = (0, 1, 1, 2)  # any of these, equally likely
+F64 = NDArray[np.float64]
+
+
+class Track(NamedTuple):
+    """Where a camera looks in T frames.
+
+    Attributes:
+        offset: `[T, 2]`, x and y in pixels of the photograph.
+        zoom: `[T]`, the logarithm of a factor of the scale.
+        angle: `[T]`, in radians.
+    """
+
+    offset: F64
+    zoom: F64
+    angle: F64
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
+
+
+def draw_track(rng: np.random.Generator, fastest_px: float) -> Track:
+    """A pan with the sway of a hand; in some, zoom or rotation too."""
+    t = np.arange(SEGMENT_FRAMES, dtype=np.float64) - (SEGMENT_FRAMES - 1) / 2
+    speed, angle = log_uniform(rng, SLOWEST_PX, fastest_px), rng.uniform(0, 2 * math.pi)
+    offset = speed * t[:, None] * [math.cos(angle), math.sin(angle)]
+    for _ in range(2):
+        size, period, phase = rng.exponential(0.8), rng.uniform(8, 40), rng.uniform(0, 2 * math.pi)
+        offset += size * np.sin(2 * math.pi * t / period + phase)[:, None] * rng.normal(size=2)
+    zoom = 0.0025 * float(rng.normal()) * t if rng.random() < 0.6 else 0 * t
+    turn = 0.004 * float(rng.normal()) * t if rng.random() < 0.4 else 0 * t
+    return Track(offset, zoom, turn)
+
+
+def film(photograph: Tensor, track: Track, scale: float, side: int) -> tuple[Tensor, F64, F64]:
+    """Film a photograph; what lies outside is its mirror image.
+
+    Args:
+        photograph: float32 `[3, h, w]`.
+        track: of the camera.
+        scale: pixels of the photograph a pixel of the frames.
+        side: of the frames.
+
+    Returns:
+        Frames, float32 `[T, 3, side, side]`; the x and the y that each pixel shows, `[T, side, side]`, from the
+        photograph's middle.
+    """
+    across = np.arange(side) - (side - 1) / 2
+    x, y = across[None, None, :], across[None, :, None]
+    size = scale * np.exp(track.zoom)[:, None, None]
+    cos, sin = (f(track.angle)[:, None, None] for f in (np.cos, np.sin))
+    xs = size * (cos * x - sin * y) + track.offset[:, 0, None, None]
+    ys = size * (sin * x + cos * y) + track.offset[:, 1, None, None]
+    height, width = photograph.shape[1:]
+    grid = torch.from_numpy(np.stack([2 * xs / width, 2 * ys / height], -1)).float()
+    frames = photograph.expand(len(grid), -1, -1, -1)
+    return F.grid_sample(frames, grid, "bicubic", "reflection", align_corners=False), xs, ys
+
+
+def blob(rng: np.random.Generator, xs: F64, ys: F64) -> Tensor:
+    """The opacity of a piece with a wavy border that changes slowly, float32 `[T, 1, side, side]`."""
+    reach = xs.shape[-1] * 0.26
+    x, y = rng.uniform(-reach, reach, 2)
+    mean = rng.uniform(0.115, 0.31) * xs.shape[-1]
+    angle, radius = np.arctan2(ys - y, xs - x), np.full_like(xs, mean)
+    t = np.arange(len(xs))[:, None, None]
+    for waves in range(1, 6):
+        height, phase, drift = 0.35 / waves * mean * rng.normal(), rng.uniform(0, 2 * math.pi), 0.03 * rng.normal()
+        radius += height * np.cos(waves * angle + phase + drift * t)
+    soft = (radius - np.hypot(xs - x, ys - y)) / rng.uniform(1, 2.5) + 0.5
+    return torch.from_numpy(soft.clip(0, 1)).float()[:, None]
+
+
+class MovingPhotographs:
+    """So many clips, made when they are asked for; each is a pure function of its index.
+
+    Args:
+        photographs: arrays uint8 `[N, 1, h, w, 3]`, as `data.build_cache` has them.
+        count: of clips.
+        side: of a frame, in pixels.
+
+    Attributes:
+        shape: of all: (count, 33, side, side, 3), uint8.
+    """
+
+    def __init__(self, photographs: list[NDArray[np.uint8]], count: int, side: int) -> None:
+        self.photographs = [(array, index) for array in photographs for index in range(len(array))]
+        self.shape = (count, SEGMENT_FRAMES, side, side, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+        rng = np.random.default_rng([index, len(self.photographs)])
+        clip, _, _ = self._layer(rng, FASTEST_PX[0])
+        for _ in range(rng.choice(PIECES)):
+            piece, xs, ys = self._layer(rng, FASTEST_PX[1])
+            clip = torch.lerp(clip, piece, blob(rng, xs, ys))
+        return clip.clamp(0, 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+    def _layer(self, rng: np.random.Generator, fastest_px: float) -> tuple[Tensor, F64, F64]:
+        array, index = self.photographs[rng.integers(len(self.photographs))]
+        photograph = torch.from_numpy(np.array(array[index, 0])).permute(2, 0, 1).float()
+        return film(photograph, draw_track(rng, fastest_px), log_uniform(rng, *SCALES), self.shape[2])
