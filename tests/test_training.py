@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import moving_frames
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.neural.network import Restorer, RestorerConfig, to_rgb
 from tokcodec.neural.weights import Weights
 from tokcodec.perceptual import load_lpips
+from tokcodec.training import evaluate as evaluating
 from tokcodec.training.coded import Batch, Frames, Planes, WindowSampler, pack, record, unpack
 from tokcodec.training.evaluate import evaluate, means
 from tokcodec.training.losses import MeanDistance, frame_perceptual_loss, reconstruction_loss, temporal_loss
@@ -430,6 +432,15 @@ def test_evaluation_judges_base_and_network() -> None:
         assert found["temporal_psnr_db"] == pytest.approx(np.mean(10 * np.log10(255**2 / mse)), abs=2e-3)
         assert found["lpips"] == pytest.approx(np.abs(error[::3]).mean() / 127.5, abs=2e-4)
     assert result.picture.shape == (320, 960, 3)
+
+
+def test_vmaf_is_left_out_where_there_is_no_ffmpeg_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = np.stack(moving_frames(5, 64, 64))
+    blurred = (target.astype(np.uint16) + np.roll(target, 3, 2) + np.roll(target, 6, 2)) // 3
+    clear, worse = (evaluating.scores(Distance(), x.astype(np.uint8), target) for x in (target, blurred))
+    assert clear["vmaf"] > worse["vmaf"] + 5
+    monkeypatch.setattr(evaluating, "find_ffmpeg", lambda: None)
+    assert evaluating.scores(Distance(), target, target) == {k: v for k, v in clear.items() if k != "vmaf"}
 
 
 def test_means_are_over_the_clips_that_have_a_score() -> None:

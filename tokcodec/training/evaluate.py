@@ -1,4 +1,4 @@
-"""How good a network is on coded clips, beside the plain base: LPIPS (AlexNet), PSNR, temporal PSNR, and a picture."""
+"""How good a network is on coded clips, beside the plain base: LPIPS (AlexNet), (temporal) PSNR, VMAF, a picture."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from tokcodec.training.coded import Batch, Frames
 from tokcodec.training.data import resize
 from tokcodec.training.trainer import picture, restore
 from tokcodec.video import VideoReader
+from tokcodec.vmaf import ffmpeg_has, find_ffmpeg, scoring
 
 CLIP_FRAMES = 17
 PICTURE_PX = 320  # width of one frame in the picture
 
-Scores = dict[str, float]  # "lpips", "psnr_db" and, of more than one frame, "temporal_psnr_db"
+Scores = dict[str, float]  # "lpips", "psnr_db" and, where they can be had, "temporal_psnr_db" and "vmaf"
 
 
 class Evaluation(NamedTuple):
@@ -64,13 +65,22 @@ def to_frames(pixels: Tensor) -> Frames:
 
 
 def scores(lpips: nn.Module, output: Frames, target: Frames) -> Scores:
-    """LPIPS of every third frame, RGB PSNR, and of more than one frame temporal PSNR; uint8 `[T, H, W, 3]`."""
+    """LPIPS of every third frame, RGB PSNR, of more than one frame temporal PSNR, and VMAF; uint8 `[T, H, W, 3]`.
+
+    VMAF is left out where there is no FFmpeg with libvmaf.
+    """
     found = {
         "lpips": round(lpips_distance(lpips, target, output), 4),
         "psnr_db": round(mean_psnr_db(target, output), 3),
     }
     if len(output) > 1:
         found["temporal_psnr_db"] = round(mean_temporal_psnr_db(target, output), 3)
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is not None and "libvmaf" in ffmpeg_has(ffmpeg, "filters"):
+        by_frame: dict[str, list[float]] = {}
+        for _ in scoring(ffmpeg, zip(target, output, strict=True), target.shape[1:3], by_frame):
+            pass
+        found["vmaf"] = round(float(np.mean(by_frame["vmaf"])), 2)
     return found
 
 
