@@ -16,7 +16,7 @@ from tokcodec.training.trainer import TrainSettings
 
 
 def still() -> Track:
-    return Track(np.zeros((33, 2)), np.zeros(33), np.zeros(33))
+    return Track(np.zeros((33, 2)), np.zeros(33), np.zeros(33), np.zeros((2, 5)))
 
 
 def photograph(side: int = 64) -> torch.Tensor:
@@ -48,6 +48,18 @@ def test_a_quarter_turn_and_a_zoom() -> None:
     frames, xs, _ = film(photograph(), track, 1.0, 32)
     assert torch.allclose(frames[1], torch.rot90(frames[0], 1, (1, 2)), atol=1e-4)
     assert np.allclose(xs[2], 2 * xs[0])
+
+
+def test_a_bend_shifts_by_a_wave_that_travels() -> None:
+    track = still()
+    track.bend[0] = 2, 0, 1 / 16, 1 / 8, 0.25  # along y, a quarter later where it begins
+    _, xs, ys = film(photograph(), track, 1.0, 32)
+    _, flat, same = film(photograph(), still(), 1.0, 32)
+    assert np.array_equal(ys, same)
+    y = np.arange(32) - 15.5
+    for t in (0, 1, 9):
+        expected = 2 * np.cos(2 * np.pi * (y / 16 + t / 8))
+        assert np.allclose((xs - flat)[t], expected[:, None].repeat(32, 1))
 
 
 def test_a_piece_has_an_inside_and_an_outside() -> None:

@@ -20,7 +20,8 @@ from tokcodec.training.data import SEGMENT_FRAMES
 
 SCALES = (0.75, 1.2)  # pixels of the photograph a pixel of the clip
 SLOWEST_PX = 0.05  # a frame
-FASTEST_PX = (3.5, 5.0)  # a frame: of the photograph behind, of pieces before it
+FASTEST_PX = (5.0, 8.0)  # a frame: of the photograph behind, of pieces before it
+BENT = 0.4  # the share of photographs that bend as they move
 PIECES = (0, 1, 1, 2)  # any of these, equally likely
 F64 = NDArray[np.float64]
 
@@ -32,11 +33,13 @@ class Track(NamedTuple):
         offset: `[T, 2]`, x and y in pixels of the photograph.
         zoom: `[T]`, the logarithm of a factor of the scale.
         angle: `[T]`, in radians.
+        bend: `[2, 5]`: the waves that shift x and y: height in pixels, periods a pixel in x and in y, and a frame, phase.
     """
 
     offset: F64
     zoom: F64
     angle: F64
+    bend: F64
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -44,7 +47,7 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def draw_track(rng: np.random.Generator, fastest_px: float) -> Track:
-    """A pan with the sway of a hand; in some, zoom or rotation too."""
+    """A pan with the sway of a hand; in some, zoom, rotation or bending too."""
     t = np.arange(SEGMENT_FRAMES, dtype=np.float64) - (SEGMENT_FRAMES - 1) / 2
     speed, angle = log_uniform(rng, SLOWEST_PX, fastest_px), rng.uniform(0, 2 * math.pi)
     offset = speed * t[:, None] * [math.cos(angle), math.sin(angle)]
@@ -53,7 +56,13 @@ def draw_track(rng: np.random.Generator, fastest_px: float) -> Track:
         offset += size * np.sin(2 * math.pi * t / period + phase)[:, None] * rng.normal(size=2)
     zoom = 0.0025 * float(rng.normal()) * t if rng.random() < 0.6 else 0 * t
     turn = 0.004 * float(rng.normal()) * t if rng.random() < 0.4 else 0 * t
-    return Track(offset, zoom, turn)
+    bend = np.zeros((2, 5))
+    if rng.random() < BENT:
+        for wave in bend:
+            length, way = log_uniform(rng, 40, 200), rng.uniform(0, 2 * math.pi)
+            wave[:] = 0.025 * length * rng.normal(), math.cos(way) / length, math.sin(way) / length, 0, rng.random()
+            wave[3] = rng.choice([-1, 1]) / rng.uniform(15, 80)
+    return Track(offset, zoom, turn, bend)
 
 
 def film(photograph: Tensor, track: Track, scale: float, side: int) -> tuple[Tensor, F64, F64]:
@@ -75,6 +84,9 @@ def film(photograph: Tensor, track: Track, scale: float, side: int) -> tuple[Ten
     cos, sin = (f(track.angle)[:, None, None] for f in (np.cos, np.sin))
     xs = size * (cos * x - sin * y) + track.offset[:, 0, None, None]
     ys = size * (sin * x + cos * y) + track.offset[:, 1, None, None]
+    for shown, (size_px, *periods, phase) in zip((xs, ys), track.bend, strict=True):
+        turns = sum(n * place for n, place in zip(periods, (x, y, np.arange(len(xs))[:, None, None]), strict=True))
+        shown += size_px * np.sin(2 * math.pi * (turns + phase))
     height, width = photograph.shape[1:]
     grid = torch.from_numpy(np.stack([2 * xs / width, 2 * ys / height], -1)).float()
     frames = photograph.expand(len(grid), -1, -1, -1)
