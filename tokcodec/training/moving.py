@@ -33,7 +33,8 @@ class Track(NamedTuple):
         offset: `[T, 2]`, x and y in pixels of the photograph.
         zoom: `[T]`, the logarithm of a factor of the scale.
         angle: `[T]`, in radians.
-        bend: `[2, 5]`: the waves that shift x and y: height in pixels, periods a pixel in x and in y, and a frame, phase.
+        bend: `[2, 5]`: the waves that shift x and y: height in pixels, periods a pixel in x and in y, and a frame, and
+            the phase in periods.
     """
 
     offset: F64
