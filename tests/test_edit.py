@@ -14,6 +14,7 @@ from tokcodec import BitstreamError, ModelError, TokcodecError, edit
 from tokcodec.neural.tokenizer import load_tokenizer
 from tokcodec.neural.weights import Weights, find_weights, save_weights
 from tokcodec.opening import chunks_of, overlapping, reading, span_ticks
+from tokcodec.stream import records
 from tokcodec.stream.container import Writer, write_stream
 from tokcodec.stream.entropy import encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
@@ -99,11 +100,15 @@ def test_concat_of_the_parts_is_the_whole(tmp_path: Path) -> None:
     assert (tmp_path / "d.tokc").read_bytes() == path.read_bytes()
 
 
-def test_concat_refuses_what_does_not_fit(tmp_path: Path) -> None:
+def test_concat_refuses_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a = make_stream(tmp_path / "a.tokc", [9])
     b = make_stream(tmp_path / "b.tokc", [9], width=48)
     with pytest.raises(TokcodecError, match=r"b\.tokc: its width is not that of .*a\.tokc"):
         edit.concat([a, b], tmp_path / "c.tokc")
+    monkeypatch.setattr(records, "MAX_CHUNK_PX", 9 * 48 * 32)
+    large = make_stream(tmp_path / "large.tokc", [1], width=80, chunk_frames=1)  # of whose size are no chunks of 9
+    with pytest.raises(TokcodecError, match=r"a\.tokc: its width is not that of .*large\.tokc"):
+        edit.concat([large, a], tmp_path / "c.tokc")
     assert not (tmp_path / "c.tokc").exists()
 
 

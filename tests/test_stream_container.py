@@ -631,6 +631,11 @@ def test_lying_index(index: bytes) -> None:
     assert contents(signed(records, index), salvage=True)[1] == EXAMPLE
 
 
+def test_a_trailer_of_another_size() -> None:
+    with pytest.raises(BitstreamError, match="its trailer is damaged"):
+        Reader(io.BytesIO(TINY[:-20] + record(b"TAIL", b"") + bytes(8)))
+
+
 @pytest.mark.parametrize("offset", [0, 80, START, 200, 10**6, 2**64 - 1])
 def test_lying_trailer(offset: int) -> None:
     with pytest.raises(BitstreamError):

@@ -135,11 +135,10 @@ def concat(sources: Sequence[Path], target: str | Path, *, overwrite: bool = Fal
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(reading(source)) for source in sources]
         headers = [reader.header for reader in readers]
-        widest = dataclasses.replace(headers[0], chunk_frames=max(h.chunk_frames for h in headers))
         end, parts = readers[0].index[0].first_pts, []
         for source, reader in zip(sources, readers, strict=True):
             for field in dataclasses.fields(Header):
-                ours, first = getattr(reader.header, field.name), getattr(widest, field.name)
+                ours, first = getattr(reader.header, field.name), getattr(headers[0], field.name)
                 if field.name not in ("chunk_frames", "frame_rate") and ours != first:
                     raise TokcodecError(f"{source}: its {field.name} is not that of {sources[0]}")
             first, last = reader.index[0].first_pts, reader.index[-1].end_pts
@@ -147,6 +146,7 @@ def concat(sources: Sequence[Path], target: str | Path, *, overwrite: bool = Fal
             edges = (None if is_first else first, None if is_last else last)
             parts.append(_Part(source, reader, list(range(len(reader.index))), end - first, *edges))
             end += last - first
+        widest = dataclasses.replace(headers[0], chunk_frames=max(h.chunk_frames for h in headers))
         file = stack.enter_context(output.writing(target, list(sources), overwrite))
         made = _join(file, widest, parts)
     return report_of(widest, made.index, made.bytes, made.video_bytes, started)

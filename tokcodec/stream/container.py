@@ -315,6 +315,8 @@ class Reader:
             _, trailer = self._record(max(trailer_offset, self._start), TRAILER)
         except BitstreamError:
             self._find_fault()
+        if len(trailer) != _U64.size:
+            raise BitstreamError("its trailer is damaged")
         (index_offset,) = _U64.unpack(trailer)
         if not self._start <= index_offset < trailer_offset:
             raise BitstreamError("the trailer names an index that is not there")
