@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from conftest import MakeClip, frames_of, moving_frames, times_of
 import tokcodec
 from tokcodec import compare as comparing
 from tokcodec.cli import cli
-from tokcodec.compare import compare, heat
+from tokcodec.compare import beside, compare, doubled, heat
 from tokcodec.errors import TokcodecError
 from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores
+from tokcodec.video import VideoInfo
 from tokcodec.vmaf import find_vmaf_ffmpeg
 
 
@@ -97,6 +99,20 @@ def test_videos_of_both_and_of_their_difference(pair: tuple[Path, Path], tmp_pat
     assert frames_of(where)[0].shape == (48, 64, 3)
     with pytest.raises(TokcodecError, match="exists already"):
         compare(*pair, heatmap=where)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_the_reference_is_shown_on_the_left_whichever_way_the_video_is_turned(rotation: int, mirrored: bool) -> None:
+    shown = VideoInfo(6, 4, Fraction(1, 25), Fraction(25), rotation=rotation, mirrored=mirrored)
+    left, right = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8)
+
+    def display(frame: np.ndarray) -> np.ndarray:
+        return np.rot90(frame[:, ::-1] if mirrored else frame, -rotation // 90)
+
+    both = beside(shown, left, right)
+    assert both.shape == (doubled(shown).height, doubled(shown).width, 3)
+    assert np.array_equal(display(both), np.concatenate([display(left), display(right)], 1))
 
 
 def test_heat_is_black_for_none_and_white_for_much() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterator
@@ -64,6 +65,12 @@ def _opened(
         with open_stream(source, weights=weights, device=device, dtype=dtype) as stream:
             header, count = stream.header, sum(chunk.frames for chunk in stream.chunks)
             info = video.VideoInfo(header.width, header.height, header.time_base, header.frame_rate, frames=count)
+            info = dataclasses.replace(
+                info,
+                sample_aspect=header.sample_aspect or info.sample_aspect,
+                rotation=90 * header.rotation,
+                mirrored=header.mirrored,
+            )
             with contextlib.closing(stream.frames()) as frames:
                 yield info, ((frame, pts) for frame, pts, _ in frames)
     else:
@@ -101,6 +108,21 @@ def heat(true: Frames, seen: Frames) -> Frames:
     share = np.sqrt(error / HOTTEST)  # the root, so that small errors can be seen
     picture: Frames = (np.clip(3 * share[..., None] - np.arange(3), 0, 1) * 255).astype(np.uint8)
     return picture
+
+
+def doubled(shown: VideoInfo) -> VideoInfo:
+    """A video of twice the width, as shown."""
+    if shown.rotation % 180:
+        return dataclasses.replace(shown, height=2 * shown.height)
+    return dataclasses.replace(shown, width=2 * shown.width)
+
+
+def beside(shown: VideoInfo, left: Frames, right: Frames) -> Frames:
+    """Two frames as one of `doubled`: side by side when that is mirrored and turned as `shown` says."""
+    axis = 1 - shown.rotation // 90 % 2
+    if (shown.rotation in (90, 180)) != (shown.mirrored and axis == 1):
+        left, right = right, left
+    return np.concatenate([left, right], axis)
 
 
 def compare(
@@ -153,7 +175,7 @@ def compare(
         outputs = [
             (stack.enter_context(_writer(Path(path), shape, sources, overwrite)), picture)
             for path, shape, picture in (
-                (side_by_side, dataclasses.replace(clock, width=2 * width), lambda a, b: np.concatenate([a, b], 1)),
+                (side_by_side, doubled(clock), functools.partial(beside, clock)),
                 (heatmap, clock, heat),
             )
             if path is not None
