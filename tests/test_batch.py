@@ -523,6 +523,58 @@ def test_a_video_whose_size_changes_is_coded_as_by_encode(
     assert outputs(tmp_path / "dst") == {"both.tokc": (tmp_path / "whole.tokc").read_bytes()}
 
 
+class Ending(ThisProcess):
+    """Does so many units, then ends the run."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.units = units
+
+    def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
+        self.units -= 1
+        if self.units >= 0:
+            return super().submit(unit, settings)
+        future: Future[Outcome] = Future()
+        future.set_exception(TokcodecError("no worker is left"))
+        return future
+
+
+def test_pieces_of_another_length_are_not_taken_over(
+    make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "CHUNK_FRAMES", 9)
+    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
+    (tmp_path / "src").mkdir()
+    path = tmp_path / "src" / "a.mkv"
+    make_clip("a.mkv", moving_frames(90), codec="mjpeg", pix_fmt="yuvj420p").rename(path)
+    assert [len(pieces.plan(path, chunks)) for chunks in (4, 5)] == [2, 2]
+    src, dst = Tree(str(tmp_path / "src")), Tree(str(tmp_path / "dst"))
+    chosen = select(src.items().values(), {".mkv"})
+    with pytest.raises(TokcodecError, match="no worker is left"):  # after the plan and a piece
+        Batch(src, dst, settings(weights, piece_chunks=4)).run(chosen, Ending(2))
+    assert len(list((tmp_path / "dst" / ".tokcodec" / "a.tokc.work").iterdir())) == 1
+    assert Batch(src, dst, settings(weights, piece_chunks=5)).run(chosen, ThisProcess()).done == 1
+    encode_video(path, tmp_path / "whole.tokc", weights=weights, **CODED)
+    assert (tmp_path / "dst" / "a.tokc").read_bytes() == (tmp_path / "whole.tokc").read_bytes()
+
+
+def test_a_source_that_could_not_be_read_to_its_end_is_not_deleted(
+    make_clip: MakeClip, tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "src").mkdir()
+    path, dst = tmp_path / "src" / "a.mp4", tmp_path / "dst"
+    clip = make_clip("a.mp4", moving_frames(40), container_options={"movflags": "faststart"}, options={"g": "5"})
+    path.write_bytes(clip.read_bytes()[:-600])
+    for _ in range(2):  # made, then found finished
+        result = run(weights, tmp_path / "src", dst, "--jobs", 1, "--delete-source")
+        assert result.exit_code == 0, result.output
+        assert caplog.messages[-1] == f"{path}: not all of it could be read, so it is not deleted"
+        assert path.exists()
+    path.write_bytes(clip.read_bytes())
+    assert run(weights, tmp_path / "src", dst, "--jobs", 1, "--delete-source").exit_code == 0
+    assert not path.exists()
+
+
 def test_packets_tell_the_timestamps_of_the_frames(tmp_path: Path) -> None:
     vfr_with_sound(tmp_path / "clip.mp4")
     with VideoReader(tmp_path / "clip.mp4") as reader:
@@ -564,6 +616,9 @@ def test_units_of_lost_workers_run_again_and_a_file_that_kills_them_is_given_up(
     summary = Batch(src, Tree(str(tmp_path / "b")), settings(weights), retries=0).run(chosen, Flaky(100))
     assert summary.done == 0
     assert "3 workers were lost over it: pulled the plug" in summary.failed["one.mp4"]
+    crew = Flaky(100)
+    Batch(src, Tree(str(tmp_path / "c")), settings(weights), retries=5).run(chosen, crew)
+    assert crew.losses == 100 - 2 * 3, "retries are for errors"
 
 
 def test_a_killed_worker_is_replaced(tree: Path, tmp_path: Path, weights: Path) -> None:

@@ -704,6 +704,51 @@ def test_what_is_not_a_video(make_clip: MakeClip, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_tags_that_are_not_utf_8_cost_their_odd_letters_only(make_clip: MakeClip, tmp_path: Path) -> None:
+    clip = make_clip("a.mp4", moving_frames(3))
+    with av.open(clip) as source, av.open(tmp_path / "b.mkv", "w") as target:
+        target.metadata["title"] = "Caf#"
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = copy
+                target.mux(packet)
+    path = tmp_path / "b.mkv"
+    path.write_bytes(path.read_bytes().replace(b"Caf#", b"Caf\xe9"))
+    with VideoReader(path) as reader:
+        assert reader.info.tags["title"] == "Caf\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_pause_between_subtitles_is_no_jump_of_the_clock(
+    make_clip: MakeClip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, path = make_clip("a.mp4", moving_frames(30)), tmp_path / "a.ts"
+    with av.open(clip) as source, av.open(path, "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        text = target.add_mux_stream("dvb_subtitle", time_base=Fraction(1, 90000))
+        for packet in source.demux():
+            if packet.size:
+                at_s = packet.dts * packet.time_base * 30  # a frame a second
+                packet.stream, packet.time_base = copy, Fraction(1, 90000)
+                packet.pts, packet.dts = (
+                    round(90000 * 30 * t * Fraction(1, 30 * 512)) for t in (packet.pts, packet.dts)
+                )
+                target.mux(packet)
+                if round(at_s) in (2, 20, 26):
+                    line = av.Packet(bytes(8))
+                    line.stream, line.time_base, line.pts = text, Fraction(1, 90000), 90000 * round(at_s)
+                    line.dts = line.pts
+                    target.mux(line)
+    side = io.BytesIO()
+    with VideoReader(path, side=side) as reader:
+        assert len(list(reader)) == 30
+    assert not caplog.records
+    side.seek(0)
+    with av.open(side, format=reader.side_format) as other:
+        times = [float(p.pts * p.time_base) for p in other.demux() if p.pts is not None]
+    assert np.diff(times) == pytest.approx([18, 6], abs=0.1)
+
+
 def test_a_file_cut_off_plays_up_to_the_cut(make_clip: MakeClip, caplog: pytest.LogCaptureFixture) -> None:
     frames = list(np.random.default_rng(2).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8))
     path = make_clip("a.mp4", frames, options={"g": "5", "bf": "0"}, container_options={"movflags": "faststart"})
@@ -715,6 +760,9 @@ def test_a_file_cut_off_plays_up_to_the_cut(make_clip: MakeClip, caplog: pytest.
     assert 8 < len(part) < 16
     np.testing.assert_array_equal(part[:8], whole[:8])
     assert any("the file is cut off or damaged" in record.getMessage() for record in caplog.records)
+    with VideoReader(path) as reader:
+        assert len(list(reader)) == len(part)
+        assert reader.damaged >= 1
 
 
 def test_damage_in_the_middle_costs_frames_not_the_file(make_clip: MakeClip, caplog: pytest.LogCaptureFixture) -> None:

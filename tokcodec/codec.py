@@ -273,7 +273,7 @@ def encode_video(
                 code = functools.partial(_judged, tokenizer=tokenizer, helpers=helpers, judge=judge)
             with contextlib.closing(chunks_of(reader, code)) as chunks:
                 writer = write_stream(file, header, chunks, rest, told)
-    made = report_of(header, writer.index, writer.bytes, writer.video_bytes, started)
+    made = report_of(header, writer.index, writer.bytes, writer.video_bytes, started, reader.damaged)
     return _with_network(made, tokenizer, busy_before_s)
 
 

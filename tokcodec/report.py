@@ -16,7 +16,7 @@ class Report:
 
     Attributes:
         width: in pixels, as coded; also height.
-        damaged: places of the stream that could not be read (salvage only).
+        damaged: places of the source that could not be read; of a stream, with salvage only.
         bytes: of the stream, all of it.
         video_bytes: of them without the other streams (sound, subtitles).
         other_bytes: of them for the other streams.

@@ -30,6 +30,7 @@ class Record:
         settings: `Settings.facts`.
         bytes: size of the output; below 0 while it is only begun.
         verified: it was read back.
+        damaged: places of its source that could not be read.
         deleted: its source was deleted, or was about to be: this output may be all that is left of it.
     """
 
@@ -40,6 +41,7 @@ class Record:
     settings: dict[str, Any]
     bytes: int = -1
     verified: bool = False
+    damaged: int = 0
     deleted: bool = False
 
 

@@ -273,14 +273,14 @@ class Batch:
     def _cut(self, file: _File, done: Done) -> None:
         """Queue the pieces of a long file."""
         source, _, work = self._places(file)
-        count = len(done.pieces)
-        file.open = count
-        file.parts = tuple(f"{work}/{file.key}-{i:05d}-of-{count:05d}.tokc" for i in range(count))
+        file.open = len(done.pieces)
+        # Which frames they hold is in their names: a run before may have cut the file elsewhere.
+        file.parts = tuple(f"{work}/{file.key}-{p.begin}-{p.end}.tokc" for p in done.pieces)
         parts = [Part(source, part, work, piece) for part, piece in zip(file.parts, done.pieces, strict=True)]
         self._queue.extendleft((file, part) for part in reversed(parts))
 
     def _retry(self, file: _File, unit: Unit, outcome: Outcome) -> None:
-        if file.tries <= self._retries:
+        if file.tries <= self._retries and file.losses < MAX_LOSSES:
             file.tries += 1
             self._queue.append((file, unit))
             return
@@ -291,7 +291,10 @@ class Batch:
     def _finish(self, file: _File, done: Done, worker: str) -> None:
         assert done.report is not None
         self._books.tidy(file.output)  # before the record: a run that finds the file finished does not look for more
-        file.claim.write(dataclasses.replace(file.origin, bytes=done.bytes, verified=self._settings.verify))
+        record = dataclasses.replace(
+            file.origin, bytes=done.bytes, verified=self._settings.verify, damaged=done.report.damaged
+        )
+        file.claim.write(record)
         self._drop_source(
             file,
             "done",
@@ -305,10 +308,14 @@ class Batch:
         file.claim.release()
 
     def _drop_source(self, file: _File, status: Status, **facts: Any) -> None:
-        """Delete the source of an output that is whole, if that is wanted, and settle the file."""
+        """Delete the source of an output that has all of it, if that is wanted, and settle the file."""
         record = file.claim.record
         assert record is not None
-        if self._delete_source and file.item.bytes >= 0:
+        delete = self._delete_source and file.item.bytes >= 0
+        if delete and record.damaged:
+            warning = f"{self._source.url(file.item.name)}: not all of it could be read, so it is not deleted"
+            facts["warnings"] = (*facts.get("warnings", ()), warning)
+        elif delete:
             try:
                 self._target.sync(file.output)
                 file.claim.write(dataclasses.replace(record, deleted=True))

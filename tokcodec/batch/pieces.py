@@ -75,7 +75,7 @@ def encode_piece(
     """Encode one piece to a stream without metadata and other streams.
 
     Raises:
-        TokcodecError: as `encode_video`; also if the piece has not the frames that were planned.
+        TokcodecError: as `encode_video`; also if the piece has not the frames that were planned, or is damaged.
         ValueError: the rate is of the whole.
     """
     if rate.is_of_the_whole:
@@ -94,6 +94,8 @@ def encode_piece(
     )
     if made.frames != piece.frames:
         raise TokcodecError(f"{source}: {made.frames} frames where its packets promise {piece.frames}")
+    if made.damaged:  # to be told of the whole, which this piece's stream could not do
+        raise TokcodecError(f"{source}: damaged")
     return made
 
 
@@ -122,4 +124,4 @@ def join(source: Path, pieces: Sequence[Path], target: Path, filters: video.Filt
         chunks = (chunk for reader in readers for chunk in chunks_of(reader))
         rest: Rest = (metadata_of(whole.info), (whole.side_format, side) if whole.side_format else None)
         writer = write_stream(file, header, chunks, lambda: rest)
-    return report_of(header, writer.index, writer.bytes, writer.video_bytes, started)
+    return report_of(header, writer.index, writer.bytes, writer.video_bytes, started, whole.damaged)

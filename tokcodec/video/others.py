@@ -49,7 +49,7 @@ def cut_streams(
         copy: Copy | None = None
         for format, file, begin_s, end_s, shift_s in parts:
             file.seek(0)
-            source = stack.enter_context(av.open(file, "r", format=_safe_format(format)))
+            source = stack.enter_context(av.open(file, "r", format=_safe_format(format), metadata_errors="replace"))
             if copy is None:
                 copy = Copy(source.streams, output, "other streams")
                 if copy.outputs:
@@ -76,7 +76,7 @@ def describe_streams(format: str, file: BinaryIO) -> list[dict[str, Any]]:
     """
     file.seek(0)
     found: list[dict[str, Any]] = []
-    with errors("other streams"), av.open(file, "r", format=_safe_format(format)) as source:
+    with errors("other streams"), av.open(file, "r", format=_safe_format(format), metadata_errors="replace") as source:
         for stream in source.streams:
             about: dict[str, Any] = {"kind": stream.type, "codec": codec_of(stream)}
             if (language := stream.metadata.get("language", "und")) != "und":
@@ -162,7 +162,7 @@ class Side:
 
     def __init__(self, file: BinaryIO, format: str, target: OutputContainer, name: str, kind: str) -> None:
         file.seek(0)
-        self._source = av.open(file, "r", format=_safe_format(format))
+        self._source = av.open(file, "r", format=_safe_format(format), metadata_errors="replace")
         self._copy = Copy(self._source.streams, target, name, kind)
         self._packets = (packet for packet in self._source.demux() if packet.stream.index in self._copy.outputs)
         self._next = next(self._packets, None)

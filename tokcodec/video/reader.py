@@ -51,6 +51,7 @@ class VideoReader:
     Attributes:
         info: of the part that will be read.
         last_duration: ticks the newest frame lasts.
+        damaged: places that could not be read, so far as they were told in a warning. Valid after the last frame.
         side_format: FFmpeg's name of the container written to `side`; None if no stream went there. Valid
             after the last frame.
     """
@@ -97,7 +98,7 @@ class VideoReader:
                 break
         self._filters = filters
         self._open()
-        self._damaged = 0  # frames
+        self.damaged, self._damaged_frames = 0, 0
         self._first_size: tuple[int, int] | None = None  # of a wanted frame, before the filters
         self._chain = Chain(filters, self._clock, threads)
         self._time_base = self._chain.time_base
@@ -198,7 +199,7 @@ class VideoReader:
 
     def _open(self) -> None:
         with errors(self.name, "not a video"):
-            self._container: InputContainer = av.open(self._url, "r", options=self._options)
+            self._container: InputContainer = av.open(self._url, "r", options=self._options, metadata_errors="replace")
         # PyAV lets the demuxer make up what is missing, wrongly where frames are reordered (AVI); see _time
         self._container.flags &= ~ContainerFlags.gen_pts.value
         if self._container.format.name == "tty":  # FFmpeg renders text files as video
@@ -302,8 +303,9 @@ class VideoReader:
             self.last_duration = duration or step
             self._chain.size = self._chain.size or (frame.width, frame.height)
             yield frame, pts - round(self._shift_s / self._time_base)
-        if self._damaged:
-            self._warn(f"{self._damaged} of its frames {'is' if self._damaged == 1 else 'are'} damaged")
+        if frames := self._damaged_frames:
+            self._warn(f"{frames} of its frames {'is' if frames == 1 else 'are'} damaged")
+            self.damaged += frames
         if self._side is not None:
             with errors(self.name):
                 self._side.close()
@@ -345,12 +347,13 @@ class VideoReader:
             missing = (self._stream.start_time or 0) + self._stream.duration - previous - lasts
             if missing > 2 * lasts:  # an edit list, too, can hide some of the frames it counts
                 self._warn(f"ends {float(missing * self._clock):.2f} s early; the file is cut off or damaged")
+                self.damaged += 1
 
     def _look(self, frame: av.VideoFrame, pts: Fraction) -> None:
         """Count or tell what is wrong with a decoded frame, and what it has that is not kept, if it is wanted."""
         if (self._begin is not None and pts < self._begin) or (self._end is not None and pts >= self._end):
             return
-        self._damaged += frame.is_corrupt
+        self._damaged_frames += frame.is_corrupt
         if frame.interlaced_frame and not self._filters.deinterlace:
             self._warn("it is interlaced and coded as it is, with its combs; deinterlacing removes them")
         size = (frame.width, frame.height)
@@ -373,6 +376,7 @@ class VideoReader:
                 break
             except (FFmpegError, OSError) as error:
                 self._warn(f"cannot be read any further ({reason(error)})")
+                self.damaged += 1
                 break
             if not packet.size:
                 continue  # the demuxer's flush packet; a decoder would take an empty one for the end, too
@@ -389,12 +393,15 @@ class VideoReader:
             yield from self._frames_of(None)
 
     def _close_jump(self, packet: Packet[Any]) -> None:
-        """Let a clock that was set anew (MPEG-TS joined from parts) run on, by the rule of the ffmpeg tool."""
+        """Let a clock that was set anew (MPEG-TS joined from parts) run on, by the rule of the ffmpeg tool.
+
+        Only video and sound tell of it: they have no gaps, as subtitles do.
+        """
         if packet.dts is None:
             return
         dts_s = packet.dts * packet.time_base + self._jump_s
         late_s = dts_s - self._expected_s.get(packet.stream.index, dts_s)
-        if not -0.1 < late_s < 10:
+        if packet.stream.type in ("video", "audio") and not -0.1 < late_s < 10:
             self._warn("its clock jumps; closed the gap")
             self._jump_s -= late_s
         jump = round(self._jump_s / packet.time_base)
@@ -409,6 +416,7 @@ class VideoReader:
             frames: list[av.VideoFrame] = self._stream.codec_context.decode(packet)
         except FFmpegError as error:
             self._warn(f"damaged; some frames are missing ({reason(error)})")
+            self.damaged += 1
             return []
         return frames
 
