@@ -652,6 +652,17 @@ def test_a_claim_is_held_by_one(tmp_path: Path) -> None:
     again.release()
 
 
+def test_a_file_system_without_locks_has_books_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("tokcodec.locks.lock", no_locks)
+    claim = Books(Tree(str(tmp_path))).claim("a/b.tokc")
+    claim.write(RECORD)
+    claim.release()
+    assert Books(Tree(str(tmp_path))).peek("a/b.tokc").record == RECORD
+
+
 RECORD = Record("b.mov", 12345, "1.5", "/videos", {"crf": 12.0}, bytes=3)
 
 

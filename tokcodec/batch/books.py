@@ -90,8 +90,8 @@ class Books:
     def claim(self, name: str) -> Claim:
         """The sole right to make an output, and its record. A dead process holds no claim.
 
-        Where files are not local, and on Windows, there are no locks, and two runs may do the same work: outputs are
-        whole and the same either way.
+        Where files are not local, on Windows and on file systems that have none, there are no locks, and two runs may
+        do the same work: outputs are whole and the same either way.
 
         Raises:
             BusyError: another process holds it.
@@ -109,6 +109,8 @@ class Books:
             except BlockingIOError:
                 os.close(handle)
                 raise BusyError(f"{name}: another batch works on it") from None
+            except OSError:
+                pass  # no locks on this file system
         return Claim(self._system, path, handle)
 
 
