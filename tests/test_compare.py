@@ -19,13 +19,13 @@ from tokcodec.compare import beside, compare, doubled, heat
 from tokcodec.errors import TokcodecError
 from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores
 from tokcodec.video import VideoInfo
-from tokcodec.vmaf import find_vmaf_ffmpeg
+from tokcodec.vmaf import ffmpeg_has, find_ffmpeg
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No FFmpeg and no LPIPS, unless a test asks for them."""
-    monkeypatch.setattr(comparing, "find_vmaf_ffmpeg", lambda: None)
+    monkeypatch.setattr(comparing, "find_ffmpeg", lambda: None)
     monkeypatch.setenv("TOKCODEC_LPIPS_DIR", str(tmp_path))
 
 
@@ -66,10 +66,10 @@ def test_the_command_prints_a_table_or_json(pair: tuple[Path, Path]) -> None:
 
 
 def test_ffmpeg_and_lpips_add_their_scores(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
-    ffmpeg = find_vmaf_ffmpeg()
-    if ffmpeg is None:
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is None or "libvmaf" not in ffmpeg_has(ffmpeg, "filters"):
         pytest.skip("no FFmpeg with libvmaf")
-    monkeypatch.setattr(comparing, "find_vmaf_ffmpeg", lambda: ffmpeg)
+    monkeypatch.setattr(comparing, "find_ffmpeg", lambda: ffmpeg)
     clip = make_clip("a.mkv", moving_frames(3, 192, 208), codec="ffv1", pix_fmt="bgr0")
     scores = compare(clip, clip, lpips_dir=shared / "lpips").scores
     assert set(scores) == {"psnr_rgb_db", "temporal_psnr_db", "lpips_alex", "vmaf", "ms_ssim"}

@@ -22,7 +22,7 @@ from tokcodec.scores import (
     psnr_db,
     summary,
 )
-from tokcodec.vmaf import ffmpeg_has, find_ffmpeg, find_vmaf_ffmpeg, scoring
+from tokcodec.vmaf import ffmpeg_has, find_ffmpeg, scoring
 
 
 class Distance(nn.Module):
@@ -104,14 +104,3 @@ def test_ffmpeg_is_found_where_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     assert find_ffmpeg() is None
-    assert find_vmaf_ffmpeg() is None
-
-
-def test_an_ffmpeg_without_libvmaf_scores_no_vmaf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / "ffmpeg"
-    monkeypatch.setenv("TOKCODEC_FFMPEG", str(program))
-    for filters, found in (("psnr", None), ("libvmaf", str(program))):
-        ffmpeg_has.cache_clear()
-        program.write_text(f"#!/bin/sh\necho ' ... {filters}  VV->V  text'\n")
-        program.chmod(0o755)
-        assert find_vmaf_ffmpeg() == found

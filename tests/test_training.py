@@ -439,7 +439,7 @@ def test_vmaf_is_left_out_where_there_is_no_ffmpeg_for_it(monkeypatch: pytest.Mo
     blurred = (target.astype(np.uint16) + np.roll(target, 3, 2) + np.roll(target, 6, 2)) // 3
     clear, worse = (evaluating.scores(Distance(), x.astype(np.uint8), target) for x in (target, blurred))
     assert clear["vmaf"] > worse["vmaf"] + 5
-    monkeypatch.setattr(evaluating, "find_vmaf_ffmpeg", lambda: None)
+    monkeypatch.setattr(evaluating, "find_ffmpeg", lambda: None)
     assert evaluating.scores(Distance(), target, target) == {k: v for k, v in clear.items() if k != "vmaf"}
 
 

@@ -19,7 +19,7 @@ from tokcodec.opening import open_stream
 from tokcodec.output import replacing
 from tokcodec.scores import Frames, SyncCheck, SyncError, frame_scores, summary
 from tokcodec.stream.records import MAGIC
-from tokcodec.vmaf import MS_SSIM_SIDE, find_vmaf_ffmpeg, scoring
+from tokcodec.vmaf import MS_SSIM_SIDE, ffmpeg_has, find_ffmpeg, scoring
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,8 +93,8 @@ def _judges(lpips_dir: Path | None) -> dict[str, nn.Module]:
 
 def _vmaf_program(height: int, width: int) -> str | None:
     """An FFmpeg with VMAF; None, with a warning, if there is none."""
-    ffmpeg = find_vmaf_ffmpeg()
-    if ffmpeg is None:
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is None or "libvmaf" not in ffmpeg_has(ffmpeg, "filters"):
         log.warning("left out: VMAF and MS-SSIM need an FFmpeg with libvmaf (pip install imageio-ffmpeg brings one)")
         return None
     if min(height, width) < MS_SSIM_SIDE:

@@ -46,12 +46,6 @@ def ffmpeg_has(ffmpeg: str, kind: str) -> frozenset[str]:
     return frozenset(re.findall(r"^ [A-Z.|]+ +(\w+) ", listing.stdout, re.MULTILINE))
 
 
-def find_vmaf_ffmpeg() -> str | None:
-    """The FFmpeg of `find_ffmpeg` if it has libvmaf."""
-    ffmpeg = find_ffmpeg()
-    return ffmpeg if ffmpeg is not None and "libvmaf" in ffmpeg_has(ffmpeg, "filters") else None
-
-
 def scoring_argv(
     ffmpeg: str,
     inputs: Sequence[str],

@@ -18,7 +18,7 @@ from tokcodec.training.coded import Batch, Frames
 from tokcodec.training.data import resize
 from tokcodec.training.trainer import picture, restore
 from tokcodec.video import VideoReader
-from tokcodec.vmaf import find_vmaf_ffmpeg, scoring
+from tokcodec.vmaf import ffmpeg_has, find_ffmpeg, scoring
 
 CLIP_FRAMES = 17
 PICTURE_PX = 320  # width of one frame in the picture
@@ -75,8 +75,8 @@ def scores(lpips: nn.Module, output: Frames, target: Frames) -> Scores:
     }
     if len(output) > 1:
         found["temporal_psnr_db"] = round(mean_temporal_psnr_db(target, output), 3)
-    ffmpeg = find_vmaf_ffmpeg()
-    if ffmpeg is not None:
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is not None and "libvmaf" in ffmpeg_has(ffmpeg, "filters"):
         by_frame: dict[str, list[float]] = {}
         for _ in scoring(ffmpeg, zip(target, output, strict=True), target.shape[1:3], by_frame):
             pass
