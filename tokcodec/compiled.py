@@ -1,21 +1,34 @@
 """numba's `njit`, for machines where compiled code can be kept and for those where it cannot.
 
 numba keeps it in $NUMBA_CACHE_DIR if that is set, else beside the source, else, where the package cannot be written,
-in the user's cache folder. Without any of these it refuses to compile at all.
+in the user's cache folder. Without any of these it refuses to compile at all. By itself it compiles anew only when a
+function's own file has changed; here also when another has, whose constants and functions are compiled in with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 from numba.core import event
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+PACKAGE = Path(__file__).parent
+
+
+@functools.cache
+def _digest(package: Path) -> str:
+    """Of the files that compiled code may come from."""
+    digest = hashlib.sha256()
+    for file in sorted([*package.glob("neural/**/*.py"), *package.glob("stream/*.py"), package / "rate.py"]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 @functools.cache
@@ -36,6 +49,9 @@ def njit(**options: Any) -> Callable[[Function], Function]:
                 raise
             _warn()
             compiled = numba.njit(**options | {"cache": False})(function)
+        kept = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+        if kept is not None and PACKAGE in Path(function.__code__.co_filename).parents:
+            kept._source_stamp = _digest(PACKAGE)
         return compiled
 
     return decorate
