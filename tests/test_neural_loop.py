@@ -134,6 +134,19 @@ def test_levels_have_a_dead_zone_and_the_sign_of_their_latent() -> None:
     assert levels[1, 1].tolist() == [10, -4, 0, 0, 0, 0, 0, 0]
     assert np.count_nonzero(levels) == 2
     assert dequantize(levels, 160)[1, 1, :3].tolist() == [1590, -630, 0]
+    most = np.full((1, 1, 1), 32767, np.int16)
+    assert dequantize(most, 111410).item() == 32767 * 111410 - (111410 >> 4)
+
+
+def test_a_finer_step_is_no_worse_however_fine() -> None:
+    frames = moving(1, 48, 64)
+    frames[:, :, 20:50] = np.where(frames[:, :, 20:50] > 127, 255, 0)  # large latents
+    original, errors = from_rgb(frames), []
+    for step in (8.0, 2.0, 0.5, 0.25):
+        shown = Loop(tables()).encode(frames, step).base
+        errors.append(float(np.square(shown.y.astype(float) - original.y).mean()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.1
 
 
 def test_a_search_finds_a_shift_and_keeps_to_whole_blocks() -> None:

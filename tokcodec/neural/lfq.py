@@ -13,7 +13,7 @@ from tokcodec.compiled import njit
 
 ROUNDING = 0.40  # a latent of (m + 1 - ROUNDING) steps may become level m + 1
 LEVEL_RATE = 0.16  # squared steps a bit
-MAX_LEVEL = 2047
+MAX_LEVEL = 32767  # what a stream holds
 BIAS_SHIFT = 4  # a level is rebuilt 1/16 of a step nearer to zero
 U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
@@ -93,10 +93,10 @@ def choose(latents: F32, step: float) -> I16:
     return out.reshape(h, w, dimensions)
 
 
-def dequantize(levels: I16, step16: int) -> I32:
-    """Values in 2^-4 of an 8-bit level, int32, of levels and a step in 1/16 of an 8-bit level."""
+def dequantize(levels: I16, step16: int) -> I64:
+    """Values in 2^-4 of an 8-bit level, int64, of levels and a step in 1/16 of an 8-bit level."""
     bias = step16 >> BIAS_SHIFT
-    values: I32 = levels.astype(np.int32) * step16 - np.sign(levels).astype(np.int32) * bias
+    values: I64 = levels.astype(np.int64) * step16 - np.sign(levels).astype(np.int64) * bias
     return values
 
 

@@ -25,6 +25,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
 
 
 def _folding(reach: int) -> I32:
@@ -139,12 +140,12 @@ class Basis:
         out: F32 = (blocks.reshape(-1, size) @ self._forward).reshape(h, w, -1)
         return out
 
-    def add(self, prediction: Planes, values: I32) -> Planes:
+    def add(self, prediction: Planes, values: I64) -> Planes:
         """Prediction plus the innovation that the values stand for.
 
         Args:
             prediction: planes of t frames.
-            values: int32 `[h, w, D]`, dequantized levels in 2^-4 of an 8-bit level.
+            values: int64 `[h, w, D]`, dequantized levels in 2^-4 of an 8-bit level.
         """
         h, w, _ = values.shape
         used = np.flatnonzero(values.any(-1).ravel())
