@@ -68,15 +68,27 @@ def load_points(results: Path) -> Points:
     """Read `points/*.json`.
 
     Raises:
-        TokcodecError: there is none, or one is not a point.
+        TokcodecError: there is none, one is not a point, or two that would be compared are not of the same video or
+            scored by other code, or two of a curve are by other programs.
     """
     points: Points = defaultdict(list)
+    firsts: dict[tuple[str, ...], tuple[Path, Any]] = {}
     for path in sorted((results / "points").glob("*.json")):
         try:
             point = json.loads(path.read_text())
-            points[Clip(**point["clip"]).key, point["codec"]].append(point)
+            key = Clip(**point["clip"]).key
+            points[key, point["codec"]].append(point)
+            alike = {
+                (key,): {"clip": point["clip"], "scored_by": point["scored_by"]},
+                (key, point["codec"]): {"program": point["program"]},
+            }
         except (ValueError, KeyError, TypeError) as error:
             raise TokcodecError(f"{path}: not a measured point ({error})") from error
+        for group_key, facts in alike.items():
+            first, known = firsts.setdefault(group_key, (path, facts))
+            for name in facts:
+                if facts[name] != known[name]:
+                    raise TokcodecError(f"{path}: its {name} is not that of {first.name}; measure one of them again")
     if not points:
         raise TokcodecError(f"{results}: no measured points")
     for group in points.values():

@@ -20,6 +20,7 @@ from benchmarks import provenance, report, run
 from benchmarks.clips import dataset_sources, file_source, prepare
 from benchmarks.provenance import PACKAGE, code_sha256, digest_of_files, ffmpeg_of, scoring_sha256
 from benchmarks.report import write_report
+from benchmarks.tables import load_points
 from benchmarks.tools import ToolError, Tools, find_tools
 from tokcodec.errors import TokcodecError
 from tokcodec.training.judged import JudgedClip
@@ -192,6 +193,27 @@ def test_the_paper_row_stands_beside_ours_on_its_data_set(bench: Runner, make_cl
     tables = (tmp_path / "out/tables.md").read_text()
     assert "## MCL-JCV at 640x360, 0.0384 bpp" in tables
     assert "| MAGVIT-v2 | 0.104 | 26.18 | 0.894 |" in tables
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("clip", {"clip": {"pixels_sha256": "0"}}),
+        ("scored_by", {"scored_by": {"code_sha256": "0"}}),
+        ("program", {"program": {"version": "n8"}}),
+    ],
+)
+def test_points_that_cannot_be_compared_are_refused(tmp_path: Path, name: str, change: dict[str, Any]) -> None:
+    (tmp_path / "points").mkdir()
+    for path in sorted((provenance.ROOT / "benchmarks/results/eval-360p/points").glob("flower*hevc-medium*"))[:2]:
+        point = json.loads(path.read_text())
+        (tmp_path / "points" / path.name).write_text(json.dumps(point))
+    assert [len(group) for group in load_points(tmp_path).values()] == [2]
+    for key, value in change.items():
+        point[key] |= value
+    (tmp_path / "points" / path.name).write_text(json.dumps(point))
+    with pytest.raises(TokcodecError, match=f"its {name} is not that of flower"):
+        load_points(tmp_path)
 
 
 def test_results_that_are_none_are_told(tmp_path: Path) -> None:
