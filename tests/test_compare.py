@@ -17,6 +17,8 @@ from tokcodec import compare as comparing
 from tokcodec.cli import cli
 from tokcodec.compare import beside, compare, doubled, heat
 from tokcodec.errors import TokcodecError
+from tokcodec.judge import Judge
+from tokcodec.perceptual import load_lpips
 from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores
 from tokcodec.video import VideoInfo
 from tokcodec.vmaf import ffmpeg_has, find_ffmpeg
@@ -122,6 +124,18 @@ def test_heat_is_black_for_none_and_white_for_much() -> None:
     assert picture[0].tolist() == [0, 0, 0]
     assert picture[1].tolist() == picture[2].tolist() == [255] * 3
     assert picture[3].tolist() == [95, 0, 0]  # 3 * 255 / sqrt(64)
+
+
+def test_frames_too_small_for_some_scores_have_the_others(make_clip: MakeClip, shared: Path) -> None:
+    for size in ((4, 16), (24, 40)):
+        clip = make_clip(f"{size[0]}.mkv", moving_frames(3, *size), codec="ffv1", pix_fmt="bgr0")
+        result = compare(clip, clip, lpips_dir=shared / "lpips")
+        assert set(result.scores) == {"psnr_rgb_db", "temporal_psnr_db"}
+        assert result.shift is None
+    judge = Judge(0.1, load_lpips("alex", shared / "lpips"))
+    with pytest.raises(TokcodecError, match="LPIPS needs 31 pixels a side"):
+        judge(*np.zeros((2, 1, 30, 64, 3), np.uint8))
+    assert judge(*np.zeros((2, 1, 31, 64, 3), np.uint8))
 
 
 def test_what_cannot_be_compared_is_told(make_clip: MakeClip, pair: tuple[Path, Path], tmp_path: Path) -> None:

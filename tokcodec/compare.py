@@ -15,9 +15,10 @@ import numpy as np
 
 from tokcodec import video
 from tokcodec.errors import ModelError, TokcodecError
+from tokcodec.judge import LPIPS_SIDE
 from tokcodec.opening import open_stream
 from tokcodec.output import replacing
-from tokcodec.scores import Frames, SyncCheck, SyncError, frame_scores, summary
+from tokcodec.scores import THUMB, Frames, SyncCheck, SyncError, frame_scores, summary
 from tokcodec.stream.records import MAGIC
 from tokcodec.vmaf import MS_SSIM_SIDE, ffmpeg_has, find_ffmpeg, scoring
 
@@ -78,12 +79,22 @@ def _opened(
             yield reader.info, iter(reader)
 
 
-def _judges(lpips_dir: Path | None) -> dict[str, nn.Module]:
+class _Unsynced(SyncCheck):
+    """Of frames that have no block to compare."""
+
+    def update(self, reference: Frames, decoded: Frames) -> None:
+        pass
+
+
+def _judges(lpips_dir: Path | None, height: int, width: int) -> dict[str, nn.Module]:
     """LPIPS, on a GPU if there is one; nothing, with a warning, if it cannot be had."""
     import torch
 
     from tokcodec.perceptual import load_lpips
 
+    if min(height, width) < LPIPS_SIDE:
+        log.warning("left out: LPIPS needs %d pixels a side", LPIPS_SIDE)
+        return {}
     try:
         return {"lpips_alex": load_lpips("alex", lpips_dir).to("cuda" if torch.cuda.is_available() else "cpu")}
     except ModelError as error:
@@ -158,13 +169,13 @@ def compare(
     """
     sources = [Path(reference), Path(seen)]
     chosen = None if weights is None else Path(weights)
-    sync = SyncCheck()
     found: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         (info, true_frames), (other, seen_frames) = (
             stack.enter_context(_opened(source, chosen, device, dtype)) for source in sources
         )
         height, width = info.height, info.width
+        sync = SyncCheck() if min(height, width) >= THUMB else _Unsynced()
         if (height, width) != (other.height, other.width):
             raise TokcodecError(
                 f"{seen}: {other.width}x{other.height} cannot be compared with {width}x{height} of {reference}"
@@ -195,8 +206,9 @@ def compare(
         scored = pairs()
         if (ffmpeg := _vmaf_program(height, width)) is not None:
             scored = scoring(ffmpeg, scored, (height, width), found)
+        judges = _judges(None if lpips_dir is None else Path(lpips_dir), height, width)
         with contextlib.closing(scored):  # type: ignore[type-var]
-            found |= frame_scores(scored, _judges(None if lpips_dir is None else Path(lpips_dir)), sync)
+            found |= frame_scores(scored, judges, sync)
     scores = {name: summary(frames) for name, frames in found.items() if frames}
     return Comparison(len(found["psnr_rgb_db"]), width, height, scores, sync.shift())
 

@@ -7,8 +7,11 @@ import functools
 import os
 from typing import Any
 
+from tokcodec.errors import TokcodecError
 from tokcodec.rate import Rate
 from tokcodec.scores import Frames, lpips_distance, mean_psnr_db
+
+LPIPS_SIDE = 31  # pixels: AlexNet makes nothing of less
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +27,14 @@ class Judge:
     lpips: Any = None
 
     def __call__(self, original: Frames, shown: Frames) -> bool:
-        """Judge uint8 `[T, H, W, 3]`."""
+        """Judge uint8 `[T, H, W, 3]`.
+
+        Raises:
+            TokcodecError: the frames are too small for LPIPS.
+        """
         if self.lpips is not None:
+            if min(original.shape[1:3]) < LPIPS_SIDE:
+                raise TokcodecError(f"LPIPS needs {LPIPS_SIDE} pixels a side")
             return lpips_distance(self.lpips, original, shown) <= self.goal
         return mean_psnr_db(original, shown) >= self.goal
 
