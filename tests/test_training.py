@@ -154,6 +154,21 @@ def test_resume_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     assert same(load_file(tmp_path / "whole/weights.safetensors"), load_file(tmp_path / "parts/weights.safetensors"))
 
 
+def test_a_signal_during_an_evaluation_is_told_to_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the one that evaluates would leave the others waiting for it."""
+    begun, votes = trainer(steps=6), []
+
+    def agree(position: float, stopped: bool) -> tuple[float, bool]:
+        votes.append(stopped)
+        return position, stopped
+
+    monkeypatch.setattr("tokcodec.training.processes.agree", agree)
+    run(begun, tmp_path, lambda _: os.kill(os.getpid(), signal.SIGTERM), eval_every=2)
+    assert votes == [False, False, True]
+
+
 def test_finish_reaches_the_end_of_the_schedule_in_time(tmp_path: Path) -> None:
     begun = trainer(steps=10**6)
     began = time.monotonic()

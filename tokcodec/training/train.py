@@ -140,10 +140,11 @@ def run(
         trainer.load(checkpoint)
     first = processes.rank() == 0
     begin_position, last_step_s, stopped = trainer.position, 0.0, False
+    told = False  # by a signal: all processes stop after the same step, by what they agree on
 
     def stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
+        nonlocal told
+        told = True
 
     handlers = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     batches = in_background(trainer.batches(), depth=2)
@@ -164,7 +165,7 @@ def run(
             else:
                 position = trainer.position + 1 / trainer.settings.steps
             over = position > 1 - 1e-9  # a sum of many 1 / steps
-            trainer.position, stopped = processes.agree(1.0 if over else position, stopped or used >= 1)
+            trainer.position, stopped = processes.agree(1.0 if over else position, told or used >= 1)
             if not first:
                 continue
             if trainer.step % LOG_EVERY == 0:
