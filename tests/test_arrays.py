@@ -79,6 +79,7 @@ def test_arrays_that_are_no_tokens(tmp_path: Path) -> None:
         "thin": good | {"levels": good["levels"][:-1]},
         "flat": good | {"levels": good["levels"].reshape(-1)},
         "float": good | {"levels": good["levels"].astype(np.float32)},
+        "fraction": good | {"step": good["step"].astype(np.float64)},
         "still": good | {"motion": good["motion"][:-1]},
         "wild": good | {"motion": wild},
         "times": good | {"pts": good["pts"][:-1]},

@@ -183,6 +183,9 @@ def _chunks_from(arrays: dict[str, Array], header: Header, tables: Tables) -> It
     from tokcodec.stream.entropy import Tokens, encode_chunk, shapes
 
     levels, motion = _int16(arrays["levels"]), _int16(arrays["motion"])
+    for name in ("chunks", "step", "pts", "durations"):
+        if arrays[name].dtype.kind not in "iu":
+            raise ValueError(f"{name} is {arrays[name].dtype}, not of integers")
     pts, done = arrays["pts"].tolist(), np.zeros(3, np.int64)
     facts = zip(arrays["chunks"].tolist(), arrays["step"].tolist(), arrays["durations"].tolist(), strict=True)
     for (frame, frames, group, groups, field, fields), step, duration in facts:
