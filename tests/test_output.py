@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ import pytest
 
 from tokcodec import opening, output
 from tokcodec.errors import ExistsError, TokcodecError
-from tokcodec.files import NamedFile
+from tokcodec.files import NamedFile, temporary_file
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 WRITERS = {
@@ -94,6 +96,24 @@ def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
         full.write(b"x")
 
 
+def test_a_temporary_file_without_space_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file = temporary_file()
+    file.write(b"ab")
+    file.seek(1)
+    assert file.read() == b"b"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    message = f"^temporary file in {tmp_path}: cannot write: File too large$"
+    try:
+        with pytest.raises(TokcodecError, match=message):
+            file.write(bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        file.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_reading_does_not_take_the_blame_for_what_it_surrounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = tmp_path / "a.tokc"
     with pytest.raises(TokcodecError, match=r"a\.tokc: No such file"), opening.reading(stream):
@@ -109,6 +129,7 @@ def test_reading_does_not_take_the_blame_for_what_it_surrounds(tmp_path: Path, m
 def test_a_bug_keeps_its_traceback() -> None:
     script = """
 import sys
+import tempfile
 from tokcodec import cli, edit
 
 def bug(*_, **__):

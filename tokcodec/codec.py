@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from tokcodec import output, standard, video
 from tokcodec.cuts import CUT_MARGIN, cuts
 from tokcodec.errors import TokcodecError
+from tokcodec.files import NamedFile, temporary_file
 from tokcodec.judge import Judge, judge_of
 from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
 from tokcodec.neural.weights import Weights
@@ -150,7 +151,7 @@ def _rereadable(source: str | Path, is_needed: bool) -> Iterator[str | Path]:
         return
     with tempfile.TemporaryDirectory(prefix="tokcodec.") as folder:  # Windows opens no temporary file twice
         copy = Path(folder, "copy")
-        with copy.open("wb") as spool:
+        with io.BufferedWriter(NamedFile(copy, "wb", copy)) as spool:
             if str(source) == "-":
                 shutil.copyfileobj(standard.stdin(), spool)
             else:
@@ -205,7 +206,7 @@ def encode_video(
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
         place = stack.enter_context(_rereadable(source, rate.is_of_the_whole))
-        side = stack.enter_context(tempfile.TemporaryFile())
+        side = stack.enter_context(temporary_file())
         open_video = functools.partial(
             video.VideoReader, place, start_s, duration_s, span=span, name=str(source), filters=filters
         )
@@ -248,7 +249,7 @@ def encode_video(
             chosen: list[int] | None = None
             step: float | None = _guess(rate, info)
             while step is not None and len(tries) < (MAX_TRIES if chosen else MAX_HARD_TRIES):
-                spool = stack.enter_context(tempfile.TemporaryFile())
+                spool = stack.enter_context(temporary_file())
                 code = functools.partial(_coded, tokenizer=tokenizer, helpers=helpers, step=step)
                 with contextlib.closing(chunks_of(open_video() if tries else reader, code)) as chunks:
                     writer = write_stream(spool, header, chunks, told=told)
@@ -443,7 +444,7 @@ def decode_video(
             metadata = metadata.cut(begin, end, shift)
             if streams is not None:
                 begin_s, limit_s = (None if ticks is None else ticks * header.time_base for ticks in (begin, end))
-                part = stack.enter_context(tempfile.TemporaryFile())
+                part = stack.enter_context(temporary_file())
                 name = video.cut_streams([(*streams, begin_s, limit_s, shift * header.time_base)], part)
                 streams = None if name is None else (name, part)
         writer = stack.enter_context(

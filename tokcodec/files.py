@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ class NamedFile(io.FileIO):
 
     Args:
         file: a path, or a descriptor that it will close.
-        mode: "rb" or "wb".
+        mode: "rb", "wb" or "r+b".
         name: of the file in errors.
 
     Raises:
@@ -22,7 +24,7 @@ class NamedFile(io.FileIO):
     """
 
     def __init__(self, file: Path | int, mode: str, name: object) -> None:
-        self._label = f"{name}: cannot write" if "w" in mode else str(name)
+        self._label = str(name) if mode == "rb" else f"{name}: cannot write"
         try:
             super().__init__(file, mode)
         except OSError as error:
@@ -50,3 +52,14 @@ class NamedFile(io.FileIO):
             return super().write(data)
         except OSError as error:
             raise self._named(error) from error
+
+
+def temporary_file() -> io.BufferedRandom:
+    """A binary file without a name, which is gone when it is closed.
+
+    Raises:
+        TokcodecError: writing to it fails, as where there is no space; its own methods raise it.
+    """
+    with tempfile.TemporaryFile(buffering=0) as made:
+        handle = os.dup(made.fileno())
+    return io.BufferedRandom(NamedFile(handle, "r+b", f"temporary file in {tempfile.gettempdir()}"))

@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from tokcodec import standard, suffixes
 from tokcodec.clock import ticks_of
 from tokcodec.errors import BitstreamError, TokcodecError
-from tokcodec.files import NamedFile
+from tokcodec.files import NamedFile, temporary_file
 from tokcodec.pipeline import in_background
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.container import Reader
@@ -46,7 +45,7 @@ def opened(source: Path) -> Iterator[BinaryIO]:
             io.BufferedReader(NamedFile(handle, "rb", "stdin" if is_stdin else source))
         )
         if is_stdin or not file.seekable():
-            spool = stack.enter_context(tempfile.TemporaryFile())
+            spool = stack.enter_context(temporary_file())
             shutil.copyfileobj(file, spool)
             file = spool
         yield file

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from tokcodec import output, video
 from tokcodec.codec import chunk_frames_for, encode_video, metadata_of, section_frames_for
 from tokcodec.errors import TokcodecError
+from tokcodec.files import temporary_file
 from tokcodec.opening import chunks_of, reading
 from tokcodec.rate import Rate
 from tokcodec.report import Report, report_of
@@ -118,7 +118,7 @@ def join(source: Path, pieces: Sequence[Path], target: Path, filters: video.Filt
         if any(reader.header != header for reader in readers):
             raise TokcodecError(f"{source}: its size or colour changes on the way")
         file = stack.enter_context(output.writing(target, [source]))
-        side = stack.enter_context(tempfile.TemporaryFile())
+        side = stack.enter_context(temporary_file())
         with video.VideoReader(source, side=side, filters=filters) as whole:
             whole.skip()
         chunks = (chunk for reader in readers for chunk in chunks_of(reader))

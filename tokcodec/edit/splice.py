@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -13,6 +12,7 @@ from typing import BinaryIO
 
 from tokcodec import output
 from tokcodec.errors import BitstreamError, TokcodecError
+from tokcodec.files import temporary_file
 from tokcodec.opening import checked_streams, named, overlapping, reading, span_ticks
 from tokcodec.report import Report, report_of
 from tokcodec.stream.container import Reader, Rest, Writer, write_stream
@@ -112,7 +112,7 @@ def _join(file: BinaryIO, header: Header, parts: list[_Part]) -> Writer:
         return write_stream(file, header, chunks, lambda: (metadata, None))
     from tokcodec.video import cut_streams  # FFmpeg is needed only where there are other streams
 
-    with tempfile.TemporaryFile() as joined:
+    with temporary_file() as joined:
         name = cut_streams(cuts, joined)
         rest: Rest = (metadata, None if name is None else (name, joined))
         return write_stream(file, header, chunks, lambda: rest)
