@@ -61,8 +61,9 @@ def draw_track(rng: np.random.Generator, fastest_px: float) -> Track:
     if rng.random() < BENT:
         for wave in bend:
             length, way = log_uniform(rng, 40, 200), rng.uniform(0, 2 * math.pi)
-            wave[:] = 0.025 * length * rng.normal(), math.cos(way) / length, math.sin(way) / length, 0, rng.random()
-            wave[3] = rng.choice([-1, 1]) / rng.uniform(15, 80)
+            height, phase = 0.025 * length * rng.normal(), rng.random()
+            a_frame = rng.choice([-1, 1]) / rng.uniform(15, 80)
+            wave[:] = height, math.cos(way) / length, math.sin(way) / length, a_frame, phase
     return Track(offset, zoom, turn, bend)
 
 
