@@ -563,6 +563,8 @@ def test_roundtrip_is_encode_decode_and_compare(run: Run, make_clip: MakeClip, t
     assert run("roundtrip", "in.mp4", "out.mp4").err == "tokcodec: out.mp4: exists already; -f overwrites it\n"
     assert run("roundtrip", "in.mp4", "out.xyz").code == 1
     assert run("roundtrip", "-", "new.mp4").code == 2
+    refused = run("roundtrip", "in.mp4", "new.mp4", "--stream", "-")
+    assert (refused.code, refused.err.splitlines()[-1]) == (2, "Error: --stream is read again and cannot be a pipe")
     assert names(tmp_path) == made
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,6 +152,13 @@ def test_what_cannot_be_compared_is_told(make_clip: MakeClip, pair: tuple[Path, 
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(TokcodecError, match=r"text.mp4"):
         compare(pair[0], tmp_path / "text.mp4")
+
+
+def test_a_video_may_come_from_stdin(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = compare(*pair)
+    with pair[1].open("rb") as file:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=file))
+        assert compare(pair[0], "-") == wanted
 
 
 def test_a_shift_by_a_frame_is_a_warning(make_clip: MakeClip) -> None:

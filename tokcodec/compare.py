@@ -75,7 +75,7 @@ def _opened(
             with contextlib.closing(stream.frames()) as frames:
                 yield info, ((frame, pts) for frame, pts, _ in frames)
     else:
-        with video.VideoReader(source) as reader:
+        with video.VideoReader("-" if str(source) == "-" else source) as reader:
             yield reader.info, iter(reader)
 
 
@@ -155,7 +155,7 @@ def compare(
     VMAF and MS-SSIM an FFmpeg program with libvmaf; what cannot be had is left out, with a warning.
 
     Args:
-        reference, seen: videos that FFmpeg reads, or .tokc streams.
+        reference, seen: videos that FFmpeg reads, "-" for one from stdin, or .tokc streams.
         side_by_side: video to write: the reference left, the other right.
         heatmap: video to write: where the two differ, and how much.
         overwrite: replace these if they exist.

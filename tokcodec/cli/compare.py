@@ -18,6 +18,7 @@ from tokcodec.scores import METRICS
         "compare in.mp4 in.decoded.mp4",
         "compare in.mp4 in.tokc --json",
         "compare in.mp4 in.tokc --side-by-side both.mp4 --heatmap where.mp4",
+        "compare in.mp4 - <out.mkv",
     )
 )
 @click.argument("reference", metavar="A", type=FileName())
@@ -44,8 +45,8 @@ def compare(
 ) -> None:
     """Score video or stream B against its reference A: PSNR, temporal PSNR, LPIPS, VMAF and MS-SSIM.
 
-    Frames meet by number. LPIPS needs its backbone, VMAF and MS-SSIM an FFmpeg with libvmaf; what cannot be had is
-    left out. --json has the score of every frame.
+    Frames meet by number; - is a video from stdin. LPIPS needs its backbone, VMAF and MS-SSIM an FFmpeg with libvmaf;
+    what cannot be had is left out. --json has the score of every frame.
     """
     from tokcodec.compare import compare as compare_videos
 

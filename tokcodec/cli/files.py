@@ -228,6 +228,8 @@ def roundtrip(
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
     if is_pipe(source):
         raise click.UsageError("INPUT is read twice and cannot be a pipe")
+    if stream is not None and is_pipe(str(stream)):
+        raise click.UsageError("--stream is read again and cannot be a pipe")
     kind_of(Path(target))
     if not is_pattern(Path(target)):
         check_target(Path(target), [Path(source)], force)  # before the work, not after
