@@ -145,6 +145,10 @@ def test_tags_language_and_chapters_go_there_and_back(tmp_path: Path, suffix: st
         with tokcodec.open_stream(tmp_path / f"{name}.tokc") as stream:
             found = [(float(c.start * base), float(c.end * base), c.title) for c in stream.metadata.chapters]
         assert found == spans
+    tokcodec.decode_video(tmp_path / "a.tokc", back, start_s=0.5, overwrite=True, **FAST)  # between two frames
+    with VideoReader(back) as reader:
+        base, known = reader.info.time_base, reader.info.chapters
+    assert [(float(start * base), float(end * base)) for start, end, _ in known] == [(0, 0.48), (0.48, 1.48)]
 
 
 def test_variable_frame_rate_sound_rotation_and_aspect_survive(make_clip: MakeClip, tmp_path: Path) -> None:

@@ -202,13 +202,21 @@ def encode_video(
         ModelError: the weights cannot be used.
         TokcodecError: the target cannot be written, or the rate cannot be met.
     """
-    started = time.monotonic()
+    started, source = time.monotonic(), str(source)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
         place = stack.enter_context(_rereadable(source, rate.is_of_the_whole))
         side = stack.enter_context(temporary_file())
         open_video = functools.partial(
-            video.VideoReader, place, start_s, duration_s, span=span, name=str(source), filters=filters
+            video.VideoReader,
+            place,
+            start_s,
+            duration_s,
+            threads=cores or 0,
+            span=span,
+            name=source,
+            filters=filters,
+            warned=set(),
         )
         reader = open_video(side=side if span is None else None)
         info = reader.info
@@ -440,7 +448,7 @@ def decode_video(
         streams, metadata = checked_streams(reader), reader.metadata
         if start_s > 0 or end_s is not None:
             span = span_ticks(reader, start_s, duration_s)
-            begin, end = span[0] if start_s > 0 else None, None if end_s is None else span[1]
+            begin, end = first[1] if start_s > 0 else None, None if end_s is None else span[1]
             metadata = metadata.cut(begin, end, shift)
             if streams is not None:
                 begin_s, limit_s = (None if ticks is None else ticks * header.time_base for ticks in (begin, end))

@@ -14,6 +14,7 @@ from tokcodec.cli.options import (
     FileName,
     FrameRate,
     Size,
+    Within,
     deinterlace_option,
     examples,
     network_options,
@@ -91,6 +92,8 @@ def encode(
     from tokcodec.video import Filters
 
     target = target or beside(source, ".tokc")
+    if target_lpips is not None or target_psnr is not None:  # else torch has nothing to do
+        use_threads(threads)
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
     try:
         filters = Filters(deinterlace=deinterlace, fps=fps, scale=scale)
@@ -125,7 +128,7 @@ def encode(
 )
 @click.argument("source", metavar="INPUT", type=FileName(".tokc", path_type=str))
 @click.argument("target", metavar="[OUTPUT]", required=False, type=FileName(path_type=str))
-@click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of libx264; 0 is best.")
+@click.option("--crf", type=Within(0, 51), default=12.0, show_default=True, help="Of libx264; 0 is best.")
 @click.option("--lossless", is_flag=True, help="FFV1 in RGB, every pixel as decoded; for .mkv.")
 @click.option("--format", type=click.Choice(["rgb24", "y4m"]), default="y4m", show_default=True, help="On stdout.")
 @click.option("--salvage", is_flag=True, help="Play every intact chunk of a damaged stream.")

@@ -23,6 +23,7 @@ log = logging.getLogger("tokcodec")
 
 SIDE_FORMATS = ("mp4", "mov", "matroska")  # for the other streams; Matroska last, for its timestamps are whole ms
 MUXER_OPTIONS = {"movie_timescale": "90000"}  # of mov and mp4: the default rounds the start of a track to 1 ms
+LISTENED = ("audio", "subtitle")  # kinds whose loss is a loss of what people hear and read
 BARE_MUXERS = ("rawvideo", "image2")  # frames alone: no other streams, orientation or timestamps
 
 
@@ -43,7 +44,7 @@ def cut_streams(
     Raises:
         VideoError: a part cannot be read.
     """
-    name, copied = parts[0][0], 0
+    name = parts[0][0]
     with errors("other streams"), contextlib.ExitStack() as stack:
         output = stack.enter_context(av.open(target, "w", format=name, container_options=MUXER_OPTIONS))
         copy: Copy | None = None
@@ -64,8 +65,7 @@ def cut_streams(
                 time_s = packet.pts * packet.time_base
                 if (begin_s is None or begin_s <= time_s) and (end_s is None or time_s < end_s):
                     copy.mux(packet, -shift_s)
-                    copied += 1
-    return name if copied else None
+        return name if copy is not None and copy.written else None
 
 
 def describe_streams(format: str, file: BinaryIO) -> list[dict[str, Any]]:
@@ -81,7 +81,7 @@ def describe_streams(format: str, file: BinaryIO) -> list[dict[str, Any]]:
             about: dict[str, Any] = {"kind": stream.type, "codec": codec_of(stream)}
             if (language := stream.metadata.get("language", "und")) != "und":
                 about["language"] = language
-            if isinstance(stream, av.AudioStream):
+            if isinstance(stream, av.AudioStream) and codec_of(stream) is not None:
                 about |= {"rate_hz": stream.codec_context.sample_rate, "channels": stream.codec_context.layout.name}
             found.append(about)
     return found
@@ -93,11 +93,16 @@ class Copy:
     Matroska has no time below zero and would move all streams to make room, the video with them. What an edit list of
     MP4 cuts away in front is therefore left out there, and so are packets across the cut; not the first of a codec
     whose delay Matroska can express (Opus).
+
+    Attributes:
+        written: packets so far.
+        lost: packets so far that the target refused, and streams of sound or subtitles that it does not take.
     """
 
     def __init__(self, streams: Iterable[Stream], target: OutputContainer, name: str, kind: str = "") -> None:
         """Add those of the streams to `target` that it takes; messages call it `name` and its format `kind`."""
         self.outputs: dict[int, Stream] = {}
+        self.written = self.lost = 0
         self._target = target
         self._name = name
         self._refused: set[int] = set()
@@ -108,6 +113,7 @@ class Copy:
             if not takes(target.format.name, stream):
                 refuser = kind or target.format.name
                 log.warning("%s: %s is dropped: %s does not take it", name, title_of(stream), refuser)
+                self.lost += stream.type in LISTENED
                 continue
             output = target.add_stream_from_template(stream)
             output.metadata.update(stream.metadata)
@@ -133,7 +139,9 @@ class Copy:
         self._keep_order(packet)
         try:
             self._target.mux_one(packet)
+            self.written += 1
         except (ArgumentError, InvalidDataError) as error:  # this packet's own fault; the rest can be kept
+            self.lost += 1
             if stream.index not in self._refused:
                 self._refused.add(stream.index)
                 log.warning("%s: damaged packets of %s are dropped (%s)", self._name, title_of(stream), reason(error))

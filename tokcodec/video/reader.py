@@ -29,7 +29,7 @@ from tokcodec.errors import VideoError
 from tokcodec.video.ffmpeg import errors, exact, numbers_of, reason, url_of
 from tokcodec.video.filters import UNFILTERED, Chain, Filters, Shown
 from tokcodec.video.info import MATRICES, SCALING, Frame, VideoInfo, colour_of, has_alpha, orientation_of, unkept
-from tokcodec.video.others import MUXER_OPTIONS, SIDE_FORMATS, Copy, codec_of, takes, title_of
+from tokcodec.video.others import LISTENED, MUXER_OPTIONS, SIDE_FORMATS, Copy, codec_of, takes, title_of
 
 log = logging.getLogger("tokcodec")
 
@@ -51,7 +51,8 @@ class VideoReader:
     Attributes:
         info: of the part that will be read.
         last_duration: ticks the newest frame lasts.
-        damaged: places that could not be read, so far as they were told in a warning. Valid after the last frame.
+        damaged: places that could not be read, and streams of sound or subtitles of which not all is in `side`, so far
+            as they were told in a warning. Valid after the last frame.
         side_format: FFmpeg's name of the container written to `side`; None if no stream went there. Valid
             after the last frame.
     """
@@ -66,6 +67,7 @@ class VideoReader:
         span: tuple[int, int | None] | None = None,
         name: str = "",
         filters: Filters = UNFILTERED,
+        warned: set[str] | None = None,
     ) -> None:
         """Open a file and decode its first frame.
 
@@ -81,6 +83,7 @@ class VideoReader:
                 timestamps stay those of the whole. In place of `start_s` and `duration_s`.
             name: what messages call the source, if not its path.
             filters: what is done to the frames; parts are cut from what they make of the whole.
+            warned: of what was warned when the file was read before, which is not told again; takes what is told now.
 
         Raises:
             VideoError: not a video, or nothing in it decodes. Iterating raises it too.
@@ -88,7 +91,7 @@ class VideoReader:
         self.name = name or ("stdin" if source == "-" else str(source))
         self._threads = threads
         self._scaler = VideoReformatter()
-        self._warned: set[str] = set()
+        self._warned: set[str] = set() if warned is None else warned
         numbers = [] if source == "-" else numbers_of(Path(source))
         self._url: Any = standard.stdin() if source == "-" else url_of(source, bool(numbers))
         self._options = {"start_number": str(numbers[0])} if numbers else {}
@@ -268,6 +271,7 @@ class VideoReader:
         kinds = ("audio", "subtitle", "data", "attachment")
         for stream in [s for s in streams if s.type not in kinds or codec_of(s) is None]:
             log.warning("%s: %s is left out", self.name, title_of(stream))
+            self.damaged += stream.type in LISTENED
             streams.remove(stream)
         if not streams:
             return
@@ -306,6 +310,8 @@ class VideoReader:
         if frames := self._damaged_frames:
             self._warn(f"{frames} of its frames {'is' if frames == 1 else 'are'} damaged")
             self.damaged += frames
+        if self._copy is not None:
+            self.damaged += self._copy.lost
         if self._side is not None:
             with errors(self.name):
                 self._side.close()
