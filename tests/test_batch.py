@@ -26,7 +26,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.conftest import MakeClip, moving_frames
+from tests.conftest import MakeClip, moving_frames, with_sound
 from tokcodec import codec, edit
 from tokcodec.batch import pieces
 from tokcodec.batch.books import Books, BusyError, Record
@@ -233,11 +233,13 @@ def test_a_film_under_the_name_of_a_deleted_one_is_refused(make_clip: MakeClip, 
     assert set(outputs(src)) == {"a.mp4"}
 
 
-def test_the_stream_of_a_file_in_another_tree_is_foreign(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+def test_the_stream_of_a_file_in_another_tree_is_foreign(
+    make_clip: MakeClip, tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     src, dst, other = twins(make_clip, tmp_path), tmp_path / "dst", tmp_path / "other"
     other.mkdir()
     (src / "a.mov").rename(other / "a.mp4")
-    assert run(weights, src, dst, "--jobs", 1).exit_code == 0
+    assert run(weights, src, dst, "--jobs", 1, "--verify").exit_code == 0
     before = outputs(dst)
     refused = run(weights, other, dst, "--jobs", 1)
     assert refused.exit_code == 1
@@ -245,6 +247,10 @@ def test_the_stream_of_a_file_in_another_tree_is_foreign(make_clip: MakeClip, tm
     assert outputs(dst) == before
     src.rename(tmp_path / "moved")  # the same file elsewhere: finished
     assert json.loads(run(weights, tmp_path / "moved", dst, "--jobs", 1, "--json").stdout)["finished"] == 1
+    assert run(weights, tmp_path / "moved", dst, "--jobs", 1, "--delete-source").exit_code == 0
+    kept = f"{tmp_path / 'moved' / 'a.mp4'}: its output was made from the file in {src}, so it is not deleted"
+    assert caplog.messages[-1] == kept
+    assert (tmp_path / "moved" / "a.mp4").exists()
     assert run(weights, other, dst, "--jobs", 1, "-f").exit_code == 0
     assert outputs(dst) != before
 
@@ -573,6 +579,19 @@ def test_a_source_that_could_not_be_read_to_its_end_is_not_deleted(
     path.write_bytes(clip.read_bytes())
     assert run(weights, tmp_path / "src", dst, "--jobs", 1, "--delete-source").exit_code == 0
     assert not path.exists()
+
+
+def test_a_source_whose_sound_is_lost_is_not_deleted(
+    make_clip: MakeClip, tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "src").mkdir()
+    path = tmp_path / "src" / "a.mkv"
+    whole = with_sound(make_clip("v.mp4", moving_frames(9)), path).read_bytes()
+    assert whole.count(b"A_AAC") == 1
+    path.write_bytes(whole.replace(b"A_AAC", b"A_FOO"))  # a codec that nobody knows
+    assert run(weights, tmp_path / "src", tmp_path / "dst", "--jobs", 1, "--delete-source").exit_code == 0
+    assert caplog.messages[-1] == f"{path}: not all of it could be read, so it is not deleted"
+    assert path.exists()
 
 
 def test_packets_tell_the_timestamps_of_the_frames(tmp_path: Path) -> None:

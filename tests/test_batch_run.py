@@ -115,6 +115,24 @@ def test_files_are_chosen_by_name_pattern_suffix_and_shard(tree: Path, tmp_path:
     assert chosen(shard=(1, 2)) & chosen(shard=(2, 2)) == set()
 
 
+def test_names_are_those_of_paths(tree: Path, tmp_path: Path) -> None:
+    names = ["./one.mp4", "a//two.mkv", "./one.mp4", "../up.mp4", "a/none.mp4"]
+    made = batch.run(tree, tmp_path / "dst", names=names, **CODED)
+    assert (made.done, made.files) == (2, 4)
+    assert made.failed == {"../up.mp4": "no such file", "a/none.mp4": "no such file"}
+    records = (tmp_path / "dst" / ".tokcodec").rglob("*.json")
+    assert sorted(path.name for path in records) == ["one.tokc.json", "two.tokc.json"]
+    assert not list(tmp_path.glob("*.json"))
+    assert not list((tmp_path / "dst").glob("up*"))
+
+
+def test_the_time_taken_is_told_as_it_goes(tree: Path, tmp_path: Path) -> None:
+    times: list[float] = []
+    made = batch.run(tree, tmp_path / "dst", progress=lambda _, summary: times.append(summary.seconds), **CODED)
+    assert 0 < times[0] < times[1] <= made.seconds
+    assert batch.run(tree, tmp_path / "dst", **CODED).seconds > 0  # all are finished
+
+
 def test_a_dry_run_tells_what_and_why_and_writes_nothing(tree: Path, tmp_path: Path, make_clip: MakeClip) -> None:
     dst, log = tmp_path / "dst", tmp_path / "log"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -127,7 +128,8 @@ def run(
     tree = Tree(str(source))
     items = tree.items()
     wanted = {f".{suffix.lower().lstrip('.')}" for suffix in suffixes} or ({known.STREAM} if decode else known.VIDEO)
-    named = items.values() if names is None else [items.get(n, Item(n, -1, "")) for n in dict.fromkeys(names)]
+    paths = None if names is None else dict.fromkeys(map(posixpath.normpath, names))
+    named = items.values() if paths is None else [items.get(path, Item(path, -1, "")) for path in paths]
     selection = select(named, wanted, globs, shard)
     with contextlib.ExitStack() as stack:
         settled = progress if log is None or dry_run else stack.enter_context(_logged(Path(log), progress))

@@ -101,6 +101,7 @@ class Batch:
         self._retries, self._overwrite, self._delete_source = retries, overwrite, delete_source
         self._settled = settled
         self._summary = Summary()
+        self._started: float | None = None  # of a run
         self._queue: collections.deque[tuple[_File, Unit]] = collections.deque()
         self._running: dict[Future[Outcome], tuple[_File, Unit]] = {}
 
@@ -124,7 +125,7 @@ class Batch:
         Raises:
             TokcodecError: the books cannot be kept, or no worker can be started.
         """
-        started = time.monotonic()
+        self._started = time.monotonic()
         self._summary.files = len(selection.chosen)
         self._summary.skipped = dict(collections.Counter(why for _, why in selection.skipped))
         if selection.chosen:
@@ -134,7 +135,6 @@ class Batch:
             while self._submit(files, workers):
                 for future in wait(self._running, return_when=FIRST_COMPLETED).done:
                     self._settle(*self._running.pop(future), future)
-                    self._summary.seconds = time.monotonic() - started
         finally:
             for file, _ in [*self._queue, *self._running.values()]:
                 file.claim.release()
@@ -167,7 +167,7 @@ class Batch:
                 continue
             claim = None
             try:
-                claim = self._books.peek(output) if dry else self._books.claim(output)
+                claim = self._books.peek(output) if dry or item.bytes < 0 else self._books.claim(output)
                 file = _File(item, output, claim, self._origin(item))
                 size = self._target.size(output)
                 status, file.why = self._verdict(file, size)
@@ -312,8 +312,13 @@ class Batch:
         record = file.claim.record
         assert record is not None
         delete = self._delete_source and file.item.bytes >= 0
-        if delete and record.damaged:
-            warning = f"{self._source.url(file.item.name)}: not all of it could be read, so it is not deleted"
+        why = ""
+        if record.damaged:
+            why = "not all of it could be read"
+        elif record.tree != file.origin.tree:
+            why = f"its output was made from the file in {record.tree}"
+        if delete and why:
+            warning = f"{self._source.url(file.item.name)}: {why}, so it is not deleted"
             facts["warnings"] = (*facts.get("warnings", ()), warning)
         elif delete:
             try:
@@ -331,6 +336,8 @@ class Batch:
         made = None if output is None else self._target.url(output)
         note = Note(item.name, self._source.url(item.name), made, status, item.bytes, **facts)
         self._summary.add(note)
+        if self._started is not None:
+            self._summary.seconds = time.monotonic() - self._started
         for warning in note.warnings:
             log.warning("%s", warning)
         if self._settled is not None:
