@@ -5,6 +5,7 @@ import io
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from conftest import MakeClip, moving_frames, times_of, with_sound
@@ -19,6 +20,7 @@ from tokcodec.stream.container import Writer, write_stream
 from tokcodec.stream.entropy import encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
 from tokcodec.stream.records import Chunk, Header
+from tokcodec.video.others import cut_streams, describe_streams
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +141,39 @@ def test_chapters_after_the_last_frame_are_kept(tmp_path: Path) -> None:
             *(Chapter(0, 20, "A"), Chapter(20, 36, "B")),
             *(Chapter(36, 38, "A"), Chapter(38, 108, "B"), Chapter(108, 117, "C")),
         )
+
+
+def test_what_lies_beyond_the_clock_is_told_in_a_line(tmp_path: Path) -> None:
+    late = make_stream(tmp_path / "late.tokc", [9], metadata=Metadata({}, "", (Chapter(0, 1 << 62, "A"),)))
+    a = make_stream(tmp_path / "a.tokc", [9])
+    with pytest.raises(TokcodecError, match="chapters of all streams do not fit one"):
+        edit.concat([a, late], tmp_path / "b.tokc")
+    last = make_stream(tmp_path / "last.tokc", [9], first_pts=(1 << 62) - 20)
+    with pytest.raises(TokcodecError, match=r"a\.tokc: "):
+        edit.concat([last, a], tmp_path / "b.tokc")
+    assert not (tmp_path / "b.tokc").exists()
+
+
+def test_streams_of_a_format_of_others_are_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_stream(tmp_path / "a.tokc", [9], streams=b"audio")
+    assert edit.describe(path)["other_streams"] == {"format": "nut", "streams": []}
+    assert caplog.messages == [f"{path}: other streams in unknown format 'nut'"]
+
+
+def test_sound_of_an_unknown_codec_is_described(make_clip: MakeClip, tmp_path: Path) -> None:
+    source, target = with_sound(make_clip("v.mp4", moving_frames(9)), tmp_path / "s.mkv"), io.BytesIO()
+    with av.open(source) as file, av.open(target, "w", "matroska") as alone:
+        copy = alone.add_stream_from_template(file.streams.audio[0])
+        for packet in file.demux(file.streams.audio[0]):
+            if packet.size:
+                packet.stream = copy
+                alone.mux(packet)
+    data = target.getvalue()
+    assert describe_streams("matroska", io.BytesIO(data))[0]["rate_hz"] == 48000
+    assert data.count(b"A_AAC") == 1
+    data = data.replace(b"A_AAC", b"A_FOO")
+    assert describe_streams("matroska", io.BytesIO(data)) == [{"kind": "audio", "codec": None}]
+    assert cut_streams([("matroska", io.BytesIO(data), None, None, Fraction(0))], io.BytesIO()) is None
 
 
 def test_sound_is_cut_and_joined_with_its_stream(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 from tokcodec.colour import colour_name
-from tokcodec.errors import BitstreamError
+from tokcodec.errors import BitstreamError, VideoError
 from tokcodec.opening import checked_streams, chunks_of, named, opened, reading, tokenizer_of, tokens_of
 from tokcodec.report import Report, report_of
 from tokcodec.stream.container import Reader
 from tokcodec.stream.records import VERSION
+
+log = logging.getLogger("tokcodec")
 
 
 def describe(source: Path, *, salvage: bool = False) -> dict[str, Any]:
@@ -88,7 +91,12 @@ def _facts(source: Path, reader: Reader) -> dict[str, Any]:
     if streams is not None:
         from tokcodec.video import describe_streams  # FFmpeg is needed only where there are other streams
 
-        described = {"format": streams[0], "streams": describe_streams(*streams)}
+        try:
+            found = describe_streams(*streams)
+        except VideoError as error:
+            log.warning("%s: %s", source, error)
+            found = []
+        described = {"format": streams[0], "streams": found}
     return {
         "file": str(source),
         "format_version": VERSION,

@@ -31,8 +31,8 @@ def trim(
 ) -> Report:
     """Cut a stream at the edges of its chunks: every chunk that overlaps the span is kept.
 
-    Time starts at 0 in the result, unless nothing is cut in front. Chapters are cut likewise, and the other streams to
-    whole packets; where nothing is cut off the end, what they have after the last frame stays.
+    With a start, time begins at 0 in the result. Chapters are cut likewise, and the other streams to whole packets;
+    without a duration, what they have after the last frame stays.
 
     Args:
         source: a stream.
@@ -79,7 +79,10 @@ class _Part:
                 chunk = self.reader.read_chunk(i)
             except BitstreamError as error:
                 raise named(self.source, error) from error
-            yield dataclasses.replace(chunk, pts=tuple(pts + self.shift for pts in chunk.pts))
+            try:
+                yield dataclasses.replace(chunk, pts=tuple(pts + self.shift for pts in chunk.pts))
+            except ValueError as error:  # beyond what a stream's clock counts
+                raise TokcodecError(f"{self.source}: {error}") from error
 
     def metadata(self) -> Metadata:
         return self.reader.metadata.cut(self.begin, self.end, self.shift)
@@ -93,12 +96,11 @@ class _Part:
 
 def _join(file: BinaryIO, header: Header, parts: list[_Part]) -> Writer:
     """Write the parts one after another, their chapters and other streams with them."""
-    metadata = parts[0].reader.metadata
-    chapters = [chapter for part in parts for chapter in part.metadata().chapters]
     try:
-        metadata = dataclasses.replace(metadata, chapters=tuple(chapters))
+        chapters = [chapter for part in parts for chapter in part.metadata().chapters]
+        metadata = dataclasses.replace(parts[0].reader.metadata, chapters=tuple(chapters))
     except ValueError as error:
-        raise TokcodecError(f"the chapters of all streams are too many: {error}") from error
+        raise TokcodecError(f"the chapters of all streams do not fit one: {error}") from error
     chunks = (chunk for part in parts for chunk in part.moved())
     cuts = []
     for part in parts:
