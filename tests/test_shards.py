@@ -96,6 +96,16 @@ def test_shards_are_bounded_and_always_the_same(streams: Path, tmp_path: Path) -
     assert (tmp_path / "again-0.tar").read_bytes() == whole
 
 
+def test_long_names_count_too(tmp_path: Path) -> None:
+    """A name of more than a hundred letters has two blocks of its own."""
+    for i in range(3):
+        make_stream(tmp_path / f"{120 * 'n'}{i}.tokc", [9, 4], seed=i)
+    for most in (10240, 20480):
+        export_shards([tmp_path], tmp_path / "n" / "%d.tar", overwrite=True, shard_bytes=most)
+        sizes = {path: path.stat().st_size for path in (tmp_path / "n").iterdir()}
+        assert all(size <= most or len(names_in(path)) == 3 for path, size in sizes.items())
+
+
 def names_in(shard: Path) -> list[str]:
     with tarfile.open(shard) as tar:
         return tar.getnames()

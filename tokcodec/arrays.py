@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import struct
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -119,13 +120,18 @@ def _header_json(header: Header) -> bytes:
 
 
 def _header_of(data: bytes) -> Header:
-    """The inverse of `_header_json`; ValueError, TypeError or KeyError if it is no header."""
+    """The inverse of `_header_json`; one of _MISFITS or BitstreamError if it is no header."""
     fields = json.loads(data)
     if not isinstance(fields, dict) or fields.pop("format_version") != VERSION:
         raise ValueError(f"the header is not of format version {VERSION}")
     fields |= {name: Fraction(fields[name]) for name in _FRACTIONS}
     fields["weights_sha256"] = bytes.fromhex(fields["weights_sha256"])
-    return Header(**fields)
+    return Header.unpack(Header(**fields).pack())
+
+
+_MISFITS = (
+    KeyError, ValueError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error,
+)  # fmt: skip
 
 
 def import_tokens(
@@ -162,7 +168,7 @@ def import_tokens(
                 raise ValueError("no chunks")
         except ModelError:
             raise
-        except (KeyError, ValueError, IndexError, TypeError, AttributeError, ArithmeticError, BitstreamError) as error:
+        except (*_MISFITS, BitstreamError) as error:
             raise TokcodecError(f"{source}: these arrays are not the tokens of a stream: {error}") from error
     return report_of(header, writer.index, writer.bytes, writer.video_bytes, started)
 
@@ -184,8 +190,8 @@ def _chunks_from(arrays: dict[str, Array], header: Header, tables: Tables) -> It
 
     levels, motion = _int16(arrays["levels"]), _int16(arrays["motion"])
     for name in ("chunks", "step", "pts", "durations"):
-        if arrays[name].dtype.kind not in "iu":
-            raise ValueError(f"{name} is {arrays[name].dtype}, not of integers")
+        if arrays[name].dtype.kind not in "iu" or arrays[name].ndim != (2 if name == "chunks" else 1):
+            raise ValueError(f"{name} is {arrays[name].dtype} {list(arrays[name].shape)}, not integers as of a stream")
     pts, done = arrays["pts"].tolist(), np.zeros(3, np.int64)
     facts = zip(arrays["chunks"].tolist(), arrays["step"].tolist(), arrays["durations"].tolist(), strict=True)
     for (frame, frames, group, groups, field, fields), step, duration in facts:

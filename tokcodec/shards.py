@@ -209,13 +209,15 @@ class _Shards:
 
     def add(self, sample: Sequence[tuple[str, bytes]]) -> None:
         """Write a sample, to the next file if it does not fit into this one."""
-        size = sum(BLOCKSIZE + -(-len(data) // BLOCKSIZE) * BLOCKSIZE for _, data in sample)
+        infos = [tarfile.TarInfo(name) for name, _ in sample]
+        size = 0
+        for info, (_, data) in zip(infos, sample, strict=True):
+            info.size = len(data)
+            size += len(info.tobuf(tarfile.GNU_FORMAT)) + -(-len(data) // BLOCKSIZE) * BLOCKSIZE
         tar = self._tar
         if tar is None or self._held == self._most_samples or _tar_bytes(tar.offset + size) > self._most_bytes:
             tar = self._next()
-        for name, data in sample:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
+        for info, (_, data) in zip(infos, sample, strict=True):
             tar.addfile(info, io.BytesIO(data))
         self._held += 1
         self.samples += 1
