@@ -27,7 +27,7 @@ from tokcodec.stream.container import write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import Chunk, Header
-from tokcodec.training.language import LearnSettings, learn
+from tokcodec.training.language import LearnSettings, learn, read_texts
 from tokcodec.training.probe import probe
 
 STEP = 6.0
@@ -170,6 +170,8 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(made: tuple[Path, Path], weights
     assert steps == 5
     again, steps = learn([source], tmp_path / "parts", settings=half, **options)
     assert steps == 12
+    _, steps = learn([source], tmp_path / "parts", settings=LearnSettings(steps=100, batch=2), **options)
+    assert steps == 12  # its schedule has ended, whatever its length was
     for mine, theirs in zip(again.parameters(), whole.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     with pytest.raises(ModelError, match="another configuration"):
@@ -191,6 +193,9 @@ def test_probes_tell_bright_from_dark(made: tuple[Path, Path], weights: Path, tm
     }
     assert min(result[f"{kind}_{name}"] for kind in ("linear", "attention") for name in ("tokens", "pixels")) > 0.9
     assert probe(tmp_path, model=made[1], device="cpu") == result
+    (tmp_path / "dark" / ".tokcodec.ab.partial.tokc").write_bytes(b"unfinished")
+    assert probe(tmp_path, model=made[1], device="cpu") == result
+    read_texts([tmp_path], weights)
     with pytest.raises(TokcodecError, match="two at least"):
         probe(tmp_path / "dark", model=made[1])
 

@@ -35,7 +35,7 @@ from tokcodec.neural.language.model import (
     window_of,
 )
 from tokcodec.neural.language.tokens import VALUES, Layout, Words, basis_sha256
-from tokcodec.opening import chunks_of, reading, tokenizer_of, tokens_of
+from tokcodec.opening import chunks_of, find_streams, reading, tokenizer_of, tokens_of
 from tokcodec.output import replacing, writing
 from tokcodec.rate import STEP_UNITS
 from tokcodec.training.trainer import resume
@@ -45,7 +45,7 @@ SAVE_EVERY = 200
 
 
 class Text(NamedTuple):
-    """A chunk to learn from: its words, the its first group int16 `[24, h, w]`, its step in levels."""
+    """A chunk to learn from: its words, its first group int16 `[24, h, w]`, its step in levels."""
 
     words: Words
     first: NDArray[np.int16]
@@ -81,10 +81,9 @@ def read_texts(
         TokcodecError: a stream cannot be read, or there is none.
         ModelError: the weights are not theirs.
     """
-    files = [file for path in streams for file in (sorted(path.rglob("*.tokc")) if path.is_dir() else [path])]
     texts: list[Text] = []
     blocks, basis = None, ""
-    for file in files:
+    for _, file in find_streams(streams):
         with reading(file) as reader:
             tokenizer = tokenizer_of(reader, weights)
             if blocks is None:
@@ -264,7 +263,8 @@ def learn(
         while learner.position < 1 and not stopped:
             losses.append(learner.train_step())
             if minutes is None:
-                learner.position = learner.step / settings.steps
+                position = learner.position + 1 / settings.steps
+                learner.position = 1.0 if position > 1 - 1e-9 else position  # a sum of many 1 / steps
             else:
                 used = (time.monotonic() - started) / (60 * minutes)
                 learner.position = begin_position + (1 - begin_position) * min(1.0, used)

@@ -17,7 +17,7 @@ from tokcodec.language import check
 from tokcodec.neural.device import pick_device
 from tokcodec.neural.language.model import LanguageModel, load_model, window_of
 from tokcodec.neural.planes import Planes, cell_means
-from tokcodec.opening import chunks_of, reading, tokenizer_of, tokens_of
+from tokcodec.opening import chunks_of, find_streams, reading, tokenizer_of, tokens_of
 from tokcodec.rate import STEP_UNITS
 
 FOLDS = 5
@@ -34,11 +34,11 @@ class Sample(NamedTuple):
 
 
 @torch.inference_mode()
-def _embedded(model: LanguageModel, path: Path, weights: str | Path | None) -> tuple[Tensor, Tensor]:
-    """Features of the positions of the first groups of a stream, `[n, C]` and `[n, 24]`."""
+def _embedded(model: LanguageModel, name: Path, path: Path, weights: str | Path | None) -> tuple[Tensor, Tensor]:
+    """Features of the positions of a stream's first groups, `[n, C]` and `[n, 24]`; messages call the model `name`."""
     with reading(path) as reader:
         tokenizer = tokenizer_of(reader, weights)
-        check(model, tokenizer, path)
+        check(model, tokenizer, name)
         chunk = next(chunks_of(reader))
         tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
         step = chunk.step / STEP_UNITS
@@ -144,11 +144,13 @@ def probe(
         TokcodecError: there are fewer than two classes, or one with fewer than two clips.
     """
     speaker = load_model(model).to(pick_device(device))
-    names = sorted({path.parent.name for path in classes.glob("*/*.tokc")})
+    files = [path for _, path in find_streams(classes) if path.parent.parent == classes]
+    names = sorted({path.parent.name for path in files})
     samples = []
-    for label, name in enumerate(names):
-        for path in sorted((classes / name).glob("*.tokc")):
-            samples.append(Sample(*_embedded(speaker, path, weights), label, path.stem.rpartition("-")[0] or path.stem))
+    for path in files:
+        seen = _embedded(speaker, model, path, weights)
+        clip = path.stem.rpartition("-")[0] or path.stem
+        samples.append(Sample(*seen, names.index(path.parent.name), clip))
     clips = [len({s.clip for s in samples if s.label == label}) for label in range(len(names))]
     if len(names) < 2 or min(clips) < 2:
         raise TokcodecError(f"{classes}: a probe needs folders of streams, two at least, of two clips each at least")
