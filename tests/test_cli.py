@@ -20,7 +20,7 @@ from conftest import MakeClip, frames_of, moving_frames, with_sound
 
 import tokcodec
 from tokcodec.cli import cli, main
-from tokcodec.cli.options import Amount, Seconds
+from tokcodec.cli.options import Amount, Seconds, Within
 from tokcodec.cli.streams import _clock, _size
 from tokcodec.cli.terminal import Meter
 
@@ -248,6 +248,8 @@ def test_options_that_cannot_be(run: Run, make_clip: MakeClip) -> None:
         ["encode", "%d.png"],
         ["encode"],
         ["decode", "--crf"],
+        ["decode", "a.tokc", "b.mp4", "--crf", "nan"],
+        ["tokens", "a.tokc", "--webdataset", "%d.tar", "--shard-size", "0.5"],
     ):
         result = run(*arguments)
         assert result.code == 2
@@ -258,7 +260,10 @@ def test_amounts_and_times() -> None:
     amount, seconds = Amount(), Seconds()
     assert [amount.convert(x, None, None) for x in ("800", "300k", "2M", "1.5G", "2Ki")] == [800, 3e5, 2e6, 1.5e9, 2048]
     assert [seconds.convert(x, None, None) for x in ("12.5", "01:30", "00:01:30.25")] == [12.5, 90, 90.25]
-    for kind, text in ((amount, "0"), (amount, "-3"), (amount, "3x"), (seconds, "1:2:3:4"), (seconds, "soon")):
+    assert Within(0, 10).convert("2.5", None, None) == 2.5
+    bad = [(amount, "0"), (amount, "-3"), (amount, "3x"), (seconds, "1:2:3:4"), (seconds, "soon"), (seconds, "9" * 400)]
+    bad += [(Within(0, 10), "nan"), (Within(0), "inf"), (Within(0, 10), "11")]
+    for kind, text in bad:
         with pytest.raises(click.BadParameter, match=text):
             kind.convert(text, None, None)
 

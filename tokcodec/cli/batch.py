@@ -13,6 +13,7 @@ import click
 
 from tokcodec.cli.options import (
     FolderName,
+    Within,
     deinterlace_option,
     examples,
     network_options,
@@ -54,7 +55,7 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.argument("target", metavar="DST", type=FolderName())
 @click.option("--decode", is_flag=True, help="The way back: streams to videos.")
 @click.option("--to", type=click.Choice(["mp4", "mkv", "mov"]), default="mp4", show_default=True, help="Of --decode.")
-@click.option("--crf", type=click.FloatRange(0, 51), default=12.0, show_default=True, help="Of --decode.")
+@click.option("--crf", type=Within(0, 51), default=12.0, show_default=True, help="Of --decode.")
 @click.option("--glob", "globs", multiple=True, help="Only names that match: 'a/*.mp4' (* matches slashes, too).")
 @click.option("--ext", multiple=True, help="Only files with this extension [default: the usual ones of videos].")
 @click.option(

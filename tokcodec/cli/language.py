@@ -10,8 +10,10 @@ import click
 
 from tokcodec import language
 from tokcodec.cli.options import (
+    SEEDS,
     FileName,
     Seconds,
+    Within,
     device_options,
     examples,
     output_options,
@@ -32,12 +34,12 @@ speech_options = shared(
     click.option("--steps", type=click.IntRange(1, 64), default=8, show_default=True, help="Passes for four frames."),
     click.option(
         "--temperature",
-        type=click.FloatRange(0, 10),
+        type=Within(0, 10),
         default=0.0,
         show_default=True,
         help="0 takes what is likeliest, 1 draws.",
     ),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws."),
+    click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the draws."),
     weights_option,
     device_option,
     threads_option,
@@ -49,9 +51,9 @@ speech_options = shared(
 @click.argument("streams", nargs=-1, required=True, type=FileName(".tokc"))
 @click.option("--out", type=folder, required=True, help="Folder of the run; a run that is there goes on.")
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Length of the schedule.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Bring it to its end in this time instead.")
+@click.option("--minutes", type=Within(0, min_open=True), help="Bring it to its end in this time instead.")
 @click.option("--batch", type=click.IntRange(1), default=6, show_default=True, help="Windows a step.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random draw.")
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of every random draw.")
 @weights_option
 @device_options
 @compiling_told(partial(say, "learn-tokens"))
@@ -146,7 +148,7 @@ def fill(
 @click.command(epilog=examples("probe classes/ --lm lm/"))
 @click.argument("classes", metavar="FOLDER", type=folder)
 @model_option
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the division and the probes.")
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the division and the probes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @weights_option
 @device_option

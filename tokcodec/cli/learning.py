@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 
-from tokcodec.cli.options import FileName, Numbers, device_options, examples, shared, use_threads
+from tokcodec.cli.options import SEEDS, FileName, Numbers, Within, device_options, examples, shared, use_threads
 from tokcodec.errors import TokcodecError
 
 folder = click.Path(path_type=Path, file_okay=False)
-share = click.FloatRange(0, 1)
+share = Within(0, 1)
 settings_options = shared(  # None leaves a value to the settings, which the text shown repeats
     click.option("--steps", type=click.IntRange(1), show_default="20000", help="Length of the schedule."),
     click.option("--batch", type=click.IntRange(1), show_default="4", help="Windows a step, over all processes."),
     click.option("--frames", type=Numbers(), show_default="9", help="Lengths of windows: 1 + 4n, at most 33."),
     click.option("--crop", "crop_px", type=click.IntRange(16), show_default="192", help="Pixels a side."),
-    click.option("--seed", type=click.IntRange(0), show_default="0", help="Of every random draw."),
+    click.option("--seed", type=SEEDS, show_default="0", help="Of every random draw."),
     click.option("--step-range", type=Numbers(2), show_default="4,120", help="Of the quantizer, when data is coded."),
     click.option("--passes", type=click.IntRange(1), show_default="1", help="Times the data is coded."),
     click.option(
@@ -28,22 +28,22 @@ settings_options = shared(  # None leaves a value to the settings, which the tex
     ),
     click.option(
         "--focus",
-        type=click.FloatRange(0, 4),
+        type=Within(0, 4),
         show_default="0.0",
         help="Draw a segment as often as the error that the loop left in it, to this power; 0: all alike.",
     ),
-    click.option("--muon-lr", type=click.FloatRange(0), show_default="0.003", help="Learning rate of kernels."),
-    click.option("--muon-momentum", type=click.FloatRange(0, 1, max_open=True), show_default="0.95", help="Of Muon."),
-    click.option("--adam-lr", type=click.FloatRange(0), show_default="0.001", help="Learning rate of the rest."),
-    click.option("--rec-weight", type=click.FloatRange(0), show_default="0.3", help="Of the pixels' errors."),
-    click.option("--lpips-weight", type=click.FloatRange(0), show_default="1.0", help="Of LPIPS in the loss."),
+    click.option("--muon-lr", type=Within(0), show_default="0.003", help="Learning rate of kernels."),
+    click.option("--muon-momentum", type=Within(0, 1, max_open=True), show_default="0.95", help="Of Muon."),
+    click.option("--adam-lr", type=Within(0), show_default="0.001", help="Learning rate of the rest."),
+    click.option("--rec-weight", type=Within(0), show_default="0.3", help="Of the pixels' errors."),
+    click.option("--lpips-weight", type=Within(0), show_default="1.0", help="Of LPIPS in the loss."),
     click.option("--lpips-frames", type=click.IntRange(1), show_default="2", help="Frames of a window LPIPS sees."),
-    click.option("--temporal-weight", type=click.FloatRange(0), show_default="0.5", help="Of judder and shimmer."),
+    click.option("--temporal-weight", type=Within(0), show_default="0.5", help="Of judder and shimmer."),
     click.option("--image-share", type=share, show_default="0.1", help="Of the steps: single first frames."),
     click.option("--late-share", type=share, show_default="0.5", help="Of the others: windows from later groups."),
     click.option(
         "--decay-share",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=Within(0, 1, min_open=True),
         show_default="0.3",
         help="Of the schedule: the learning rates fall to 0.",
     ),
@@ -72,7 +72,7 @@ shape_options = shared(
 @click.option("--eval-every", type=click.IntRange(1), default=1000, show_default=True, help="In steps.")
 @click.option("--tables", type=FileName(".safetensors"), help="Weights with the loop's tables [--init, released].")
 @click.option("--cache", type=folder, help="Folder for decoded and coded data [default: OUT/cache].")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after this time.")
+@click.option("--minutes", type=Within(0, min_open=True), help="Stop after this time.")
 @click.option("--finish", is_flag=True, help="Bring the schedule to its end within --minutes.")
 @click.option("--lpips-dir", type=folder, help="LPIPS backbones, if not torchvision's.")
 @settings_options

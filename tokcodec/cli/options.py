@@ -46,7 +46,22 @@ class Seconds(click.ParamType[float]):
         total = 0.0
         for part in str(value).split(":"):
             total = 60 * total + float(part)
+        if not math.isfinite(total):
+            self.fail(f"{value!r} is too long", param, ctx)
         return total
+
+
+class Within(click.FloatRange):
+    """A number in a range; click lets pass what is none (nan)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+SEEDS = click.IntRange(0, 2**63 - 1)
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -162,11 +177,11 @@ span_options = shared(
 )
 rate_options = shared(
     click.option("-q", "--quality", type=click.IntRange(1, 8), help="1 (small) to 8 (best) [default: 4]."),
-    click.option("--step", type=click.FloatRange(1 / 16, 4095), help="Of the quantizer, in levels of 255."),
+    click.option("--step", type=Within(1 / 16, 4095), help="Of the quantizer, in levels of 255."),
     click.option("--bitrate", type=Amount(), help="Bits per second of the video, at most: 300k."),
     click.option("--target-size", type=Amount(), help="Bytes of the whole file, at most: 2M."),
-    click.option("--target-lpips", type=click.FloatRange(0, min_open=True), help="LPIPS of every chunk, at most."),
-    click.option("--target-psnr", type=click.FloatRange(0, min_open=True), help="PSNR of every chunk in dB, at least."),
+    click.option("--target-lpips", type=Within(0, min_open=True), help="LPIPS of every chunk, at most."),
+    click.option("--target-psnr", type=Within(0, min_open=True), help="PSNR of every chunk in dB, at least."),
 )
 deinterlace_option = click.option(
     "--deinterlace", is_flag=True, help="Make whole frames of the fields of interlaced video (bwdif)."

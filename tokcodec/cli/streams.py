@@ -137,7 +137,7 @@ def trim(
 @click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
 @output_options
 def concat(sources: tuple[Path, ...], target: str, force: bool, as_json: bool) -> None:
-    """Join streams of one frame size and one set of weights, one after another."""
+    """Join streams one after another: of one size, shape, orientation, colour, time base and set of weights."""
     show(edit.concat(list(sources), target, overwrite=force), target, as_json)
 
 
@@ -177,6 +177,8 @@ def tokens(
     the others, is named at the end, and makes the exit code 1.
     """
     if webdataset is not None:
+        if shard_size < 1:
+            raise click.UsageError("--shard-size is at least a byte")
         _shards(paths, webdataset, shard_samples, int(shard_size), weights, progress, force, as_json)
         return
     if len(paths) != 2:
