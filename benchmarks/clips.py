@@ -128,8 +128,9 @@ def prepare(tools: Tools, source: Source, size: tuple[int, int] | None, frames: 
         pixels.update(frame.tobytes())
         count += 1
     clip = Clip(source.name, source.dataset, sha256, width, height, count, fps, prepared, pixels.hexdigest())
-    note.write_text(json.dumps(asdict(clip)))
+    note.unlink(missing_ok=True)  # of an older reference
     part.rename(reference)
+    note.write_text(json.dumps(asdict(clip)))
     return clip, reference
 
 

@@ -124,6 +124,8 @@ def main(
     threads: int,
 ) -> None:
     """Measure speed and memory on FILE and this machine, which should have nothing else to do."""
+    if "tokcodec" not in rates:
+        raise click.UsageError("--rates must name tokcodec, whose parts are measured too")
     tools, runs = find_tools(), []
     load = os.getloadavg()[0]
     dtypes = ["float32"]

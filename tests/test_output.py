@@ -104,13 +104,22 @@ def test_a_temporary_file_without_space_is_named(tmp_path: Path, monkeypatch: py
     file.seek(1)
     assert file.read() == b"b"
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    message = f"^temporary file in {tmp_path}: cannot write: File too large$"
+    message = f"^temporary file in {tmp_path}: cannot read or write: File too large$"
     try:
         with pytest.raises(TokcodecError, match=message):
             file.write(bytes(100_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         file.close()
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(TokcodecError, match=r"^no temporary file: No such file"):
+        temporary_file()
+
+
+def test_folders_that_were_made_go_with_what_was_to_be_in_them(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), output.replacing_pattern(tmp_path / "new" / "deep" / "%d.png"):
+        raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
 
 
@@ -129,7 +138,6 @@ def test_reading_does_not_take_the_blame_for_what_it_surrounds(tmp_path: Path, m
 def test_a_bug_keeps_its_traceback() -> None:
     script = """
 import sys
-import tempfile
 from tokcodec import cli, edit
 
 def bug(*_, **__):

@@ -24,7 +24,7 @@ class NamedFile(io.FileIO):
     """
 
     def __init__(self, file: Path | int, mode: str, name: object) -> None:
-        self._label = str(name) if mode == "rb" else f"{name}: cannot write"
+        self._label = str(name) if mode == "rb" else f"{name}: cannot {'write' if mode == 'wb' else 'read or write'}"
         try:
             super().__init__(file, mode)
         except OSError as error:
@@ -58,8 +58,11 @@ def temporary_file() -> io.BufferedRandom:
     """A binary file without a name, which is gone when it is closed.
 
     Raises:
-        TokcodecError: writing to it fails, as where there is no space; its own methods raise it.
+        TokcodecError: it cannot be made; its methods raise it too, as where there is no space.
     """
-    with tempfile.TemporaryFile(buffering=0) as made:
-        handle = os.dup(made.fileno())
+    try:
+        with tempfile.TemporaryFile(buffering=0) as made:
+            handle = os.dup(made.fileno())
+    except OSError as error:
+        raise TokcodecError(f"no temporary file: {error.strerror or error}") from error
     return io.BufferedRandom(NamedFile(handle, "r+b", f"temporary file in {tempfile.gettempdir()}"))

@@ -174,7 +174,7 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
         and any(number_in(file.name, pattern.name) is not None for file in folder.iterdir())
     ):
         raise ExistsError(f"{folder}: holds files called {pattern.name} already")
-    made = not folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -193,14 +193,14 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
                         file.unlink()
             except OSError as error:
                 raise TokcodecError(f"{folder}: cannot write: {error.strerror or error}") from error
-            made = False
+            made = []
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             _close(lock)
     finally:
-        if made:
+        for path in made:
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                path.rmdir()
 
 
 def number_in(name: str, pattern: str) -> int | None:

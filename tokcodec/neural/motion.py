@@ -49,7 +49,6 @@ _SIDE = np.array(
 )
 ABOVE = np.concatenate([_SIDE, _SIDE[::-1]])  # weight of the nearer vertical neighbour's vector, of 8 in all
 BESIDE = np.ascontiguousarray(ABOVE.T)
-OWN = 8 - ABOVE - BESIDE
 
 
 class Reference(NamedTuple):
