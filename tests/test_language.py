@@ -27,7 +27,7 @@ from tokcodec.opening import open_stream
 from tokcodec.stream.container import write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Metadata
-from tokcodec.stream.records import Chunk, Header
+from tokcodec.stream.records import MAX_TICKS, Chunk, Header
 from tokcodec.training.language import LearnSettings, learn, read_texts
 from tokcodec.training.probe import probe
 
@@ -36,15 +36,15 @@ SHAPE = {"channels": 16, "layers": 2, "heads": 2, "head_channels": 16}
 QUICK = LearnSettings(steps=6, batch=2)
 
 
-def stream(path: Path, weights: Path, *clips: list[np.ndarray], chunk_frames: int = 17) -> Path:
-    """A stream of a chunk for each clip, at 30 frames/s."""
+def stream(path: Path, weights: Path, *clips: list[np.ndarray], chunk_frames: int = 17, begin: int = 0) -> Path:
+    """A stream of a chunk for each clip, at 30 frames/s and 600 ticks, from the tick `begin` on."""
     tokenizer = Tokenizer(Weights.load(weights))
     height, width = clips[0][0].shape[:2]
     header = Header(width, height, chunk_frames, tokenizer.weights.sha256, Fraction(1, 600), Fraction(30))
     chunks, at = [], 0
     for frames in clips:
         coded = encode_chunk(tokenizer.encode(np.stack(frames), STEP).tokens, int(16 * STEP), tokenizer.tables)
-        pts = tuple(20 * (at + i) for i in range(len(frames)))
+        pts = tuple(begin + 20 * (at + i) for i in range(len(frames)))
         chunks.append(Chunk(len(frames), coded[0], int(16 * STEP), pts, 20, *coded[1:]))
         at += len(frames)
     with path.open("wb") as file:
@@ -142,6 +142,15 @@ def test_a_model_of_other_tokens_is_refused(made: tuple[Path, Path], weights: Pa
     source = stream(tmp_path / "a.tokc", tmp_path / "other.safetensors", moving_frames(5))
     with pytest.raises(ModelError, match="other weights' tokens"):
         predict(source, tmp_path / "b.tokc", 1, model=made[1], weights=tmp_path / "other.safetensors")
+
+
+def test_a_stream_at_the_end_of_its_clock_does_not_go_on(
+    made: tuple[Path, Path], weights: Path, tmp_path: Path
+) -> None:
+    source = stream(tmp_path / "a.tokc", weights, moving_frames(5), begin=MAX_TICKS - 5 * 20)
+    with pytest.raises(TokcodecError, match=r"a\.tokc: its last timestamps would be out of range"):
+        predict(source, tmp_path / "b.tokc", 0.1, model=made[1])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tokc"]
 
 
 def test_a_chunk_longer_than_the_format_allows_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tokcodec.opening import checked_streams, reading, span_ticks, tokenizer_of,
 from tokcodec.rate import STEP_UNITS
 from tokcodec.report import Report, report_of
 from tokcodec.stream.container import Reader, Rest, write_stream
-from tokcodec.stream.records import TIME_STRIDE, Chunk, Header
+from tokcodec.stream.records import MAX_TICKS, TIME_STRIDE, Chunk, Header
 
 if TYPE_CHECKING:
     from tokcodec.neural.language.model import LanguageModel
@@ -56,7 +56,8 @@ def predict(
 
     Raises:
         ModelError: the weights are not the stream's, or the model is none of their tokens.
-        TokcodecError: the source is damaged, the chunk would be too long, or the target cannot be written.
+        TokcodecError: the source is damaged, the chunk would be too long or end beyond what a stream's clock counts, or
+            the target cannot be written.
     """
     from tokcodec.neural.language.speaker import Speech, longer, spoken
 
@@ -68,6 +69,8 @@ def predict(
         frames = last.frames + count
         header = _holding(source, header, frames)
         pts = tuple(last.end_pts + round(i * ticks) for i in range(count + 1))
+        if pts[-1] > MAX_TICKS:
+            raise TokcodecError(f"{source}: its last timestamps would be out of range")
         tokens = tokens_of(last, header.height, header.width, tokenizer.tables)
         begin, end = tokens.levels.shape[1] - 1, -(-(frames - 1) // TIME_STRIDE)
         if end > begin:
