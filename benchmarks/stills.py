@@ -27,7 +27,7 @@ from benchmarks.provenance import code_sha256, ffmpeg_of, weights_sha256
 from benchmarks.run import load_judges, parse_codecs, parse_size
 from benchmarks.scoring import Video, read_frames, rgb_argv
 from benchmarks.tables import OURS, Points, load_points
-from benchmarks.tools import ToolError, Tools, find_tools, run
+from benchmarks.tools import ToolError, Tools, find_tools, run, shown
 from tokcodec.errors import TokcodecError
 from tokcodec.scores import Frames, lpips_distances
 from tokcodec.training.judged import judged_clips
@@ -48,6 +48,8 @@ class Coder:
         """Bytes of the stream, and the place of the frame as PNG."""
         ours = mode.encoder is TOKENIZER
         made_by: dict[str, Any] = {"clip": asdict(self.clip), "codec": mode.name, "rate": rate, "frame": self.frame}
+        encode = encode_argv(self.tools, mode, rate, Path("/reference.mkv"), Path("/stream"), self.threads)
+        made_by["encode"] = shown(encode)
         made_by |= {"code": code_sha256(), "weights": weights_sha256()} if ours else ffmpeg_of(self.tools)
         note = self.folder / f"{self.clip.key}__{mode.name}__{rate}__{self.frame}.json"
         if note.exists():

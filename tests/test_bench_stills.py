@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from click.testing import CliRunner
 from conftest import MakeClip, moving_frames
 
 from benchmarks import stills
-from benchmarks.stills import coarsest_rate, composed, guessed
+from benchmarks.clips import Clip
+from benchmarks.codecs import MODES
+from benchmarks.stills import Coder, coarsest_rate, composed, guessed
 from benchmarks.tools import ToolError, Tools
 from tokcodec.training.judged import JudgedClip
 from tokcodec.vmaf import find_ffmpeg
@@ -41,6 +44,18 @@ def test_pictures_stand_in_two_columns() -> None:
     assert sheet.size == (124, 2 * 66)
     assert sheet.getpixel((62 + 20, 10)) == (40, 40, 40)
     assert sheet.getpixel((10, 66 + 10)) == (80, 80, 80)
+
+
+def test_a_still_is_kept_until_the_options_of_its_mode_change(make_clip: MakeClip, tmp_path: Path) -> None:
+    reference = make_clip("a.mkv", moving_frames(3, 96, 128))
+    tools = Tools(find_ffmpeg() or "", "tokcodec")
+    coder = Coder(tools, Clip("a", "", "", 128, 96, 3, "25", "", ""), reference, 1, 1, tmp_path)
+    made = [
+        coder.still(dataclasses.replace(MODES["avc"], options=f"-preset ultrafast -crf {crf} -threads 1"), 30)
+        for crf in ("{rate}", "{rate}", "50")
+    ]
+    assert made[0] == made[1]
+    assert made[2]["bytes"] < made[0]["bytes"]
 
 
 def test_what_may_not_be_shown_is_refused(make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
