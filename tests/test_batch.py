@@ -205,7 +205,7 @@ def test_the_stream_of_a_deleted_source_is_not_taken_for_another(
 
 
 def stored(tree: Tree, name: str) -> bytes:
-    with fetched(tree.url(name)) as path:
+    with fetched(tree.url(name), {}) as path:
         return path.read_bytes()
 
 
@@ -689,7 +689,7 @@ RECORD = Record("b.mov", 12345, "1.5", "/videos", {"crf": 12.0}, bytes=3)
 class TellGpu:
     """A unit that fails with what its worker sees of the GPUs."""
 
-    def run(self, _: Settings) -> Done:
+    def run(self, _: Settings, names: dict[str, str]) -> Done:
         time.sleep(0.2)  # so that the other worker takes the other one
         raise TokcodecError(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 
@@ -858,6 +858,27 @@ def test_urls(tree: Path, tmp_path: Path, weights: Path) -> None:
     finally:
         memory.rm("/videos", recursive=True)
         memory.rm("/streams", recursive=True)
+
+
+@pytest.mark.parametrize("pieces", [(), ("--piece", 1)])
+def test_messages_name_remote_files_not_their_copies(
+    make_clip: MakeClip,
+    tmp_path: Path,
+    weights: Path,
+    caplog: pytest.LogCaptureFixture,
+    pieces: tuple[object, ...],
+) -> None:
+    memory = fsspec.filesystem("memory")
+    deep = make_clip("deep.mkv", moving_frames(3), codec="ffv1", pix_fmt="yuv444p10le")
+    memory.pipe({"/films/broken.mp4": bytes(1000), "/films/deep.mkv": deep.read_bytes()})
+    try:
+        result = run(weights, "memory://films", "memory://made", "--jobs", 1, *pieces)
+        assert result.exit_code == 1
+        assert "memory:///films/broken.mp4: not a video" in result.stderr
+        assert caplog.messages == ["memory:///films/deep.mkv: 10-bit video is coded with 8 bits"]
+    finally:
+        for folder in ("/films", "/made"):
+            memory.rm(folder, recursive=True)
 
 
 def test_a_remote_film_in_pieces_is_fetched_once(

@@ -161,11 +161,12 @@ def exists(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def fetched(url: str, shared: bool = False) -> Iterator[Path]:
+def fetched(url: str, names: dict[str, str], shared: bool = False) -> Iterator[Path]:
     """A file to read: itself if it is local, else a temporary copy.
 
     Args:
         url: of the file.
+        names: takes what a copy is a copy of, for messages.
         shared: use one copy for all processes of this machine, and keep it for the next time: a film in pieces. Where
             there are no locks, each has its own.
 
@@ -183,22 +184,25 @@ def fetched(url: str, shared: bool = False) -> Iterator[Path]:
             key = hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:16]
             name = PurePosixPath(path).name
             copy = copies.shared_copy(key, name, lambda copy: system.get_file(path, str(copy)))
+        names[str(copy)] = url
         yield copy
         return
     with tempfile.TemporaryDirectory(prefix="tokcodec.") as folder:
         copy = Path(folder, PurePosixPath(path).name)
         with errors_of(url):
             system.get_file(path, str(copy))
+        names[str(copy)] = url
         yield copy
 
 
 @contextlib.contextmanager
-def placed(url: str, work: str) -> Iterator[Path]:
+def placed(url: str, work: str, names: dict[str, str]) -> Iterator[Path]:
     """A path to write a file to, which then appears under its URL, whole or not at all.
 
     Args:
         url: of the file; what is there is replaced.
         work: URL of a folder for unfinished work, beside it.
+        names: takes what the path stands for, for messages.
 
     Raises:
         TokcodecError: it cannot be stored.
@@ -212,6 +216,7 @@ def placed(url: str, work: str) -> Iterator[Path]:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tmp.", dir=work if local else None))
         partial = Path(folder, PurePosixPath(path).name)
+        names[str(partial)] = url
         yield partial
         with errors_of(url):
             if local:

@@ -107,14 +107,14 @@ class Whole:
     work: str
     split: bool
 
-    def run(self, settings: Settings) -> Done:
+    def run(self, settings: Settings, names: dict[str, str]) -> Done:
         split = self.split and not settings.rate.is_of_the_whole
-        with fetched(self.source, shared=split) as source:
+        with fetched(self.source, names, shared=split) as source:
             if split:
                 parts = pieces.plan(source, settings.piece_chunks, settings.filters)
                 if parts:
                     return Done(pieces=tuple(parts))
-            with placed(self.target, self.work) as target:
+            with placed(self.target, self.work, names) as target:
                 if settings.decode:
                     report = decode_video(source, target, crf=settings.crf, **settings.network())
                 else:
@@ -138,12 +138,13 @@ class Part:
     work: str
     piece: Piece
 
-    def run(self, settings: Settings) -> Done:
+    def run(self, settings: Settings, names: dict[str, str]) -> Done:
         if not exists(self.target):
-            with fetched(self.source, shared=True) as source, placed(self.target, self.work) as target:
+            with contextlib.ExitStack() as stack:
+                source = stack.enter_context(fetched(self.source, names, shared=True))
                 pieces.encode_piece(
                     source,
-                    target,
+                    stack.enter_context(placed(self.target, self.work, names)),
                     self.piece,
                     rate=settings.rate,
                     filters=settings.filters,
@@ -162,11 +163,11 @@ class Join:
     work: str
     parts: tuple[str, ...]
 
-    def run(self, settings: Settings) -> Done:
+    def run(self, settings: Settings, names: dict[str, str]) -> Done:
         with contextlib.ExitStack() as stack:
-            source = stack.enter_context(fetched(self.source, shared=True))
-            parts = [stack.enter_context(fetched(part)) for part in self.parts]
-            target = stack.enter_context(placed(self.target, self.work))
+            source = stack.enter_context(fetched(self.source, names, shared=True))
+            parts = [stack.enter_context(fetched(part, names)) for part in self.parts]
+            target = stack.enter_context(placed(self.target, self.work, names))
             return _finished(target, pieces.join(source, parts, target, settings.filters), settings)
 
 
@@ -182,15 +183,23 @@ def _finished(target: Path, report: Report, settings: Settings) -> Done:
 def work(unit: Unit, settings: Settings) -> Outcome:
     """Do a unit of work. What is wrong with its file is in the outcome, never raised."""
     started, done, error = time.monotonic(), None, None
+    names: dict[str, str] = {}
+
+    def told(message: str) -> str:
+        """A message with the files it is of by their own names, not those of copies."""
+        for path, url in names.items():
+            message = message.replace(path, url)
+        return message
+
     with _warnings() as warnings:
         try:
-            done = unit.run(settings)
+            done = unit.run(settings, names)
         except TokcodecError as fault:
-            error = str(fault)
+            error = told(str(fault))
         except Exception as fault:  # a file that finds a bug must not stop the others
-            error = f"{type(fault).__name__}: {fault}"
+            error = told(f"{type(fault).__name__}: {fault}")
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    return Outcome(done, error, worker, time.monotonic() - started, tuple(warnings))
+    return Outcome(done, error, worker, time.monotonic() - started, tuple(dict.fromkeys(map(told, warnings))))
 
 
 @contextlib.contextmanager
