@@ -447,8 +447,8 @@ def decode_video(
         shift = -first[1] if start_s > 0 else 0
         streams, metadata = checked_streams(reader), reader.metadata
         if start_s > 0 or end_s is not None:
-            span = span_ticks(reader, start_s, duration_s)
-            begin, end = first[1] if start_s > 0 else None, None if end_s is None else span[1]
+            begin = first[1] if start_s > 0 else None
+            end = None if end_s is None else span_ticks(reader, start_s, duration_s)[1]
             metadata = metadata.cut(begin, end, shift)
             if streams is not None:
                 begin_s, limit_s = (None if ticks is None else ticks * header.time_base for ticks in (begin, end))

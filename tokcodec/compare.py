@@ -75,7 +75,7 @@ def _opened(
             with contextlib.closing(stream.frames()) as frames:
                 yield info, ((frame, pts) for frame, pts, _ in frames)
     else:
-        with video.VideoReader("-" if str(source) == "-" else source) as reader:
+        with video.VideoReader(source) as reader:
             yield reader.info, iter(reader)
 
 

@@ -34,7 +34,7 @@ def beside(source: str, suffix: str) -> str:
     """The output where none is named: the input's name with another suffix, in its folder."""
     from tokcodec.video import is_pattern, is_pipe
 
-    if source == "-" or is_pattern(Path(source)) or is_pipe(source):
+    if is_pattern(Path(source)) or is_pipe(source):
         raise click.UsageError(f"Missing argument 'OUTPUT': {source} gives no name to it.")
     if Path(source).is_dir():
         raise TokcodecError(f"{source}: is a folder; batch is for those")

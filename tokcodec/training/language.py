@@ -38,7 +38,7 @@ from tokcodec.neural.language.tokens import VALUES, Layout, Words, basis_sha256
 from tokcodec.opening import chunks_of, find_streams, reading, tokenizer_of, tokens_of
 from tokcodec.output import replacing, writing
 from tokcodec.rate import STEP_UNITS
-from tokcodec.training.trainer import resume
+from tokcodec.training.trainer import advanced, resume
 
 LOG_EVERY = 20
 SAVE_EVERY = 200
@@ -263,8 +263,7 @@ def learn(
         while learner.position < 1 and not stopped:
             losses.append(learner.train_step())
             if minutes is None:
-                position = learner.position + 1 / settings.steps
-                learner.position = 1.0 if position > 1 - 1e-9 else position  # a sum of many 1 / steps
+                learner.position = advanced(learner.position, settings.steps)
             else:
                 used = (time.monotonic() - started) / (60 * minutes)
                 learner.position = begin_position + (1 - begin_position) * min(1.0, used)

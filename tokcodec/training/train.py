@@ -38,7 +38,7 @@ from tokcodec.training.data import build_cache
 from tokcodec.training.evaluate import CLIP_FRAMES, Scores, evaluate, load_clips, means
 from tokcodec.training.losses import MeanDistance
 from tokcodec.training.moving import MovingPhotographs
-from tokcodec.training.trainer import Trainer, TrainSettings
+from tokcodec.training.trainer import Trainer, TrainSettings, advanced
 
 LOG_EVERY = 50
 HOLDOUT_EVERY = 9  # segments of the held-out arrays: every ninth is evaluated
@@ -163,9 +163,8 @@ def run(
             if finish:
                 position = begin_position + (1 - begin_position) * min(1.0, used)
             else:
-                position = trainer.position + 1 / trainer.settings.steps
-            over = position > 1 - 1e-9  # a sum of many 1 / steps
-            trainer.position, stopped = processes.agree(1.0 if over else position, told or used >= 1)
+                position = advanced(trainer.position, trainer.settings.steps)
+            trainer.position, stopped = processes.agree(position, told or used >= 1)
             if not first:
                 continue
             if trainer.step % LOG_EVERY == 0:

@@ -77,6 +77,12 @@ def lr_scale(settings: TrainSettings, step: int, position: float) -> float:
     return warm * (1.0 if late <= 0 else 0.5 * (1 + math.cos(math.pi * min(1.0, late))))
 
 
+def advanced(position: float, steps: int) -> float:
+    """The position one step later in a schedule of so many; the last step ends at 1, whatever the sum of all is."""
+    position += 1 / steps
+    return 1.0 if position > 1 - 1e-9 else position
+
+
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """The contents of a checkpoint.
 

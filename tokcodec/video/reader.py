@@ -88,12 +88,13 @@ class VideoReader:
         Raises:
             VideoError: not a video, or nothing in it decodes. Iterating raises it too.
         """
-        self.name = name or ("stdin" if source == "-" else str(source))
+        is_stdin = str(source) == "-"
+        self.name = name or ("stdin" if is_stdin else str(source))
         self._threads = threads
         self._scaler = VideoReformatter()
         self._warned: set[str] = set() if warned is None else warned
-        numbers = [] if source == "-" else numbers_of(Path(source))
-        self._url: Any = standard.stdin() if source == "-" else url_of(source, bool(numbers))
+        numbers = [] if is_stdin else numbers_of(Path(source))
+        self._url: Any = standard.stdin() if is_stdin else url_of(source, bool(numbers))
         self._options = {"start_number": str(numbers[0])} if numbers else {}
         for number, following in itertools.pairwise(numbers):
             if following > number + 1:
@@ -507,7 +508,7 @@ class VideoReader:
 
 def is_pipe(source: str | Path) -> bool:
     """Whether a source can be read only once."""
-    if source == "-":
+    if str(source) == "-":
         return True
     with contextlib.suppress(OSError):
         mode = os.stat(source).st_mode
