@@ -285,6 +285,15 @@ def test_a_source_replaced_since_it_was_listed_is_kept(
     assert "since deleted" not in again.stderr
 
 
+def test_a_source_that_another_run_has_deleted_is_finished(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    src, dst = Tree(str(twins(make_clip, tmp_path))), Tree(str(tmp_path / "dst"))
+    chosen = select(src.items().values(), {".mov"})
+    how = settings(weights, verify=True)
+    summaries = [Batch(src, dst, how, delete_source=True).run(chosen, ThisProcess()) for _ in range(2)]
+    assert [(s.done, s.finished, s.failed) for s in summaries] == [(1, 0, {}), (0, 1, {})]
+    assert set(outputs(tmp_path / "src")) == {"a.mp4"}
+
+
 def test_a_source_is_deleted_after_its_stream_is_on_the_disk(
     make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -640,6 +649,42 @@ def test_units_of_lost_workers_run_again_and_a_file_that_kills_them_is_given_up(
     assert crew.losses == 100 - 2 * 3, "retries are for errors"
 
 
+@dataclasses.dataclass(frozen=True)
+class Busy:
+    """A unit whose thread does not end for a long while."""
+
+    started: str
+
+    def run(self, _: Settings, names: dict[str, str]) -> Done:
+        threading.Thread(target=time.sleep, args=(100,)).start()
+        Path(self.started).touch()
+        time.sleep(100)
+        return Done()
+
+
+def test_a_worker_that_is_stopped_does_not_wait_for_its_threads(tmp_path: Path, weights: Path) -> None:
+    crew = Processes(1, 1)
+    crew.submit(Busy(str(tmp_path / "started")), settings(weights))  # type: ignore[arg-type]
+    while not (tmp_path / "started").exists():
+        time.sleep(0.05)
+    began = time.monotonic()
+    crew.close()
+    assert time.monotonic() - began < 50
+
+
+def test_no_file_stays_claimed_when_its_note_cannot_be_told(tree: Path, tmp_path: Path, weights: Path) -> None:
+    src, dst = Tree(str(tree)), Tree(str(tmp_path / "dst"))
+    chosen = select(src.items().values(), {".mp4", ".mkv"})
+
+    def fails(*_: object) -> None:
+        raise TokcodecError("the disk is full")
+
+    for _ in range(2):  # of files that are done, and of those that were
+        with pytest.raises(TokcodecError, match="the disk is full"):
+            Batch(src, dst, settings(weights), settled=fails).run(chosen, ThisProcess())
+        assert Batch(src, dst, settings(weights)).run(chosen, ThisProcess()).busy == 0
+
+
 def test_a_killed_worker_is_replaced(tree: Path, tmp_path: Path, weights: Path) -> None:
     crew = Processes(1, 1)
     try:
@@ -858,6 +903,26 @@ def test_urls(tree: Path, tmp_path: Path, weights: Path) -> None:
     finally:
         memory.rm("/videos", recursive=True)
         memory.rm("/streams", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "device"),
+    [((), "cpu"), (("--bitrate", "1M"), "cpu"), (("--target-psnr", 30), "auto"), (("--decode",), "auto")],
+)
+def test_a_worker_a_gpu_is_for_what_needs_the_network(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...], device: str
+) -> None:
+    asked = []
+
+    def local_workers(jobs: int | None, threads: int | None, device: str) -> ThisProcess:
+        asked.append(device)
+        return ThisProcess()
+
+    monkeypatch.setattr("tokcodec.batch.local_workers", local_workers)
+    (tmp_path / "src").mkdir()
+    argv = ["batch", tmp_path / "src", tmp_path / "dst", "--weights", weights, *options]
+    assert CliRunner().invoke(cli, list(map(str, argv)), catch_exceptions=False).exit_code == 0
+    assert asked == [device]
 
 
 @pytest.mark.parametrize("pieces", [(), ("--piece", 1)])

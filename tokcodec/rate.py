@@ -59,6 +59,11 @@ class Rate:
         return quality_step(self.quality or DEFAULT_QUALITY)
 
     @property
+    def is_of_quality(self) -> bool:
+        """Whether it is met by looking at decoded pictures."""
+        return self.target_lpips is not None or self.target_psnr_db is not None
+
+    @property
     def is_of_the_whole(self) -> bool:
         """Whether the size of all chunks together decides the step of each."""
         return self.bitrate_kbps is not None or self.target_size_bytes is not None

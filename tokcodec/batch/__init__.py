@@ -80,7 +80,8 @@ def run(
         suffixes: only files that end so, with or without the dot; the usual ones of videos by default.
         names: only these files, relative to the source.
         shard: (i, n), i from 1: only the i-th of n parts of the tree, always the same files.
-        jobs: worker processes; None for one a GPU, else one for two cores; 1 works in this process.
+        jobs: worker processes; None for one for two cores, or one a GPU for what the network is needed for (`decode`,
+            a target of quality); 1 works in this process.
         threads: CPU threads in each; None divides the cores among them (on Ray: 1).
         ray: instead, address of a Ray cluster; "" finds or starts one.
         piece_chunks: chunks that long files are cut into for several workers; 0 for never; None for 64 where there
@@ -135,7 +136,8 @@ def run(
         settled = progress if log is None or dry_run else stack.enter_context(_logged(Path(log), progress))
         crew: Workers | None = None
         if not dry_run:
-            crew = local_workers(jobs, threads, device) if ray is None else RayTasks(ray, threads or 1, device)
+            where = device if decode or settings.rate.is_of_quality else "cpu"  # the rest has no use for a GPU
+            crew = local_workers(jobs, threads, where) if ray is None else RayTasks(ray, threads or 1, where)
             stack.callback(crew.close)
             if not decode:
                 several = PIECE_CHUNKS if crew.limit > 1 else 0

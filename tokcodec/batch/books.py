@@ -57,6 +57,12 @@ class Books:
 
     def __init__(self, tree: Tree) -> None:
         self._tree, self._system, self._root = tree, tree.system, tree.root
+        self._held: set[Claim] = set()
+
+    def close(self) -> None:
+        """Let others have all that is still claimed."""
+        for claim in [*self._held]:
+            claim.release()
 
     def work(self, name: str) -> str:
         """URL of the folder for unfinished work on an output."""
@@ -85,7 +91,7 @@ class Books:
 
     def peek(self, name: str) -> Claim:
         """The record of an output as it stands, without the right to make the output. Nothing is written."""
-        return Claim(self._system, f"{self._root}/{FOLDER}/{name}.json", None)
+        return Claim(self._system, f"{self._root}/{FOLDER}/{name}.json", None, self._held)
 
     def claim(self, name: str) -> Claim:
         """The sole right to make an output, and its record. A dead process holds no claim.
@@ -98,11 +104,11 @@ class Books:
         """
         path = f"{self._root}/{FOLDER}/{name}.json"
         if not self._tree.is_local:
-            return Claim(self._system, path, None)
+            return Claim(self._system, path, None, self._held)
         with errors_of(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             if not locks.AVAILABLE:
-                return Claim(self._system, path, None)
+                return Claim(self._system, path, None, self._held)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 locks.lock(handle)
@@ -111,7 +117,7 @@ class Books:
                 raise BusyError(f"{name}: another batch works on it") from None
             except OSError:
                 pass  # no locks on this file system
-        return Claim(self._system, path, handle)
+        return Claim(self._system, path, handle, self._held)
 
 
 class Claim:
@@ -121,8 +127,9 @@ class Claim:
         record: how the output was made, or is going to be; None if no batch made it.
     """
 
-    def __init__(self, system: Any, path: str, handle: int | None) -> None:
-        self._system, self._path, self._handle = system, path, handle
+    def __init__(self, system: Any, path: str, handle: int | None, held: set[Claim]) -> None:
+        self._system, self._path, self._handle, self._held = system, path, handle, held
+        held.add(self)
         self.record: Record | None = None
         with errors_of(path), contextlib.suppress(FileNotFoundError):
             self.record = _parsed(system.cat_file(path))
@@ -141,6 +148,7 @@ class Claim:
 
     def release(self) -> None:
         """Let others have it."""
+        self._held.discard(self)
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

@@ -72,7 +72,10 @@ def _use(folder: Path, copy: Path, fetch: Callable[[Path], None]) -> int:
     while True:
         folder.mkdir(exist_ok=True)
         with contextlib.ExitStack() as stack:
-            lock = os.open(folder, os.O_RDONLY)
+            try:
+                lock = os.open(folder, os.O_RDONLY)
+            except FileNotFoundError:  # another process took it for one that nobody uses
+                continue
             stack.callback(os.close, lock)
             locks.lock(lock, shared=True, wait=True)  # for who fetches it
             if _is(folder, lock) and copy.exists():

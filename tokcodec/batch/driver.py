@@ -136,8 +136,7 @@ class Batch:
                 for future in wait(self._running, return_when=FIRST_COMPLETED).done:
                     self._settle(*self._running.pop(future), future)
         finally:
-            for file, _ in [*self._queue, *self._running.values()]:
-                file.claim.release()
+            self._books.close()
         return self._summary
 
     def _submit(self, files: Iterator[_File], workers: Workers) -> bool:
@@ -322,9 +321,10 @@ class Batch:
             facts["warnings"] = (*facts.get("warnings", ()), warning)
         elif delete:
             try:
-                self._target.sync(file.output)
-                file.claim.write(dataclasses.replace(record, deleted=True))
-                self._source.delete(file.item)
+                if not (record.deleted and self._source.size(file.item.name) is None):  # else another run has done it
+                    self._target.sync(file.output)
+                    file.claim.write(dataclasses.replace(record, deleted=True))
+                    self._source.delete(file.item)
             except TokcodecError as error:
                 status, facts["error"] = "failed", str(error)
                 if isinstance(error, ChangedError):

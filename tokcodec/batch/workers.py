@@ -174,10 +174,14 @@ def _worker(pipe: connection.Connection[Any, Any], threads: int, gpu: str | None
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     torch.set_num_threads(threads)
-    with contextlib.suppress(EOFError, OSError):  # the parent has gone
-        while True:
-            unit, settings = pipe.recv()
-            pipe.send(work(unit, settings))
+    try:
+        with contextlib.suppress(EOFError, OSError):  # the parent has gone
+            while True:
+                unit, settings = pipe.recv()
+                pipe.send(work(unit, settings))
+    except SystemExit:  # what the unit began to write is removed; its threads may be busy for long
+        copies.forget()
+        os._exit(143)
 
 
 def _stop(*_: object) -> None:

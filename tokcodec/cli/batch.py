@@ -68,7 +68,7 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Worker processes [default: one a GPU, else one for two cores]; short files fill a GPU with several.",
+    help="Worker processes [default: one for two cores; for --decode and targets of quality one a GPU].",
 )
 @click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]", help="Work on a Ray cluster.")
 @click.option(
