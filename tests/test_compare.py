@@ -17,7 +17,7 @@ import tokcodec
 from tokcodec import compare as comparing
 from tokcodec.cli import cli
 from tokcodec.compare import beside, compare, doubled, heat
-from tokcodec.errors import TokcodecError
+from tokcodec.errors import BitstreamError, ExistsError, TokcodecError
 from tokcodec.judge import Judge
 from tokcodec.perceptual import load_lpips
 from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores
@@ -116,6 +116,25 @@ def test_the_reference_is_shown_on_the_left_whichever_way_the_video_is_turned(ro
     both = beside(shown, left, right)
     assert both.shape == (doubled(shown).height, doubled(shown).width, 3)
     assert np.array_equal(display(both), np.concatenate([display(left), display(right)], 1))
+
+
+def test_images_of_the_difference(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    compared = compare(*pair, heatmap=tmp_path / "heat" / "%03d.png")
+    names = [path.name for path in sorted((tmp_path / "heat").iterdir())]
+    assert names == [f"{i:03d}.png" for i in range(1, 1 + compared.frames)]
+    with pytest.raises(ExistsError):
+        compare(*pair, heatmap=tmp_path / "heat" / "%03d.png")
+
+
+def test_damage_is_that_of_the_stream_that_has_it(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    names = [tmp_path / "a.tokc", tmp_path / "b.tokc"]
+    for name in names:
+        tokcodec.encode_video(make_clip("a.mp4", moving_frames(9)), name, weights=weights)
+    data = bytearray(names[0].read_bytes())
+    data[data.index(b"CHNK") + 40] ^= 1
+    names[0].write_bytes(data)
+    with pytest.raises(BitstreamError, match=r"a\.tokc: the CHNK record .* is damaged"):
+        compare(*names, weights=weights, device="cpu")
 
 
 def test_heat_is_black_for_none_and_white_for_much() -> None:

@@ -137,6 +137,8 @@ def test_streams_of_one_name_are_refused(streams: Path, tmp_path: Path) -> None:
         export_shards([streams, other], tmp_path / "out" / "%d.tar")
     assert export_shards([tmp_path], tmp_path / "out" / "%d.tar").streams == 4
     (tmp_path / "empty").mkdir()
+    with pytest.raises(TokcodecError, match="no stream is given"):
+        export_shards([], tmp_path / "new" / "%d.tar")
     for missing, message in [(tmp_path / "none.tokc", "no such file"), (tmp_path / "empty", "holds no stream")]:
         with pytest.raises(TokcodecError, match=message):
             export_shards([missing], tmp_path / "new" / "%d.tar")

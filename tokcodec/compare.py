@@ -17,7 +17,7 @@ from tokcodec import video
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.judge import LPIPS_SIDE
 from tokcodec.opening import open_stream
-from tokcodec.output import replacing
+from tokcodec.output import replacing, replacing_pattern
 from tokcodec.scores import THUMB, Frames, SyncCheck, SyncError, frame_scores, summary
 from tokcodec.stream.records import MAGIC
 from tokcodec.vmaf import MS_SSIM_SIDE, ffmpeg_has, find_ffmpeg, scoring
@@ -216,8 +216,9 @@ def compare(
 @contextlib.contextmanager
 def _writer(target: Path, info: VideoInfo, sources: list[Path], overwrite: bool) -> Iterator[video.VideoWriter]:
     kind = video.kind_of(target)
+    is_pattern = video.is_pattern(target)
     with (
-        replacing(target, sources, overwrite) as partial,
+        replacing_pattern(target, overwrite) if is_pattern else replacing(target, sources, overwrite) as partial,
         video.VideoWriter(partial, info, format=kind, name=str(target)) as writer,
     ):
         yield writer

@@ -61,9 +61,12 @@ def find_streams(sources: str | Path | Iterable[str | Path]) -> Iterator[tuple[s
         A name and a path, in order: the file's name, or its path below its folder, with slashes and without the suffix.
 
     Raises:
-        TokcodecError: a source is not there, or a folder holds no stream.
+        TokcodecError: there is no source, one is not there, or a folder holds no stream.
     """
-    for source in [sources] if isinstance(sources, str | Path) else sources:
+    sources = [sources] if isinstance(sources, str | Path) else list(sources)
+    if not sources:
+        raise TokcodecError("no stream is given")
+    for source in sources:
         top, found = Path(source), [Path(source)]
         if not top.exists():
             raise TokcodecError(f"{source}: no such file or folder")
@@ -171,9 +174,9 @@ class Stream:
         metadata: tags, language, name and chapters.
     """
 
-    def __init__(self, reader: Reader, tokenizer: Callable[[], Tokenizer]) -> None:
+    def __init__(self, path: Path, reader: Reader, tokenizer: Callable[[], Tokenizer]) -> None:
         self.header, self.chunks, self.metadata = reader.header, reader.index, reader.metadata
-        self._reader, self._tokenizer = reader, tokenizer
+        self._path, self._reader, self._tokenizer = path, reader, tokenizer
 
     def tokens(self, start_s: float = 0.0, end_s: float | None = None) -> Iterator[Tokens]:
         """The tokens of every chunk that overlaps [start_s, end_s), in seconds from the first frame. No network.
@@ -225,8 +228,12 @@ class Stream:
     def _tokens(self, wanted: list[int]) -> Generator[tuple[Chunk, Tokens], None, None]:
         tables, header = self._tokenizer().tables, self.header
         for i in wanted:
-            chunk = self._reader.read_chunk(i)
-            yield chunk, tokens_of(chunk, header.height, header.width, tables)
+            try:
+                chunk = self._reader.read_chunk(i)
+                tokens = tokens_of(chunk, header.height, header.width, tables)
+            except BitstreamError as error:  # here: where several are open, `reading` of another may see it first
+                raise named(self._path, error) from error
+            yield chunk, tokens
 
     def _groups(self, wanted: list[int], end: int) -> Generator[_Group, None, None]:
         """The groups of some chunks as the loop decodes them, up to a timestamp."""
@@ -266,7 +273,7 @@ def open_stream(
         TokcodecError: it cannot be opened.
     """
     with reading(Path(path), salvage) as reader:
-        yield Stream(reader, lambda: tokenizer_of(reader, weights, device, dtype))
+        yield Stream(Path(path), reader, lambda: tokenizer_of(reader, weights, device, dtype))
 
 
 def tokenizer_of(

@@ -60,8 +60,9 @@ def _missing(reader: Reader) -> list[tuple[int | None, int | None]]:
     shown = [(entry.first_pts, entry.end_pts) for entry in reader.index]
     if reader.promised is not None:
         spans: list[tuple[int | None, int | None]] = []
+        known = set(shown)
         for entry in reader.promised:
-            if (entry.first_pts, entry.end_pts) in shown:
+            if (entry.first_pts, entry.end_pts) in known:
                 continue
             if spans and spans[-1][1] == entry.first_pts:
                 spans[-1] = (spans[-1][0], entry.end_pts)
