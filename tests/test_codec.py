@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound
@@ -90,6 +91,18 @@ def test_a_chunk_ends_with_its_scene_however_many_are_coded_at_once(
             alone = tokenizer.encode(np.stack(frames[begin:end]), 10).tokens
             assert np.array_equal(tokens.levels, alone.levels)
         assert len(list(stream.frames())) == 80
+
+
+def test_timestamps_beyond_the_clock_are_told_in_a_line(tmp_path: Path, weights: Path) -> None:
+    source = tmp_path / "b.mkv"
+    with av.open(lossless(tmp_path / "a.mkv", moving_frames(3))) as file, av.open(source, "w") as wild:
+        copy = wild.add_stream_from_template(file.streams.video[0])
+        for packet, ticks in zip(file.demux(file.streams.video[0]), (0, 40, 1 << 62), strict=False):
+            packet.stream, packet.pts, packet.dts = copy, ticks, ticks
+            wild.mux(packet)
+    with pytest.raises(VideoError, match=r"b\.mkv: timestamps are out of range"):
+        tokcodec.encode_video(source, tmp_path / "a.tokc", **FINE)
+    assert not (tmp_path / "a.tokc").exists()
 
 
 @pytest.mark.parametrize("place", [31, 32, 33, 34, 35])

@@ -146,12 +146,32 @@ def test_chapters_after_the_last_frame_are_kept(tmp_path: Path) -> None:
 def test_what_lies_beyond_the_clock_is_told_in_a_line(tmp_path: Path) -> None:
     late = make_stream(tmp_path / "late.tokc", [9], metadata=Metadata({}, "", (Chapter(0, 1 << 62, "A"),)))
     a = make_stream(tmp_path / "a.tokc", [9])
-    with pytest.raises(TokcodecError, match="chapters of all streams do not fit one"):
-        edit.concat([a, late], tmp_path / "b.tokc")
+    edit.concat([a, late], tmp_path / "whole.tokc")
+    with reading(tmp_path / "whole.tokc") as reader:
+        (chapter,) = reader.metadata.chapters
+    assert chapter.end == 1 << 62, "it ends with the clock"
+    assert chapter.start > 0
     last = make_stream(tmp_path / "last.tokc", [9], first_pts=(1 << 62) - 20)
     with pytest.raises(TokcodecError, match=r"a\.tokc: "):
         edit.concat([last, a], tmp_path / "b.tokc")
     assert not (tmp_path / "b.tokc").exists()
+
+
+def test_chapters_that_are_too_many_for_one_stream_are_told_in_a_line(tmp_path: Path) -> None:
+    metadata = Metadata({}, "", (Chapter(0, 9, "A" * (1 << 19)),))
+    paths = [make_stream(tmp_path / name, [9], metadata=metadata) for name in ("a.tokc", "b.tokc")]
+    with pytest.raises(TokcodecError, match="chapters of all streams do not fit one"):
+        edit.concat(paths, tmp_path / "c.tokc")
+    assert not (tmp_path / "c.tokc").exists()
+
+
+def test_sound_beyond_ffmpeg_s_clock_is_dropped_with_a_warning(
+    make_clip: MakeClip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = with_sound(make_clip("v.mp4", moving_frames(9)), tmp_path / "s.mkv")
+    data = io.BytesIO(source.read_bytes())
+    assert cut_streams([("matroska", data, None, None, Fraction(1 << 63))], io.BytesIO()) is None
+    assert ["its time is out of range" in message for message in caplog.messages] == [True, True], "one a stream"
 
 
 def test_streams_of_a_format_of_others_are_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -96,6 +96,14 @@ def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
         full.write(b"x")
 
 
+def test_a_file_that_cannot_be_closed_is_named(tmp_path: Path) -> None:
+    """As where the quota of a network's file system is told of last."""
+    file = NamedFile(tmp_path / "a", "wb", "dst")
+    os.close(file.fileno())
+    with pytest.raises(TokcodecError, match="dst: cannot write: Bad file descriptor"):
+        file.close()
+
+
 def test_a_temporary_file_without_space_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

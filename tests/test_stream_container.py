@@ -74,7 +74,7 @@ def steady_chunks(count: int) -> list[Chunk]:
 def contents(data: bytes, salvage: bool = False) -> tuple[Header, list[Chunk], tuple[str, bytes] | None, Metadata]:
     """Everything a stream says."""
     reader = Reader(io.BytesIO(data), salvage)
-    chunks = [reader.read_chunk(i) for i in range(len(reader))]
+    chunks = [reader.read_chunk(i) for i in range(len(reader.index))]
     streams = reader.streams()
     return reader.header, chunks, streams and (streams[0], streams[1].read()), reader.metadata
 
@@ -263,7 +263,7 @@ def test_streams_of_any_length_before_after_and_between_chunks(size: int) -> Non
         writer.close()
         for salvage in (False, True):
             reader = Reader(file, salvage)
-            assert len(reader) == 2
+            assert len(reader.index) == 2
             others = 20 + len("matroska") + size + 12 * -(-size // 2**20)
             assert reader.video_bytes == writer.video_bytes == writer.bytes - others
             streams = reader.streams()
@@ -432,7 +432,7 @@ def test_every_truncation_is_found_and_salvaged() -> None:
                 Reader(io.BytesIO(TINY[:size]), salvage=True)
             continue
         reader = Reader(io.BytesIO(TINY[:size]), salvage=True)
-        chunks = [reader.read_chunk(i) for i in range(len(reader))]
+        chunks = [reader.read_chunk(i) for i in range(len(reader.index))]
         assert chunks == EXAMPLE[: sum(size >= end for end in ends[1:])]
         assert not reader.complete
         assert reader.damaged <= 1
@@ -443,7 +443,7 @@ def test_every_truncation_is_found_and_salvaged() -> None:
 def test_rebuilt_index_is_the_written_one() -> None:
     stream = io.BytesIO(write(steady_chunks(50)))
     written, rebuilt = Reader(stream), Reader(stream, salvage=True)
-    assert len(written) == 50
+    assert len(written.index) == 50
     assert rebuilt.index == written.index
     assert (rebuilt.complete, rebuilt.damaged) == (True, 0)
 
@@ -465,7 +465,7 @@ def test_salvage_takes_every_chunk_that_is_intact(data: st.DataObject) -> None:
         ]
         stream = stream[:place] + new + stream[place + 1 :]
     reader = Reader(io.BytesIO(stream), salvage=True)
-    found = [reader.read_chunk(i) for i in range(len(reader))]
+    found = [reader.read_chunk(i) for i in range(len(reader.index))]
     kept = [chunk for i, chunk in enumerate(chunks) if i not in hit]
     # more may be found: an insertion in front of a chunk does it no harm
     assert [chunk for chunk in found if chunk in kept] == kept
@@ -479,7 +479,7 @@ def test_salvage_gives_up_streams_with_a_damaged_piece() -> None:
     stream[stream.index(b"PART") + 100] ^= 1  # in the first piece
     stream[len(stream) // 2] ^= 1
     reader = Reader(io.BytesIO(bytes(stream)), salvage=True)
-    assert len(reader) == 2
+    assert len(reader.index) == 2
     assert reader.streams() is None
     assert reader.damaged == 1
     strict = Reader(io.BytesIO(bytes(stream))).streams()
@@ -497,9 +497,11 @@ def test_salvage_of_what_only_looks_like_records_is_no_endless_work() -> None:
             self.bytes_read += len(data)
             return data
 
-    file = Counted(TINY[:START] + b"INDX\0\x40\0\0" * 20_000)
-    assert len(Reader(file, salvage=True)) == 0
+    file = Counted(TINY[:START] + b"INDX\0\x40\0\0" * 20_000 + TINY[START:])
+    reader = Reader(file, salvage=True)
+    assert reader.index == []
     assert file.bytes_read < 65 * len(file.getvalue())
+    assert reader.damage == [(START, len(file.getvalue()))], "what was not looked at is not intact"
 
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(80), b"\0\0\0\x20ftypisom" + bytes(80), b"x"])
@@ -577,7 +579,7 @@ def test_absurd_chunks_with_a_right_checksum(payload: bytes) -> None:
         Chunk.unpack(payload, HEADER)
     stream = TINY[:START] + record(b"CHNK", payload) + TINY[START:]
     reader = Reader(io.BytesIO(stream), salvage=True)
-    assert [reader.read_chunk(i) for i in range(len(reader))] == EXAMPLE
+    assert [reader.read_chunk(i) for i in range(len(reader.index))] == EXAMPLE
     assert reader.damaged == 1
 
 
@@ -692,7 +694,7 @@ def test_absurd_metadata_with_a_right_checksum(payload: bytes, caplog: pytest.Lo
     with pytest.raises(BitstreamError, match="metadata is malformed"):
         Reader(io.BytesIO(stream))
     reader = Reader(io.BytesIO(stream), salvage=True)
-    assert [reader.read_chunk(i) for i in range(len(reader))] == EXAMPLE
+    assert [reader.read_chunk(i) for i in range(len(reader.index))] == EXAMPLE
     assert reader.metadata == Metadata()
     assert reader.damaged == 1
     assert [message.split(":")[0] for message in caplog.messages] == ["metadata is left out"]
@@ -741,14 +743,14 @@ def test_unknown_records_are_skipped_if_they_allow_it() -> None:
     stream = signed([extra, extra, chunks[0], extra, chunks[1], extra])
     for salvage in (False, True):
         reader = Reader(io.BytesIO(stream), salvage)
-        assert [reader.read_chunk(i) for i in range(len(reader))] == EXAMPLE
+        assert [reader.read_chunk(i) for i in range(len(reader.index))] == EXAMPLE
         assert reader.damaged == 0
     for bad in (record(b"Note", b""), record(b"no1e", b""), record(b"note", bytes(2**20 + 1))):
         stream = signed([chunks[0], bad, chunks[1]])
         with pytest.raises(BitstreamError, match=r"unknown type|impossible length"):
             Reader(io.BytesIO(stream))
         reader = Reader(io.BytesIO(stream), salvage=True)
-        assert [reader.read_chunk(i) for i in range(len(reader))] == EXAMPLE
+        assert [reader.read_chunk(i) for i in range(len(reader.index))] == EXAMPLE
         assert reader.damaged == 1
 
 
@@ -770,7 +772,7 @@ def test_huge_lengths_allocate_nothing() -> None:
         stream = TINY[:START] + kind + b"\xff\xff\xff\xff" + TINY[START:]
         with pytest.raises(BitstreamError):
             Reader(io.BytesIO(stream))
-        assert len(Reader(io.BytesIO(stream), salvage=True)) == 2
+        assert len(Reader(io.BytesIO(stream), salvage=True).index) == 2
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**22

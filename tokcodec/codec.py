@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from tokcodec import output, standard, video
 from tokcodec.cuts import CUT_MARGIN, cuts
-from tokcodec.errors import TokcodecError
+from tokcodec.errors import TokcodecError, VideoError
 from tokcodec.files import NamedFile, temporary_file
 from tokcodec.judge import Judge, judge_of
 from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
@@ -50,7 +50,7 @@ from tokcodec.report import Report, report_of
 from tokcodec.stream.container import Reader, Rest, Writer, streams_bytes, write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
-from tokcodec.stream.records import Chunk, Header
+from tokcodec.stream.records import MAX_TICKS, Chunk, Header
 
 log = logging.getLogger("tokcodec")
 
@@ -100,6 +100,8 @@ def _clips(reader: video.VideoReader, chunk_frames: int) -> Generator[_Clip, Non
         nonlocal held, left
         count = next(iter(cuts(held[: len(times)])), min(chunk_frames, len(times)))
         pts, rest = [*times, after], held[count : len(times)]
+        if pts[0] < -MAX_TICKS or pts[count] > MAX_TICKS:
+            raise VideoError(f"{reader.name}: timestamps are out of range")
         made = _Clip(held[:count], tuple(pts[:count]), pts[count] - pts[count - 1])
         held = np.empty_like(held)  # the clip is a view of the other
         held[: len(rest)] = rest
@@ -439,7 +441,7 @@ def decode_video(
         tokenizer = tokenizer_of(reader, weights, device, dtype)
         busy_before_s = tokenizer.busy_s
         ahead = max(4, AHEAD_PX // (header.height * header.width))
-        frames = in_background(Stream(reader, lambda: tokenizer).frames(start_s, end_s), depth=ahead)
+        frames = in_background(Stream(Path(source), reader, lambda: tokenizer).frames(start_s, end_s), depth=ahead)
         stack.enter_context(contextlib.closing(frames))
         first = next(frames, None)
         if first is None:

@@ -53,6 +53,12 @@ class NamedFile(io.FileIO):
         except OSError as error:
             raise self._named(error) from error
 
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:  # as of a quota on a network's file system
+            raise self._named(error) from error
+
 
 def temporary_file() -> io.BufferedRandom:
     """A binary file without a name, which is gone when it is closed.

@@ -254,9 +254,6 @@ class Reader:
         """Number of places that were skipped."""
         return len(self.damage)
 
-    def __len__(self) -> int:
-        return len(self.index)
-
     def _read(self, offset: int, size: int) -> bytes:
         with self._lock:
             self._file.seek(offset)
@@ -435,6 +432,9 @@ class Reader:
             in_damage = False
             yield position, kind, payload
             position += FRAMING_BYTES + len(payload)
+        if position < self.bytes:  # nobody knows what the rest is
+            begin = self.damage.pop()[0] if in_damage else position
+            self.damage.append((begin, self.bytes))
 
     def _find_record(self, position: int) -> int:
         """Where the next bytes that may start a record are, from `position` on."""

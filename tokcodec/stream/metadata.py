@@ -49,11 +49,15 @@ class Metadata:
     def cut(self, begin: int | None, end: int | None, shift: int) -> Metadata:
         """That of a part of the video: chapters with a tick in [begin, end), cut to it and moved by `shift`.
 
-        None is no limit.
+        None is no limit. What would end beyond the clock ends with it.
         """
+
+        def moved(ticks: int) -> int:
+            return max(-MAX_TICKS, min(ticks + shift, MAX_TICKS))
+
         begin, end = -MAX_TICKS if begin is None else begin, MAX_TICKS + 1 if end is None else end
         parts = [
-            Chapter(max(chapter.start, begin) + shift, min(chapter.end, end) + shift, chapter.title)
+            Chapter(moved(max(chapter.start, begin)), moved(min(chapter.end, end)), chapter.title)
             for chapter in self.chapters
             if chapter.start < end and (chapter.end > begin or chapter.start == chapter.end == begin)
         ]

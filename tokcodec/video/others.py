@@ -128,8 +128,12 @@ class Copy:
         if stream.index not in self.outputs or not packet.size:
             return
         shift = round(shift_s / packet.time_base)
-        packet.pts = None if packet.pts is None else packet.pts - shift
-        packet.dts = None if packet.dts is None else packet.dts - shift
+        try:
+            packet.pts = None if packet.pts is None else packet.pts - shift
+            packet.dts = None if packet.dts is None else packet.dts - shift
+        except OverflowError:  # beyond FFmpeg's clock
+            self._refuse(stream, "its time is out of range")
+            return
         if self._is_matroska and packet.pts is not None and packet.pts < 0:
             if packet.has_sidedata("skip_samples") and not packet.is_discard:
                 self._delayed.add(stream.index)
@@ -141,10 +145,14 @@ class Copy:
             self._target.mux_one(packet)
             self.written += 1
         except (ArgumentError, InvalidDataError) as error:  # this packet's own fault; the rest can be kept
-            self.lost += 1
-            if stream.index not in self._refused:
-                self._refused.add(stream.index)
-                log.warning("%s: damaged packets of %s are dropped (%s)", self._name, title_of(stream), reason(error))
+            self._refuse(stream, reason(error))
+
+    def _refuse(self, stream: Stream, why: str) -> None:
+        """Count a packet that is not kept, and tell of the first one."""
+        self.lost += 1
+        if stream.index not in self._refused:
+            self._refused.add(stream.index)
+            log.warning("%s: damaged packets of %s are dropped (%s)", self._name, title_of(stream), why)
 
     def _keep_order(self, packet: Packet[Any]) -> None:
         """Move a packet that is not later than the one before it to the tick after that, as the ffmpeg tool does.
