@@ -75,7 +75,7 @@ def ray_cluster(cores: int) -> Iterator[str]:
 @click.option("--frames", default=33, show_default=True, help="Of each.")
 @click.option("--size", default="640x360", show_default=True)
 @click.option("--jobs", default="1,2", show_default=True, help="Worker processes.")
-@click.option("--ray", default=2, show_default=True, help="Cores of the Ray cluster; 0 leaves it out.")
+@click.option("--ray", default=0, show_default=True, help="Also on a Ray cluster with so many cores.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def main(
     clips: tuple[Path, ...], out: Path, count: int, frames: int, size: str, jobs: str, ray: int, device: str

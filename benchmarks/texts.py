@@ -36,8 +36,9 @@ POINTS = RESULTS / "eval-360p"
 FILES = ("README.md", "docs/benchmark.md", "tokcodec/weights/README.md")
 NAMES = {  # of the codecs that are spoken of
     "hevc-medium": "x265 medium",
-    "hevc-ra": "x265 slow, closed GOPs of 33",
-    "vvc-ra": "VVenC, tuned for PSNR",
+    "hevc-visual": "x265 slow",
+    "hevc-ra": "x265 slow, tuned for PSNR, closed GOPs of 33",
+    "vvc-ra": "VVenC, tuned for PSNR, closed GOPs of 32",
     "vvc-visual": "VVenC, tuned for the eye",
     "av1": "SVT-AV1",
 }
@@ -73,14 +74,17 @@ def _difference(metric: str, value: float) -> str:
 
 
 def verdict() -> str:
-    """Who wins by which score, a line each codec, from the bits that tokcodec needs where it needs as much quality."""
+    """Who wins by which score, a line each codec, from the bits that tokcodec needs for as much quality.
+
+    Of the clips by which nothing was chosen. What is less than two standard errors of the mean is no win.
+    """
     points = _points()
-    clips = clips_of(points)
+    clips = judging(points)
     lines = []
     for codec, name in NAMES.items():
         if codec not in codecs_of(points):
             continue
-        parts: dict[str, list[str]] = {"wins": [], "loses": [], "unsure": []}
+        parts: dict[str, list[str]] = {"wins": [], "loses": [], "level": [], "unsure": []}
         for metric in SCORES:
             rates = [bd_rate_of(points, clip, codec, OURS, metric) for clip in clips]
             percents = [rate.percent for rate in rates if rate.percent is not None]
@@ -90,16 +94,19 @@ def verdict() -> str:
             mean = float(np.mean(percents))
             some = "" if len(percents) == len(clips) else f" on {len(percents)} clips"
             word = "fewer" if mean < 0 else "more"
-            parts["wins" if mean < 0 else "loses"].append(f"{SHORT[metric]} ({abs(mean):.0f} % {word} bits{some})")
-        told = [f"{key} by {', '.join(parts[key])}" for key in ("wins", "loses") if parts[key]]
+            error = float(np.std(percents, ddof=1)) / len(percents) ** 0.5
+            key = "level" if abs(mean) < 2 * error else "wins" if mean < 0 else "loses"
+            parts[key].append(f"{SHORT[metric]} ({abs(mean):.0f} % {word} bits{some})")
+        words = {"wins": "wins by", "loses": "loses by", "level": "no clear winner, within two standard errors, by"}
+        told = [f"{word} {', '.join(parts[key])}" for key, word in words.items() if parts[key]]
         if parts["unsure"]:
             told.append(f"too far apart to say by {', '.join(parts['unsure'])}")
         lines.append(f"- against {name}: {'; '.join(told)}")
-    steps = ours_by_step(points)
-    spent = [float(np.mean([point["bpp"] for _, point in group])) for group in steps.values()]
+    groups = [[point["bpp"] for clip, point in group if clip in clips] for group in ours_by_step(points).values()]
+    spent = [float(np.mean(group)) for group in groups]
     head = (
-        f"At equal score (BD-rate, mean of {len(clips)} clips at 640x360, {min(spent):.4f} to {max(spent):.4f} bpp), "
-        "tokcodec"
+        f"At equal score (BD-rate, mean of the {len(clips)} clips that only judge, 640x360, {min(spent):.4f} to "
+        f"{max(spent):.4f} bpp), tokcodec"
     )
     return head + "\n\n" + "\n".join(lines) + "\n"
 
