@@ -12,7 +12,7 @@ from conftest import loop_arrays, moving_frames
 
 from tokcodec.errors import ModelError
 from tokcodec.neural.language import speaker
-from tokcodec.neural.language.mask import draw_mask, hidden_counts, hidden_share, speak_group
+from tokcodec.neural.language.mask import draw_mask, group_bits, hidden_counts, hidden_share, speak_group
 from tokcodec.neural.language.model import (
     LanguageConfig,
     LanguageModel,
@@ -346,6 +346,7 @@ def test_a_tiny_model_learns_a_stream_by_heart_and_says_it(tokens: Tokens) -> No
         loss.backward()
         optimizer.step()
     model.eval()
+    assert group_bits(model, window, known, 2, 1, 0).sum().item() < 0.3 * known[0, 2].numel()
     said = window_of(words, first, 0, 3, 6.0)
     said.levels[:, 2], said.merges[:, 2], said.vectors[:, 2] = 0, 0, 0
     speak_group(model, said, known, 2, 1, 0.0, 0)
