@@ -24,7 +24,7 @@ from benchmarks.tools import Tools, find_tools, run
 
 
 def short_clips(tools: Tools, sources: Sequence[Path], count: int, frames: int, size: str, folder: Path) -> None:
-    """Write `count` clips of `frames` frames, from the sources in turn, each a second further on than the last."""
+    """Write `count` clips of `frames` frames: of the sources in turn, from 0, 1 and 2 s on, then again."""
     width, height = size.split("x")
     scale = f"scale={width}:{height}:force_original_aspect_ratio=increase,crop={width}:{height}"
     for i in range(count):

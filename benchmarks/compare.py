@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # what each changes in the defaults of 
     "channels 64, 128": {"channels": (64, 128)},
     "64 channels at 1/4": {"pixel_channels": 64},
     "32 channels at 1/4": {"pixel_channels": 32},
-    "3 blocks at 1/4": {"pixel_blocks": 3},
+    "2 blocks at 1/4": {"pixel_blocks": 2},
     "8 features": {"features": 8},
     "batch 2": {"batch": 2},
     "batch 8": {"batch": 8},

@@ -80,7 +80,14 @@ def load_points(results: Path) -> Points:
             points[key, point["codec"]].append(point)
             alike = {
                 (key,): {"clip": point["clip"], "scored_by": point["scored_by"]},
-                (key, point["codec"]): {"program": point["program"]},
+                (key, point["codec"]): {
+                    "program": point["program"],
+                    "threads": point["threads"],
+                    "command": [
+                        ["{rate}" if word == str(point["rate"]) else word for word in words]
+                        for words in point["argv"].values()
+                    ],
+                },
             }
         except (ValueError, KeyError, TypeError) as error:
             raise TokcodecError(f"{path}: not a measured point ({error})") from error

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from test_training import Distance, coarse
 
 from benchmarks import compare
+from tokcodec.neural.network import RestorerConfig
 from tokcodec.neural.weights import save_weights
 from tokcodec.training import train
 from tokcodec.training.train import settings_of
@@ -75,4 +76,5 @@ def test_a_run_that_is_stopped_is_not_an_outcome(data: Path, tmp_path: Path, mon
 def test_every_variant_is_a_network() -> None:
     assert compare.VARIANTS[compare.BASE] == {}
     made = [settings_of(given) for given in compare.VARIANTS.values()]
+    made = [(settings, config or RestorerConfig()) for settings, config in made]
     assert len({str(each) for each in made}) == len(compare.VARIANTS), "two variants are the same"

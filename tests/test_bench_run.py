@@ -201,6 +201,7 @@ def test_the_paper_row_stands_beside_ours_on_its_data_set(bench: Runner, make_cl
         ("clip", {"clip": {"pixels_sha256": "0"}}),
         ("scored_by", {"scored_by": {"code_sha256": "0"}}),
         ("program", {"program": {"version": "n8"}}),
+        ("command", {"argv": {"encode": ["ffmpeg", "-preset", "fast"]}}),
     ],
 )
 def test_points_that_cannot_be_compared_are_refused(tmp_path: Path, name: str, change: dict[str, Any]) -> None:
@@ -308,11 +309,16 @@ def test_crops_are_at_equal_bytes_where_stills_were_made(tmp_path: Path) -> None
     stills.mkdir(parents=True)
     for i, name in enumerate(["a__1", "a__tokcodec__160__1", "a__av1__50__1"]):
         Image.new("RGB", (64, 48), (40 * i, 0, 0)).save(stills / f"{name}.png")
+    by = {"code": "c", "weights": "w"}
     made = [
-        {"codec": "tokcodec", "rate": 160, "frame": 1, "label": "tokcodec: 5,000 bytes"},
+        {"codec": "tokcodec", "rate": 160, "frame": 1, "label": "tokcodec: 5,000 bytes", "made_by": by},
         {"codec": "av1", "rate": 50, "frame": 1, "label": "SVT-AV1: 5,100 bytes"},
     ]
     (stills / "a.json").write_text(json.dumps({"step": 160, "stills": made}))
     page = report.crops({}, tmp_path / "work" / "frames", ["a"])
     assert re.findall("<figcaption>(.*?)</figcaption>", page) == ["original", *(each["label"] for each in made)]
     assert "tokcodec at step 160, the others with as many bytes" in page
+    ours = [{"program": {"code_sha256": code, "weights_sha256": "w"}} for code in "cd"]
+    facts = {"stills": made}
+    assert report.is_of(facts, ours[:1])
+    assert not report.is_of(facts, ours[1:]), "pictures of other code are not shown beside new curves"
