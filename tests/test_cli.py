@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 import pytest
+import torch
 from conftest import MakeClip, frames_of, moving_frames, with_sound
 
 import tokcodec
@@ -23,6 +24,7 @@ from tokcodec.cli import cli, main
 from tokcodec.cli.options import Amount, Seconds, Within
 from tokcodec.cli.streams import _clock, _size
 from tokcodec.cli.terminal import Meter
+from tokcodec.video import VideoWriter
 
 
 class Result(NamedTuple):
@@ -91,6 +93,48 @@ def test_outputs_without_a_name_stand_beside_the_input(run: Run, make_clip: Make
     assert run("encode", "in").err == "tokcodec: in: is a folder; batch is for those\n"
     assert run("encode", "absent.mp4").err == "tokcodec: absent.mp4: No such file or directory\n"
     assert names(tmp_path / "in") == made
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("decode a.tokc b.mp4 --format rgb24", "--format is for stdout"),
+        ("decode a.tokc b.mkv --lossless --crf 3", "--crf is for H.264"),
+        ("decode a.tokc %d.png --crf 3", "--crf is for H.264"),
+        ("batch in out --to mkv", "--to is for --decode"),
+        ("batch in out --crf 12", "--crf is for --decode"),
+        ("tokens a.tokc a.npz --shard-samples 5", "--shard-samples is for --webdataset"),
+        ("tokens a.tokc a.npz --shard-size 1G", "--shard-size is for --webdataset"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(run: Run, line: str, why: str) -> None:
+    result = run(*line.split())
+    assert (result.code, result.out) == (2, "")
+    assert why in result.err
+
+
+def test_a_gpu_without_memory_is_told_in_a_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    monkeypatch.setattr("tokcodec.codec.encode_video", full)
+    result = run("encode", "a.mp4")
+    assert (result.code, result.out, result.err) == (1, "", "tokcodec: out of memory\n")
+
+
+def test_threads_hold_for_what_is_written(run: Run, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_clip("in.mp4", moving_frames(3))
+    run("encode", "in.mp4")
+    given, init = [], VideoWriter.__init__
+
+    def noted(self: VideoWriter, *arguments: Any, **options: Any) -> None:
+        given.append(options["threads"])
+        init(self, *arguments, **options)
+
+    monkeypatch.setattr(VideoWriter, "__init__", noted)
+    assert run("decode", "in.tokc", "--threads", "1").code == 0
+    assert run("decode", "in.tokc", "-f").code == 0
+    assert given == [1, 0]
 
 
 def test_names_as_long_as_a_file_system_takes(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:

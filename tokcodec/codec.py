@@ -387,6 +387,7 @@ def decode_video(
     weights: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    cores: int | None = None,
     start_s: float = 0.0,
     duration_s: float | None = None,
     overwrite: bool = False,
@@ -405,6 +406,7 @@ def decode_video(
         weights: safetensors file; the released ones if None. They must be those of the stream.
         device: "auto", "cpu" or "cuda".
         dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
+        cores: for the encoder of the target; None lets FFmpeg choose.
         start_s: where to begin, in seconds from the first frame; the first frame then becomes time 0.
         duration_s: how much to decode; None for all.
         overwrite: replace a target that exists.
@@ -465,6 +467,7 @@ def decode_video(
                 lossless=lossless,
                 crf=crf,
                 side=None if streams is None else (streams[1], streams[0]),
+                threads=cores or 0,
                 name=label,
             )
         )

@@ -116,7 +116,9 @@ class Whole:
                     return Done(pieces=tuple(parts))
             with placed(self.target, self.work, names) as target:
                 if settings.decode:
-                    report = decode_video(source, target, crf=settings.crf, **settings.network())
+                    report = decode_video(
+                        source, target, crf=settings.crf, cores=torch.get_num_threads(), **settings.network()
+                    )
                 else:
                     report = encode_video(
                         source,

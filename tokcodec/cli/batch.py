@@ -21,6 +21,7 @@ from tokcodec.cli.options import (
     progress_option,
     rate_of,
     rate_options,
+    refuse_unused,
 )
 from tokcodec.cli.terminal import Meter
 
@@ -126,6 +127,8 @@ def batch(
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr)
     if decode and (verify or delete_source or deinterlace or rate is not None):
         raise click.UsageError("a rate, --deinterlace, --verify and --delete-source are for streams, not for --decode")
+    if not decode:
+        refuse_unused("for --decode", "to", "crf")
     if ray is not None and jobs:
         raise click.UsageError("give one of --jobs and --ray")
     from tokcodec.batch import run

@@ -87,7 +87,9 @@ def main() -> None:
         hint = "; -f overwrites it" if isinstance(error, ExistsError) else ""
         click.echo(f"tokcodec: {error}{hint}", err=True)
         code = 1
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's, of a GPU
+            raise
         click.echo("tokcodec: out of memory", err=True)
         code = 1
     except click.ClickException as error:

@@ -22,6 +22,7 @@ from tokcodec.cli.options import (
     progress_option,
     rate_of,
     rate_options,
+    refuse_unused,
     span_options,
     use_threads,
 )
@@ -164,6 +165,10 @@ def decode(
     target = target or beside(source, ".decoded.mkv" if lossless else ".decoded.mp4")
     if lossless and Path(target).suffix.lower() != ".mkv":
         raise click.UsageError("--lossless writes .mkv only")
+    if target != "-":
+        refuse_unused("for stdout", "format")
+    if lossless or Path(target).suffix.lower() not in (".mp4", ".mov", ".mkv"):
+        refuse_unused("for H.264: .mp4, .mov and .mkv", "crf")
     use_threads(threads)
     with frames_meter("decode", progress) as update:
         report = decode_video(
@@ -172,6 +177,7 @@ def decode(
             weights=weights,
             device=device,
             dtype=dtype,
+            cores=threads,
             crf=crf,
             lossless=lossless,
             stdout_format=format,

@@ -169,8 +169,26 @@ device_options = shared(
         show_default=True,
         help="Arithmetic of the network; auto is bfloat16 where the device has it.",
     ),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores]."),
+    click.option(
+        "--threads",
+        type=click.IntRange(1),
+        help="CPU threads [default: all cores; in a batch, of each worker: its share].",
+    ),
 )
+
+
+def refuse_unused(why: str, *names: str) -> None:
+    """Refuse options of the present command that were given, but mean nothing.
+
+    Raises:
+        click.UsageError: one was given.
+    """
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name.replace('_', '-')} is {why}")
+
+
 span_options = shared(
     click.option("--start", "start_s", type=Seconds(), default=0.0, help="Begin here: seconds or HH:MM:SS."),
     click.option("--duration", "duration_s", type=Seconds(), help="Take this much: seconds or HH:MM:SS."),

@@ -20,6 +20,7 @@ from tokcodec.cli.options import (
     examples,
     output_options,
     progress_option,
+    refuse_unused,
     span_options,
     weights_option,
 )
@@ -181,6 +182,7 @@ def tokens(
             raise click.UsageError("--shard-size is at least a byte")
         _shards(paths, webdataset, shard_samples, int(shard_size), weights, progress, force, as_json)
         return
+    refuse_unused("for --webdataset", "shard_samples", "shard_size")
     if len(paths) != 2:
         raise click.UsageError("give one INPUT and one OUTPUT, or --webdataset and any number of INPUTs")
     source, target = paths
