@@ -87,17 +87,17 @@ def main() -> None:
         hint = "; -f overwrites it" if isinstance(error, ExistsError) else ""
         click.echo(f"tokcodec: {error}{hint}", err=True)
         code = 1
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's, of a GPU
-            raise
-        click.echo("tokcodec: out of memory", err=True)
-        code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("tokcodec: interrupted", err=True)
         code = 130
+    except (MemoryError, RuntimeError) as error:  # the latter after click.Abort, which is one
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's, of a GPU
+            raise
+        click.echo("tokcodec: out of memory", err=True)
+        code = 1
     except SystemExit as stop:  # by a signal
         code = int(stop.code or 0)
     except OSError as error:  # of stdout: every other file has a name in its own error
