@@ -213,6 +213,29 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_checkpoint_is_harmed(
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def test_a_gradient_that_is_not_finite_ends_the_run_before_the_checkpoint_is_harmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = trainer()
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    with pytest.raises(TokcodecError, match="the grad_norm is inf at step 1"):
+        run(broken, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_run_goes_on_behind_the_tables_it_was_begun_with(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    trainer().save(path)
+    other = trainer()
+    other.arrays = {"klt.next": np.arange(1, 7, dtype=np.int16)}
+    with pytest.raises(ModelError, match="the run was trained behind other tables"):
+        other.load(path)
+    state = torch.load(path)
+    del state["tables"]  # as of a version that did not say
+    torch.save(state, path)
+    other.load(path)
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK nonsense", None])
 def test_a_damaged_checkpoint_is_one_clear_error(damage: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
@@ -472,7 +495,7 @@ def test_means_are_over_the_clips_that_have_a_score() -> None:
 def test_the_command_shows_the_defaults_of_the_settings() -> None:
     defaults = dataclasses.asdict(TrainSettings()) | dataclasses.asdict(RestorerConfig())
     shown = {p.name: p.show_default for p in train_command.params if isinstance(getattr(p, "show_default", 0), str)}
-    assert len(shown) == 24
+    assert len(shown) == 25
     for name, text in shown.items():
         value = defaults[name]
         assert text == (",".join(map(str, value)) if isinstance(value, tuple) else str(value)), name

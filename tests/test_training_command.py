@@ -62,6 +62,7 @@ def test_from_a_folder_to_weights_and_on(data: Path, tmp_path: Path) -> None:
     }
     result = invoke(data, "--out", base, *line, *SHAPE, "--steps", 4)
     assert "2 steps" in result.stdout, "a run that is at its end stays there"
+    assert f"{base} goes on at step 2\n" in result.stderr
     for init in ("checkpoint.pt", "weights.safetensors"):
         options = ["--init", base / init, "--cache", base / "cache", "--steps", 1]
         result = invoke(data, "--out", second / init, *line, *options)

@@ -72,6 +72,14 @@ def test_a_cache_is_built_once(source: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in first.values()} == times
 
 
+def test_pictures_of_a_run_are_not_trained_on(source: Path, tmp_path: Path) -> None:
+    (source / "run").mkdir()
+    write_image(source / "run" / "val.png", moving_frames(1)[0])
+    assert "run/val.png" in build_cache(source, tmp_path / "one")
+    (source / "run" / "checkpoint.pt").touch()
+    assert "run/val.png" not in build_cache(source, tmp_path / "two")
+
+
 def test_a_folder_without_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TokcodecError, match="no video or image"):
         build_cache(tmp_path, tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""training/moving.py: clips made of photographs."""
+"""training/moving.py: clips made of photographs and of smaller footage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from test_training import coarse
 
 from tokcodec.errors import TokcodecError
-from tokcodec.training.moving import MovingPhotographs, Track, blob, film
+from tokcodec.training.moving import MovingPhotographs, SmallerSegments, Track, blob, film, out_of_focus
 from tokcodec.training.train import open_data
 from tokcodec.training.trainer import TrainSettings
 
@@ -88,6 +88,48 @@ def test_clips_are_pure_functions_of_their_index_and_move() -> None:
     assert all((grey[i] == 77).all() for i in range(2)), "nothing but the photographs is in a clip"
 
 
+def test_what_is_out_of_focus_is_a_disk_for_each_point() -> None:
+    point = torch.zeros(3, 21, 21)
+    point[:, 10, 10] = 1
+    y, x = np.mgrid[:21, :21] - 10
+    for radius in (1.0, 3.5, 6.25):
+        seen = out_of_focus(point, radius)
+        assert torch.allclose(seen.sum((1, 2)), torch.ones(3))
+        assert seen.shape == point.shape
+        inside, outside = (
+            seen[0].numpy()[where] for where in (np.hypot(y, x) < radius - 0.5, np.hypot(y, x) > radius + 0.5)
+        )
+        assert np.allclose(inside, inside[0])
+        assert (outside == 0).all()
+    flat = torch.full((3, 16, 24), 0.3)
+    assert torch.allclose(out_of_focus(flat, 4.2), flat)
+
+
+def test_smaller_segments_are_scaled_down_and_mirrored() -> None:
+    y, x = np.mgrid[:48, :48]
+    ramp = np.stack([5 * x, 5 * y, 0 * x], 2).astype(np.uint8)
+    segments = [np.broadcast_to(ramp, (2, 33, *ramp.shape)), np.zeros((1, 33, 48, 48, 3), np.uint8)]
+    clips = SmallerSegments(segments, 9, 64)
+    assert (len(clips), clips.shape) == (9, (9, 33, 64, 64, 3))
+    black = [index for index in range(9) if not clips[index].any()]
+    assert len(black) == 3, "each segment in its turn"
+    assert {black[0] + 3, black[0] + 6} == set(black[1:])
+    ramps = sorted(set(range(9)) - set(black))
+    assert np.array_equal(clips[ramps[0]], clips[ramps[0]])
+    assert not np.array_equal(clips[ramps[0]], clips[ramps[0] + 3]), "the same segment at another scale"
+    for index in ramps:
+        clip = clips[index]
+        assert (clip.shape, clip.dtype) == ((33, 64, 64, 3), np.uint8)
+        across, down = clip[0, 0, :, 0].astype(int), clip[0, :, 0, 1].astype(int)
+        for row in (across, down):
+            slopes = np.abs(np.diff(row))
+            assert 5 / 0.75 < np.median(slopes) < 5 / 0.45, "a smaller ramp is steeper"
+            assert (slopes < 2 * np.median(slopes)).all(), "no seam"
+            assert set(np.sign(np.diff(row))) >= {-1, 1}, "64 pixels are more than it has: it is mirrored"
+        assert (clip[0, :, :, 0] == across).all()
+        assert (clip == clip[0]).all()
+
+
 def test_moving_photographs_are_coded_beside_the_segments(tmp_path: Path) -> None:
     source, cache = tmp_path / "source", tmp_path / "cache"
     source.mkdir()
@@ -103,9 +145,31 @@ def test_moving_photographs_are_coded_beside_the_segments(tmp_path: Path) -> Non
     assert [array["planes"].shape[:3] for array in arrays] == [(2, 3, 33), (1, 3, 1), (3, 3, 33)]
     assert (arrays[2]["planes"][:, 0, :, :32] == 90).all()
     assert len(set(arrays[2]["step"].tolist())) == 3
-    path = cache / "coded" / "moving-3x32.npy"
+    (path,) = (cache / "coded").glob("moving-3x32-*.npy")
     written = path.stat().st_mtime_ns
     open_data(source, cache, coarse, settings)
     assert path.stat().st_mtime_ns == written, "made once"
     arrays, _ = open_data(source, cache, coarse, TrainSettings(crop_px=32))
     assert len(arrays) == 2
+
+
+def test_smaller_segments_are_coded_beside_the_others(tmp_path: Path) -> None:
+    source, cache = tmp_path / "source", tmp_path / "cache"
+    source.mkdir()
+    cache.mkdir()
+    (source / "a.png").touch()
+    np.save(cache / "a.npy", np.zeros((1, 1, 48, 48, 3), np.uint8))
+    settings = TrainSettings(crop_px=32, smaller=3)
+    with pytest.raises(TokcodecError, match="no video that could be scaled down"):
+        open_data(source, cache, coarse, settings)
+    (source / "b.mkv").touch()
+    np.save(cache / "b.npy", np.full((2, 33, 48, 48, 3), 90, np.uint8))
+    arrays, _ = open_data(source, cache, coarse, settings)
+    assert [array["planes"].shape[:3] for array in arrays] == [(1, 3, 1), (2, 3, 33), (3, 3, 33)]
+    assert (arrays[2]["planes"][:, 0, :, :32] == 90).all()
+    (source / "c.mkv").touch()
+    np.save(cache / "c.npy", np.full((2, 33, 48, 48, 3), 10, np.uint8))
+    arrays, _ = open_data(source, cache, coarse, settings)
+    assert (arrays[3]["planes"][:, 0, :, :32] == 10).any(), "of other sources other clips are made"
+    arrays, _ = open_data(source, cache, coarse, settings, ("c*",))
+    assert (arrays[2]["planes"][:, 0, :, :32] == 90).all(), "none is made of what is held out"

@@ -26,6 +26,7 @@ settings_options = shared(  # None leaves a value to the settings, which the tex
         show_default="0",
         help="Clips of 33 frames to make of the photographs, which move as if filmed by hand.",
     ),
+    click.option("--smaller", type=click.IntRange(0), show_default="0", help="Clips to make of footage scaled down."),
     click.option(
         "--focus",
         type=Within(0, 4),

@@ -105,7 +105,7 @@ def code_segments(source: Segments, target: Path, code: Code, step_of: Callable[
     except OSError as error:
         raise TokcodecError(f"{target.parent}: cannot write: {error.strerror}") from error
     about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (len(source),)}
-    with writing(target, [], overwrite=True) as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with writing(target, [], overwrite=True) as file, ThreadPoolExecutor(torch.get_num_threads()) as pool:
         np.lib.format.write_array_header_1_0(file, about)
         for step, planes in pool.map(coded, range(len(source))):
             entry = np.empty((), kind)

@@ -81,7 +81,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
 
 
 def build_cache(source: Path, cache: Path) -> dict[str, Path]:
-    """Decode every video and image below `source` that `cache` does not hold yet.
+    """Decode every video and image below `source` that `cache` does not hold yet, but for those of runs of the trainer.
 
     The cache knows a source by its name: delete the array of one that changed. A file that cannot be
     decoded is left out, with a warning.
@@ -93,7 +93,12 @@ def build_cache(source: Path, cache: Path) -> dict[str, Path]:
         TokcodecError: there is nothing to train on, one source is a clip of the benchmark (whatever its name), or
             the cache cannot be written.
     """
-    sources = sorted(p for p in source.rglob("*") if p.suffix.lower() in suffixes.VIDEO | suffixes.IMAGE)
+    runs = {path.parent for path in source.rglob("checkpoint.pt")}  # whose pictures show what is held out
+    sources = sorted(
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in suffixes.VIDEO | suffixes.IMAGE and runs.isdisjoint(path.parents)
+    )
     refuse_judged(sources)
     arrays: dict[str, Path] = {}
     taken: set[Path] = set()

@@ -129,8 +129,8 @@ def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), required=True, help="Of decoded data.")
-@click.option("--every", default=8, show_default=True, help="Take every n-th segment.")
-@click.option("--rounds", default=2, show_default=True, help="Times to fit the transform.")
+@click.option("--every", type=click.IntRange(1), default=8, show_default=True, help="Take every n-th segment.")
+@click.option("--rounds", type=click.IntRange(0), default=2, show_default=True, help="Times to fit the transform.")
 @click.option("--tables", type=click.Path(exists=True, path_type=Path), help="Keep the transform of these weights.")
 def main(source: Path, target: Path, cache: Path, every: int, rounds: int, tables: Path | None) -> None:
     """Fit transform and coder tables to the videos in SOURCE; TARGET is a weights file without a network."""
@@ -143,7 +143,8 @@ def main(source: Path, target: Path, cache: Path, every: int, rounds: int, table
         fitted = cosine_tables()
         if tables:
             fitted = {k: np.array(v) for k, v in Weights.load(tables).arrays.items() if k.startswith("klt.")}
-        for turn in range(0 if tables else rounds):
+            rounds = 0
+        for turn in range(rounds):
             fitted = fit_transform(clips[turn::every], fitted)
         fitted = fit_coder(clips[1::every] + photographs[1::every], fitted)
         with replacing(target, [source], overwrite=True) as partial:

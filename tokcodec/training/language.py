@@ -167,20 +167,22 @@ class Learner:
         """One update; returns the loss.
 
         Raises:
-            TokcodecError: the loss is not finite.
+            TokcodecError: the loss or its gradient is not finite.
         """
         settings = self.settings
         loss = self.loss(*self.batch(self.step))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         warm = min(1.0, (self.step + 1) / settings.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * warm * (0.02 + 0.98 * math.cos(math.pi / 2 * min(1.0, self.position)) ** 2)
         self.optimizer.step()
         self.step += 1
-        if not math.isfinite(loss.item()):
-            raise TokcodecError(f"the loss is {loss.item()} at step {self.step}")
+        if not math.isfinite(loss.item() + norm.item()):
+            raise TokcodecError(
+                f"the loss is {loss.item()}, the norm of its gradient {norm.item()} at step {self.step}"
+            )
         return loss.item()
 
     def state(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Clips made of photographs: one moves as if filmed by hand, and before it, mostly, pieces of others.
+"""Clips made for training: photographs that move, and footage scaled down.
 
 Footage is soft (compressed once already, and blurred where it moves) and of few places; photographs are sharp and of
 many, and textures, borders and what comes into view are in them too. Optical flow has long been taught by such motion
-(Dosovitskiy et al., "FlowNet", ICCV 2015).
+(Dosovitskiy et al., "FlowNet", ICCV 2015). Footage scaled down is as sharp, and moves as things do.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.training.data import SEGMENT_FRAMES
+from tokcodec.training.data import SEGMENT_FRAMES, resize
 
-SCALES = (0.75, 1.2)  # pixels of the photograph a pixel of the clip
+SCALES = (0.75, 1.2)  # pixels of the photograph a pixel of the clip, ...
+SMALLER = 1.6, 0.15  # ... after a share of the photographs was made smaller by this factor
+OUT_OF_FOCUS = (0.2, 0.05)  # the share of photographs: behind, of pieces before it
+BLUR_PX = (1.0, 9.0)  # the radius of their circle of confusion
 SLOWEST_PX = 0.05  # a frame
 FASTEST_PX = (5.0, 8.0)  # a frame: of the photograph behind, of pieces before it
 BENT = 0.4  # the share of photographs that bend as they move
 PIECES = (0, 1, 1, 2)  # any of these, equally likely
+SMALLER_SCALES = (0.47, 0.73)  # of footage
 F64 = NDArray[np.float64]
 
 
@@ -109,8 +113,19 @@ def blob(rng: np.random.Generator, xs: F64, ys: F64) -> Tensor:
     return torch.from_numpy(soft.clip(0, 1)).float()[:, None]
 
 
+def out_of_focus(photograph: Tensor, radius_px: float) -> Tensor:
+    """A photograph, float32 `[3, h, w]`, in which each point is a disk of this radius, which may be a fraction."""
+    reach = math.ceil(radius_px)
+    across = torch.arange(-reach, reach + 1.0)
+    disk = (radius_px + 0.5 - torch.hypot(across[:, None], across[None, :])).clamp(0, 1)
+    wider = F.pad(photograph[:, None], (reach,) * 4, "reflect")
+    return F.conv2d(wider, (disk / disk.sum())[None, None])[:, 0]
+
+
 class MovingPhotographs:
-    """So many clips, made when they are asked for; each is a pure function of its index.
+    """Clips in which a photograph moves as if filmed by hand, and before it, mostly, pieces of others.
+
+    Each is made when it is asked for, as a pure function of its index.
 
     Args:
         photographs: arrays uint8 `[N, 1, h, w, 3]`, as `data.build_cache` has them.
@@ -130,13 +145,54 @@ class MovingPhotographs:
 
     def __getitem__(self, index: Any) -> NDArray[np.uint8]:
         rng = np.random.default_rng([index, len(self.photographs)])
-        clip, _, _ = self._layer(rng, FASTEST_PX[0])
+        clip, _, _ = self._layer(rng, 0)
         for _ in range(rng.choice(PIECES)):
-            piece, xs, ys = self._layer(rng, FASTEST_PX[1])
+            piece, xs, ys = self._layer(rng, 1)
             clip = torch.lerp(clip, piece, blob(rng, xs, ys))
         return clip.clamp(0, 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
-    def _layer(self, rng: np.random.Generator, fastest_px: float) -> tuple[Tensor, F64, F64]:
+    def _layer(self, rng: np.random.Generator, before: int) -> tuple[Tensor, F64, F64]:
+        """A photograph that moves, behind (0) or before the others (1), and where."""
         array, index = self.photographs[rng.integers(len(self.photographs))]
-        photograph = torch.from_numpy(np.array(array[index, 0])).permute(2, 0, 1).float()
-        return film(photograph, draw_track(rng, fastest_px), log_uniform(rng, *SCALES), self.shape[2])
+        frame = array[index]
+        if rng.random() < SMALLER[1]:
+            frame = resize(frame, *(max(1, round(size / SMALLER[0])) for size in frame.shape[1:3]))
+        photograph = torch.from_numpy(np.array(frame[0])).permute(2, 0, 1).float()
+        if rng.random() < OUT_OF_FOCUS[before]:
+            radius_px = min(log_uniform(rng, *BLUR_PX), min(photograph.shape[1:]) / 3)
+            photograph = out_of_focus(photograph, radius_px)
+        return film(photograph, draw_track(rng, FASTEST_PX[before]), log_uniform(rng, *SCALES), self.shape[2])
+
+
+class SmallerSegments:
+    """Segments scaled down, as sharp as what is scaled down to be watched; mirror images of them fill the square.
+
+    Each is made when it is asked for, as a pure function of its index.
+
+    Args:
+        segments: arrays uint8 `[N, 33, h, w, 3]`, as `data.build_cache` has them; they are taken in a shuffled order.
+        count: of clips.
+        side: of a frame, in pixels.
+
+    Attributes:
+        shape: of all: (count, 33, side, side, 3), uint8.
+    """
+
+    def __init__(self, segments: list[NDArray[np.uint8]], count: int, side: int) -> None:
+        places = [(array, index) for array in segments for index in range(len(array))]
+        self.segments = [places[i] for i in np.random.default_rng(len(places)).permutation(len(places))]
+        self.shape = (count, SEGMENT_FRAMES, side, side, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+        rng = np.random.default_rng([index, len(self.segments)])
+        array, number = self.segments[index % len(self.segments)]
+        scale = log_uniform(rng, *SMALLER_SCALES)
+        frames = resize(array[number], *(max(1, round(size * scale)) for size in array.shape[2:4]))
+        places = []
+        for size in frames.shape[1:3]:
+            place = (rng.integers(2 * size) + np.arange(self.shape[2])) % (2 * size)
+            places.append(np.minimum(place, 2 * size - 1 - place))
+        return np.ascontiguousarray(frames[:, places[0]][:, :, places[1]])

@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -54,26 +54,13 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-class _Mean(torch.autograd.Function):
-    """The average; backward too, for the loss is the mean of the processes' losses (see average_gradients)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total / count()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _Mean.forward(ctx, grad)
-
-
 def mean(x: Tensor) -> Tensor:
-    """The average of a tensor over the processes, with gradient; every process must ask for it."""
+    """The average of a tensor over the processes; every process must ask for it."""
     if count() == 1:
         return x
-    averaged: Tensor = _Mean.apply(x)  # type: ignore[no-untyped-call]
-    return averaged
+    total = x.clone()
+    dist.all_reduce(total)
+    return total / count()
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

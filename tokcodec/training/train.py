@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import functools
+import hashlib
 import json
 import math
 import signal
@@ -34,10 +36,10 @@ from tokcodec.pipeline import in_background
 from tokcodec.rate import whole_units
 from tokcodec.training import processes
 from tokcodec.training.coded import Code, Frames, Planes, WindowSampler, code_cache, code_segments, draw_step
-from tokcodec.training.data import build_cache
+from tokcodec.training.data import CACHE_PX, SEGMENT_FRAMES, build_cache
 from tokcodec.training.evaluate import CLIP_FRAMES, Scores, evaluate, load_clips, means
 from tokcodec.training.losses import MeanDistance
-from tokcodec.training.moving import MovingPhotographs
+from tokcodec.training.moving import MovingPhotographs, SmallerSegments
 from tokcodec.training.trainer import Trainer, TrainSettings, advanced
 
 LOG_EVERY = 50
@@ -139,6 +141,8 @@ def run(
     if checkpoint.exists():
         trainer.load(checkpoint)
     first = processes.rank() == 0
+    if first and trainer.step:
+        print(f"{out} goes on at step {trainer.step}", file=sys.stderr, flush=True)
     begin_position, last_step_s, stopped = trainer.position, 0.0, False
     told = False  # by a signal: all processes stop after the same step, by what they agree on
 
@@ -229,16 +233,22 @@ def open_data(
         for index, segment in enumerate(np.load(path, mmap_mode="r")):
             clips[f"{name}-{HOLDOUT_EVERY * index:03d}"] = segment
     coded = code_cache(left, cache / "coded", code, settings.step_range, settings.passes)
-    if settings.moving:
-        frames = [np.load(path, mmap_mode="r") for path in left.values()]
-        photographs = [array for array in frames if array.shape[1] == 1]
-        if not photographs:
-            raise TokcodecError(f"{source}: no photograph that could be moved")
-        target = cache / "coded" / f"moving-{settings.moving}x{settings.crop_px}.npy"
-        if not target.exists():
-            made = MovingPhotographs(photographs, settings.moving, settings.crop_px)
-            code_segments(made, target, code, lambda index: draw_step(settings.step_range, index, len(made)))
-        coded.append(target)
+    sources = hashlib.sha256("\n".join(left).encode(errors="surrogateescape")).hexdigest()[:8]
+    frames = [np.load(path, mmap_mode="r") for path in left.values()]
+    photographs, segments = ([a for a in frames if (a.shape[1] == 1) is still] for still in (True, False))
+    if settings.moving and not photographs:
+        raise TokcodecError(f"{source}: no photograph that could be moved")
+    if settings.smaller and not segments:
+        raise TokcodecError(f"{source}: no video that could be scaled down")
+    for name, kind, parts, count in (
+        ("moving", MovingPhotographs, photographs, settings.moving),
+        ("smaller", SmallerSegments, segments, settings.smaller),
+    ):
+        target = cache / "coded" / f"{name}-{count}x{settings.crop_px}-{sources}.npy"
+        if count and not target.exists():
+            made = kind(parts, count, settings.crop_px)
+            code_segments(made, target, code, functools.partial(draw_step, settings.step_range, count))
+        coded += [target] if count else []
     return [np.load(path, mmap_mode="r") for path in coded], clips
 
 
@@ -347,13 +357,18 @@ def train(
     loop = code
     if config and init and (init.suffix == ".pt" or Weights.load(init).config):
         raise TokcodecError(f"{init} brings its own shape; leave out the options that give one")
+    longest = max(settings.frames)
+    if longest > SEGMENT_FRAMES or settings.crop_px > CACHE_PX:
+        raise TokcodecError(
+            f"no segment has {longest} frames of {settings.crop_px} pixels: {SEGMENT_FRAMES} of {CACHE_PX} are the most"
+        )
+    teacher = MeanDistance([load_lpips(net, lpips_dir) for net in ("alex", "squeeze")])
     folder = cache or out / "cache"
     target = pick_device(device)
     with processes.joined(target):
         # The first process codes what is missing, the others then find it.
         coded, held_out = processes.in_turn(lambda: open_data(source, folder, loop, settings, holdout))
         with contextlib.closing(WindowSampler(coded, settings.crop_px, settings.seed, settings.focus)) as sampler:
-            teacher = MeanDistance([load_lpips(net, lpips_dir) for net in ("alex", "squeeze")])
             trainer = Trainer(
                 config or RestorerConfig(),
                 settings,

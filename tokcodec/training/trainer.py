@@ -7,6 +7,7 @@ is train.py's.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import zipfile
 from collections.abc import Callable, Generator
@@ -41,6 +42,7 @@ class TrainSettings:
     step_range: tuple[float, float] = (4, 120)  # of the quantizer, in levels
     passes: int = 1  # over the segments, each at other quantizer steps
     moving: int = 0  # clips made of photographs, beside the segments
+    smaller: int = 0  # clips made of segments scaled down
     focus: float = 0.0  # segments are drawn as often as the loop's error to this power
     muon_lr: float = 0.003
     muon_momentum: float = 0.95
@@ -257,7 +259,7 @@ class Trainer:
             NaN in most steps.
 
         Raises:
-            TokcodecError: the loss is not finite.
+            TokcodecError: the loss or its gradient is not finite.
         """
         settings = self.settings
         planes, quantizer = (x.to(self.device, non_blocking=True) for x in (batch.planes, batch.step))
@@ -305,12 +307,15 @@ class Trainer:
         """Average scalar terms over the processes and bring them to the CPU, in one exchange.
 
         Raises:
-            TokcodecError: the term "loss" is not finite (on every process alike).
+            TokcodecError: the term "loss" or "grad_norm" is not finite (on every process alike).
         """
         means = processes.mean(torch.stack([value.detach().float() for value in terms.values()]))
         values = dict(zip(terms, means.tolist(), strict=True))
-        if not math.isfinite(values["loss"]):
-            raise TokcodecError(f"the loss is {values['loss']} at step {self.step}; start again from the checkpoint")
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(values[name]):
+                raise TokcodecError(
+                    f"the {name} is {values[name]} at step {self.step}; start again from the checkpoint"
+                )
         return values
 
     def state(self) -> dict[str, Any]:
@@ -324,10 +329,24 @@ class Trainer:
             "step": self.step,
             "position": self.position,
             "pixels": self.pixels,
+            "tables": self.tables_sha256(),
         }
 
+    def tables_sha256(self) -> str:
+        """Of the loop's tables, which the network stands behind."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.arrays.items()):
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave; the settings stay those of this trainer."""
+        """Take over what `state` gave; the settings stay those of this trainer.
+
+        Raises:
+            ModelError: it is of a network behind other tables.
+        """
+        if state.get("tables", self.tables_sha256()) != self.tables_sha256():
+            raise ModelError("the run was trained behind other tables: name them again, by --tables or --init")
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
