@@ -163,8 +163,10 @@ def crops(points: Points, frames: Path, clips: Sequence[str]) -> str:
     for clip in clips:
         note = frames.parent / "stills" / f"{clip}.json"
         made = json.loads(note.read_text()) if note.exists() else None
-        is_current = made is not None and is_of(made, points.get((clip, OURS), []))
-        rows = equal_bytes(note) if is_current else nearest_points(points, frames, clip)
+        if made is not None and is_of(made, points.get((clip, OURS), [])):
+            rows = equal_bytes(made, note)
+        else:
+            rows = nearest_points(points, frames, clip)
         for title, pictures in rows.items():
             x, y = detailed_window(pictures[0][1])
             cut = np.s_[y : y + CROP[1], x : x + CROP[0]]
@@ -186,9 +188,8 @@ def is_of(made: dict[str, Any], ours: Sequence[Point]) -> bool:
     return all(point["program"] == program for point in ours for program in programs)
 
 
-def equal_bytes(note: Path) -> Rows:
-    """The pictures that `benchmarks.stills` made of a clip: no codec has fewer bytes than tokcodec."""
-    made = json.loads(note.read_text())
+def equal_bytes(made: dict[str, Any], note: Path) -> Rows:
+    """The pictures that `benchmarks.stills` made of a clip, beside its note: none has fewer bytes than tokcodec."""
     frame = made["stills"][0]["frame"]
     pictures = [("original", note.with_name(f"{note.stem}__{frame}.png"))]
     pictures += [
