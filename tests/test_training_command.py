@@ -70,6 +70,8 @@ def test_from_a_folder_to_weights_and_on(data: Path, tmp_path: Path) -> None:
         weights = Weights.load(second / init / "weights.safetensors")
         assert weights.restorer().config == RestorerConfig((16, 24), (1, 1, 0), 4, 16, 1)
         assert weights.arrays["klt.next"].tolist() == [0, 1, 2, 3], "the tables go with the network"
+        result = invoke(data, "--out", tmp_path / "third", *SIZE, *options, "--features", 8)
+        assert "brings its own shape" in str(result.exception)
 
 
 def test_the_loop_that_is_learned_from_is_the_codec_s(weights: Path) -> None:
@@ -98,7 +100,7 @@ def test_without_a_loop_there_is_nothing_to_learn_from(footage: Path, tables: Pa
         (["--channels", "1,2,3"], 2, "not 2 numbers"),
         (["--channels", "64,9999"], 2, "out of range"),
         (["--step-range", "9,4"], 2, "steps go from"),
-        (["--init", "w.pt", "--features", "8"], 1, "brings its own shape"),
+        (["--eval-steps", "0,12"], 2, "--eval-steps are above 0"),
         (["--init", "absent.safetensors"], 1, "cannot read weights"),
         (["--holdout", "three*"], 1, "no file matches"),
         (["--frames", "65", *SHAPE], 1, "no segment has 65 frames"),
@@ -109,6 +111,22 @@ def test_mistakes(data: Path, tmp_path: Path, words: list[str], code: int, messa
     assert result.exit_code == code
     assert message in result.output + str(result.exception)
     assert not list(tmp_path.glob("out/*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--init", "absent.pt"], "absent.pt: not a checkpoint"),
+        (["--eval", "absent"], "absent: no video to evaluate on"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_data_is_coded(
+    data: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    result = invoke(data, "--out", tmp_path / "out", *SIZE, *words)
+    assert result.exit_code == 1
+    assert message in str(result.exception)
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_a_folder_that_cannot_be_written_is_one_error(data: Path, tmp_path: Path) -> None:

@@ -77,9 +77,9 @@ def test_clips_are_pure_functions_of_their_index_and_move() -> None:
     photographs = [rng.integers(0, 256, (4, 1, 64, 64, 3), np.uint8), rng.integers(0, 256, (1, 1, 48, 48, 3), np.uint8)]
     clips = MovingPhotographs(photographs, 3, 32)
     assert len(clips) == 3
-    assert clips.shape == (3, 33, 32, 32, 3)
+    assert clips.shape == (3, 65, 32, 32, 3)
     first, second = clips[0], clips[1]
-    assert first.shape == (33, 32, 32, 3)
+    assert first.shape == (65, 32, 32, 3)
     assert first.dtype == np.uint8
     assert np.array_equal(first, clips[0])
     assert not np.array_equal(first, second)
@@ -110,7 +110,7 @@ def test_smaller_segments_are_scaled_down_and_mirrored() -> None:
     ramp = np.stack([5 * x, 5 * y, 0 * x], 2).astype(np.uint8)
     segments = [np.broadcast_to(ramp, (2, 33, *ramp.shape)), np.zeros((1, 33, 48, 48, 3), np.uint8)]
     clips = SmallerSegments(segments, 9, 64)
-    assert (len(clips), clips.shape) == (9, (9, 33, 64, 64, 3))
+    assert (len(clips), clips.shape) == (9, (9, 65, 64, 64, 3))
     black = [index for index in range(9) if not clips[index].any()]
     assert len(black) == 3, "each segment in its turn"
     assert {black[0] + 3, black[0] + 6} == set(black[1:])
@@ -119,7 +119,7 @@ def test_smaller_segments_are_scaled_down_and_mirrored() -> None:
     assert not np.array_equal(clips[ramps[0]], clips[ramps[0] + 3]), "the same segment at another scale"
     for index in ramps:
         clip = clips[index]
-        assert (clip.shape, clip.dtype) == ((33, 64, 64, 3), np.uint8)
+        assert (clip.shape, clip.dtype) == ((65, 64, 64, 3), np.uint8)
         across, down = clip[0, 0, :, 0].astype(int), clip[0, :, 0, 1].astype(int)
         for row in (across, down):
             slopes = np.abs(np.diff(row))
@@ -128,6 +128,12 @@ def test_smaller_segments_are_scaled_down_and_mirrored() -> None:
             assert set(np.sign(np.diff(row))) >= {-1, 1}, "64 pixels are more than it has: it is mirrored"
         assert (clip[0, :, :, 0] == across).all()
         assert (clip == clip[0]).all()
+
+
+def test_smaller_segments_go_there_and_back() -> None:
+    brighter = np.arange(33, dtype=np.uint8)[:, None, None, None].repeat(32, 1).repeat(32, 2).repeat(3, 3)
+    clip = SmallerSegments([brighter[None]], 1, 32)[0]
+    assert clip[:, 0, 0, 0].tolist() == [*range(33), *reversed(range(32))]
 
 
 def test_moving_photographs_are_coded_beside_the_segments(tmp_path: Path) -> None:
@@ -142,10 +148,10 @@ def test_moving_photographs_are_coded_beside_the_segments(tmp_path: Path) -> Non
     (source / "b.png").touch()
     np.save(cache / "b.npy", np.full((1, 1, 48, 48, 3), 90, np.uint8))
     arrays, _ = open_data(source, cache, coarse, settings)
-    assert [array["planes"].shape[:3] for array in arrays] == [(2, 3, 33), (1, 3, 1), (3, 3, 33)]
+    assert [array["planes"].shape[:3] for array in arrays] == [(2, 3, 33), (1, 3, 1), (3, 3, 65)]
     assert (arrays[2]["planes"][:, 0, :, :32] == 90).all()
     assert len(set(arrays[2]["step"].tolist())) == 3
-    (path,) = (cache / "coded").glob("moving-3x32-*.npy")
+    (path,) = (cache / "coded").glob("moving-3x65x32-*.npy")
     written = path.stat().st_mtime_ns
     open_data(source, cache, coarse, settings)
     assert path.stat().st_mtime_ns == written, "made once"
@@ -165,7 +171,7 @@ def test_smaller_segments_are_coded_beside_the_others(tmp_path: Path) -> None:
     (source / "b.mkv").touch()
     np.save(cache / "b.npy", np.full((2, 33, 48, 48, 3), 90, np.uint8))
     arrays, _ = open_data(source, cache, coarse, settings)
-    assert [array["planes"].shape[:3] for array in arrays] == [(1, 3, 1), (2, 3, 33), (3, 3, 33)]
+    assert [array["planes"].shape[:3] for array in arrays] == [(1, 3, 1), (2, 3, 33), (3, 3, 65)]
     assert (arrays[2]["planes"][:, 0, :, :32] == 90).all()
     (source / "c.mkv").touch()
     np.save(cache / "c.npy", np.full((2, 33, 48, 48, 3), 10, np.uint8))

@@ -24,9 +24,11 @@ settings_options = shared(  # None leaves a value to the settings, which the tex
         "--moving",
         type=click.IntRange(0),
         show_default="0",
-        help="Clips of 33 frames to make of the photographs, which move as if filmed by hand.",
+        help="Clips of 65 frames to make of the photographs, which move as if filmed by hand.",
     ),
-    click.option("--smaller", type=click.IntRange(0), show_default="0", help="Clips to make of footage scaled down."),
+    click.option(
+        "--smaller", type=click.IntRange(0), show_default="0", help="Clips of 65 frames to make of footage scaled down."
+    ),
     click.option(
         "--focus",
         type=Within(0, 4),
@@ -109,6 +111,8 @@ def train(
 
     if finish and minutes is None:
         raise click.UsageError("--finish needs --minutes")
+    if 0 in eval_steps:
+        raise click.UsageError("--eval-steps are above 0")
     try:
         settings, config = training.settings_of({k: v for k, v in options.items() if v is not None})
     except ValueError as error:

@@ -2,7 +2,8 @@
 
 Footage is soft (compressed once already, and blurred where it moves) and of few places; photographs are sharp and of
 many, and textures, borders and what comes into view are in them too. Optical flow has long been taught by such motion
-(Dosovitskiy et al., "FlowNet", ICCV 2015). Footage scaled down is as sharp, and moves as things do.
+(Dosovitskiy et al., "FlowNet", ICCV 2015). Footage scaled down is as sharp, and moves as things do. All are longer than
+segments: in a long chunk the loop's picture wears, and the network must know how.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from tokcodec.training.data import SEGMENT_FRAMES, resize
 
+MADE_FRAMES = 2 * SEGMENT_FRAMES - 1  # a segment there and back
 SCALES = (0.75, 1.2)  # pixels of the photograph a pixel of the clip, ...
 SMALLER = 1.6, 0.15  # ... after a share of the photographs was made smaller by this factor
 OUT_OF_FOCUS = (0.2, 0.05)  # the share of photographs: behind, of pieces before it
@@ -53,7 +55,7 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 def draw_track(rng: np.random.Generator, fastest_px: float) -> Track:
     """A pan with the sway of a hand; in some, zoom, rotation or bending too."""
-    t = np.arange(SEGMENT_FRAMES, dtype=np.float64) - (SEGMENT_FRAMES - 1) / 2
+    t = np.arange(MADE_FRAMES, dtype=np.float64) - (MADE_FRAMES - 1) / 2
     speed, angle = log_uniform(rng, SLOWEST_PX, fastest_px), rng.uniform(0, 2 * math.pi)
     offset = speed * t[:, None] * [math.cos(angle), math.sin(angle)]
     for _ in range(2):
@@ -133,12 +135,12 @@ class MovingPhotographs:
         side: of a frame, in pixels.
 
     Attributes:
-        shape: of all: (count, 33, side, side, 3), uint8.
+        shape: of all: (count, 65, side, side, 3), uint8.
     """
 
     def __init__(self, photographs: list[NDArray[np.uint8]], count: int, side: int) -> None:
         self.photographs = [(array, index) for array in photographs for index in range(len(array))]
-        self.shape = (count, SEGMENT_FRAMES, side, side, 3)
+        self.shape = (count, MADE_FRAMES, side, side, 3)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -167,6 +169,8 @@ class MovingPhotographs:
 class SmallerSegments:
     """Segments scaled down, as sharp as what is scaled down to be watched; mirror images of them fill the square.
 
+    They are shown there and back.
+
     Each is made when it is asked for, as a pure function of its index.
 
     Args:
@@ -175,13 +179,13 @@ class SmallerSegments:
         side: of a frame, in pixels.
 
     Attributes:
-        shape: of all: (count, 33, side, side, 3), uint8.
+        shape: of all: (count, 65, side, side, 3), uint8.
     """
 
     def __init__(self, segments: list[NDArray[np.uint8]], count: int, side: int) -> None:
         places = [(array, index) for array in segments for index in range(len(array))]
         self.segments = [places[i] for i in np.random.default_rng(len(places)).permutation(len(places))]
-        self.shape = (count, SEGMENT_FRAMES, side, side, 3)
+        self.shape = (count, MADE_FRAMES, side, side, 3)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -191,6 +195,7 @@ class SmallerSegments:
         array, number = self.segments[index % len(self.segments)]
         scale = log_uniform(rng, *SMALLER_SCALES)
         frames = resize(array[number], *(max(1, round(size * scale)) for size in array.shape[2:4]))
+        frames = np.concatenate([frames, frames[-2::-1]])
         places = []
         for size in frames.shape[1:3]:
             place = (rng.integers(2 * size) + np.arange(self.shape[2])) % (2 * size)

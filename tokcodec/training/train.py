@@ -39,8 +39,8 @@ from tokcodec.training.coded import Code, Frames, Planes, WindowSampler, code_ca
 from tokcodec.training.data import CACHE_PX, SEGMENT_FRAMES, build_cache
 from tokcodec.training.evaluate import CLIP_FRAMES, Scores, evaluate, load_clips, means
 from tokcodec.training.losses import MeanDistance
-from tokcodec.training.moving import MovingPhotographs, SmallerSegments
-from tokcodec.training.trainer import Trainer, TrainSettings, advanced
+from tokcodec.training.moving import MADE_FRAMES, MovingPhotographs, SmallerSegments
+from tokcodec.training.trainer import Trainer, TrainSettings, advanced, starting_network
 
 LOG_EVERY = 50
 HOLDOUT_EVERY = 9  # segments of the held-out arrays: every ninth is evaluated
@@ -244,7 +244,7 @@ def open_data(
         ("moving", MovingPhotographs, photographs, settings.moving),
         ("smaller", SmallerSegments, segments, settings.smaller),
     ):
-        target = cache / "coded" / f"{name}-{count}x{settings.crop_px}-{sources}.npy"
+        target = cache / "coded" / f"{name}-{count}x{MADE_FRAMES}x{settings.crop_px}-{sources}.npy"
         if count and not target.exists():
             made = kind(parts, count, settings.crop_px)
             code_segments(made, target, code, functools.partial(draw_step, settings.step_range, count))
@@ -355,7 +355,8 @@ def train(
         arrays = weights.arrays
         code = code or coding_loop(weights)
     loop = code
-    if config and init and (init.suffix == ".pt" or Weights.load(init).config):
+    started = starting_network(init) if init else None  # now: data may take hours
+    if started and config:
         raise TokcodecError(f"{init} brings its own shape; leave out the options that give one")
     longest = max(settings.frames)
     if longest > SEGMENT_FRAMES or settings.crop_px > CACHE_PX:
@@ -366,8 +367,14 @@ def train(
     folder = cache or out / "cache"
     target = pick_device(device)
     with processes.joined(target):
+
+        def data() -> tuple[list[Array], dict[str, dict[str, Any]]]:
+            shown = code_clips(eval_folder, folder / "coded/eval", loop, eval_steps) if eval_folder else {}
+            coded, held_out = open_data(source, folder, loop, settings, holdout)
+            return coded, {name: clips for name, clips in (("val", held_out), ("eval", shown)) if clips}
+
         # The first process codes what is missing, the others then find it.
-        coded, held_out = processes.in_turn(lambda: open_data(source, folder, loop, settings, holdout))
+        coded, sets = processes.in_turn(data)
         with contextlib.closing(WindowSampler(coded, settings.crop_px, settings.seed, settings.focus)) as sampler:
             trainer = Trainer(
                 config or RestorerConfig(),
@@ -380,11 +387,8 @@ def train(
                 compiled=target.type == "cuda",
                 arrays=arrays,
             )
-            sets = {"val": held_out} if held_out else {}
             judge = None
-            if processes.rank() == 0 and (sets or eval_folder):
-                if eval_folder:
-                    sets["eval"] = code_clips(eval_folder, folder / "coded/eval", loop, eval_steps)
+            if processes.rank() == 0 and sets:
                 judge = Judge(sets, load_lpips("alex", lpips_dir), out)
             run(trainer, out, judge, minutes, finish, eval_every)
             return trainer if processes.rank() == 0 else None
