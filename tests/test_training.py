@@ -33,7 +33,7 @@ from tokcodec.training.evaluate import evaluate, means
 from tokcodec.training.losses import MeanDistance, frame_perceptual_loss, reconstruction_loss, temporal_loss
 from tokcodec.training.optim import Muon, MuonAdamW, as_matrix, orthogonal
 from tokcodec.training.train import Judge, run
-from tokcodec.training.trainer import Trainer, TrainSettings, lr_scale, picture, restore
+from tokcodec.training.trainer import Trainer, TrainSettings, lr_scale, picture, restore, starting_network
 
 TINY = RestorerConfig(channels=(16, 24), blocks=(1, 1, 1), features=4, pixel_channels=16, pixel_blocks=1)
 SETTINGS = TrainSettings(steps=20, batch=2, crop_px=32, warmup_steps=4, frames=(5, 9))
@@ -93,7 +93,8 @@ def trainer(init: Path | None = None, **changes: Any) -> Trainer:
     settings = dataclasses.replace(SETTINGS, **changes)
     sampler = WindowSampler([moving_segments()], settings.crop_px, settings.seed)
     arrays = {"klt.next": np.arange(6, dtype=np.int16)}
-    return Trainer(TINY, settings, sampler, Distance(), CPU, torch.float32, init, arrays=arrays)
+    started = starting_network(init) if init else None
+    return Trainer(TINY, settings, sampler, Distance(), CPU, torch.float32, started, arrays=arrays)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -136,17 +136,21 @@ def test_smaller_segments_go_there_and_back() -> None:
     assert clip[:, 0, 0, 0].tolist() == [*range(33), *reversed(range(32))]
 
 
+def add(source: Path, cache: Path, name: str, count: int, frames: int, level: int) -> None:
+    """A source, empty, and what it was decoded to: `count` segments of one grey."""
+    for folder in (source, cache):
+        folder.mkdir(exist_ok=True)
+    (source / name).touch()
+    np.save((cache / name).with_suffix(".npy"), np.full((count, frames, 48, 48, 3), level, np.uint8))
+
+
 def test_moving_photographs_are_coded_beside_the_segments(tmp_path: Path) -> None:
     source, cache = tmp_path / "source", tmp_path / "cache"
-    source.mkdir()
-    cache.mkdir()
-    (source / "a.mkv").touch()
-    np.save(cache / "a.npy", np.zeros((2, 33, 48, 48, 3), np.uint8))
+    add(source, cache, "a.mkv", 2, 33, 0)
     settings = TrainSettings(crop_px=32, moving=3)
     with pytest.raises(TokcodecError, match="no photograph"):
         open_data(source, cache, coarse, settings)
-    (source / "b.png").touch()
-    np.save(cache / "b.npy", np.full((1, 1, 48, 48, 3), 90, np.uint8))
+    add(source, cache, "b.png", 1, 1, 90)
     arrays, _ = open_data(source, cache, coarse, settings)
     assert [array["planes"].shape[:3] for array in arrays] == [(2, 3, 33), (1, 3, 1), (3, 3, 65)]
     assert (arrays[2]["planes"][:, 0, :, :32] == 90).all()
@@ -161,20 +165,15 @@ def test_moving_photographs_are_coded_beside_the_segments(tmp_path: Path) -> Non
 
 def test_smaller_segments_are_coded_beside_the_others(tmp_path: Path) -> None:
     source, cache = tmp_path / "source", tmp_path / "cache"
-    source.mkdir()
-    cache.mkdir()
-    (source / "a.png").touch()
-    np.save(cache / "a.npy", np.zeros((1, 1, 48, 48, 3), np.uint8))
+    add(source, cache, "a.png", 1, 1, 0)
     settings = TrainSettings(crop_px=32, smaller=3)
     with pytest.raises(TokcodecError, match="no video that could be scaled down"):
         open_data(source, cache, coarse, settings)
-    (source / "b.mkv").touch()
-    np.save(cache / "b.npy", np.full((2, 33, 48, 48, 3), 90, np.uint8))
+    add(source, cache, "b.mkv", 2, 33, 90)
     arrays, _ = open_data(source, cache, coarse, settings)
     assert [array["planes"].shape[:3] for array in arrays] == [(1, 3, 1), (2, 3, 33), (3, 3, 65)]
     assert (arrays[2]["planes"][:, 0, :, :32] == 90).all()
-    (source / "c.mkv").touch()
-    np.save(cache / "c.npy", np.full((2, 33, 48, 48, 3), 10, np.uint8))
+    add(source, cache, "c.mkv", 2, 33, 10)
     arrays, _ = open_data(source, cache, coarse, settings)
     assert (arrays[3]["planes"][:, 0, :, :32] == 10).any(), "of other sources other clips are made"
     arrays, _ = open_data(source, cache, coarse, settings, ("c*",))

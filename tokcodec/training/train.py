@@ -369,7 +369,8 @@ def train(
     with processes.joined(target):
 
         def data() -> tuple[list[Array], dict[str, dict[str, Any]]]:
-            shown = code_clips(eval_folder, folder / "coded/eval", loop, eval_steps) if eval_folder else {}
+            judging = eval_folder if processes.rank() == 0 else None
+            shown = code_clips(judging, folder / "coded/eval", loop, eval_steps) if judging else {}
             coded, held_out = open_data(source, folder, loop, settings, holdout)
             return coded, {name: clips for name, clips in (("val", held_out), ("eval", shown)) if clips}
 
@@ -383,7 +384,7 @@ def train(
                 teacher,
                 target,
                 pick_dtype(dtype, target),
-                init,
+                started,
                 compiled=target.type == "cuda",
                 arrays=arrays,
             )

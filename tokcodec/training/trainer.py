@@ -159,18 +159,15 @@ class Trainer:
     """Network, EMA, optimizers and schedule position: all that a checkpoint holds.
 
     Args:
-        config: of the network; `init` brings its own.
+        config: of a new network.
         settings: of the run.
         sampler: where windows come from.
         lpips: the teacher.
         device: to train on.
         dtype: of the networks' arithmetic (autocast); losses stay float32.
-        init: weights or a checkpoint to start from.
+        started: a network to go on with instead, as `starting_network` gives it.
         compiled: use torch.compile.
         arrays: the loop's tables, to be written beside the network.
-
-    Raises:
-        ModelError: `init` cannot be used.
 
     Attributes:
         step: steps done.
@@ -186,13 +183,12 @@ class Trainer:
         lpips: nn.Module,
         device: torch.device,
         dtype: torch.dtype,
-        init: Path | None = None,
+        started: Restorer | None = None,
         compiled: bool = False,
         arrays: dict[str, Array] | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.sampler, self.device, self.dtype = settings, sampler, device, dtype
-        started = starting_network(init) if init else None
         self.model = (Restorer(config) if started is None else started).to(device).train()
         self.ema = Restorer(self.model.config).to(device).eval().requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
