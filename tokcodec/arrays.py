@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tokcodec.stream.entropy import Tables
 
 SUFFIXES = (".npz", ".safetensors")
-NAMES = ("levels", "motion", "chunks", "step", "pts", "durations", "header", "metadata")
+NAMES = ("levels", "motion", "spans", "numbers", "chunks", "step", "pts", "durations", "header", "metadata")
 STREAMS = ("streams", "streams_format")  # only where there are other streams
 INDEX_BITS = 18  # the vocabulary of MAGVIT-v2
 _FRACTIONS = ("time_base", "frame_rate", "sample_aspect")
@@ -56,16 +56,17 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
         raise TokcodecError(f"{target}: tokens are written to .npz or .safetensors")
     with reading(source) as reader, output.writing(target, [source], overwrite) as file:
         header, tables = reader.header, tokenizer_of(reader, weights).tables
-        levels, motion, rows, steps, durations = [], [], [], [], []
+        levels, motion, spans, numbers, rows, steps, durations = [], [], [], [], [], [], []
         pts: list[int] = []
-        group = field = 0
+        field = span = 0
         for chunk in chunks_of(reader):
             tokens = tokens_of(chunk, header.height, header.width, tables)
-            groups, fields = tokens.levels.shape[1], len(tokens.motion)
-            rows.append((len(pts), chunk.frames, group, groups, field, fields))
-            group, field = group + groups, field + fields
+            rows.append((len(pts), chunk.frames, field, len(tokens.motion), span, len(tokens.spans)))
+            field, span = field + len(tokens.motion), span + len(tokens.spans)
             levels.append(narrow(tokens.levels))
             motion.append(tokens.motion)
+            spans.append(tokens.spans)
+            numbers.append(tokens.numbers)
             pts.extend(chunk.pts)
             steps.append(chunk.step)
             durations.append(chunk.duration)
@@ -73,6 +74,8 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
             "levels": np.concatenate(levels, 1),
             "index": np.concatenate([index(part) for part in levels]),
             "motion": np.concatenate(motion),
+            "spans": np.concatenate(spans),
+            "numbers": np.concatenate(numbers),
             "chunks": np.array(rows, np.int64),
             "step": np.array(steps, np.uint16),
             "pts": np.array(pts, np.int64),
@@ -189,25 +192,36 @@ def _chunks_from(arrays: dict[str, Array], header: Header, tables: Tables) -> It
     from tokcodec.stream.entropy import Tokens, encode_chunk, shapes
 
     levels, motion = _int16(arrays["levels"]), _int16(arrays["motion"])
-    for name in ("chunks", "step", "pts", "durations"):
+    for name in ("spans", "numbers", "chunks", "step", "pts", "durations"):
         if arrays[name].dtype.kind not in "iu" or arrays[name].ndim != (2 if name == "chunks" else 1):
             raise ValueError(f"{name} is {arrays[name].dtype} {list(arrays[name].shape)}, not integers as of a stream")
     pts, done = arrays["pts"].tolist(), np.zeros(3, np.int64)
     facts = zip(arrays["chunks"].tolist(), arrays["step"].tolist(), arrays["durations"].tolist(), strict=True)
-    for (frame, frames, group, groups, field, fields), step, duration in facts:
-        if [frame, group, field] != done.tolist() or not 1 <= frames <= header.chunk_frames:
+    for (frame, frames, field, fields, span, spans), step, duration in facts:
+        if [frame, field, span] != done.tolist() or not 1 <= frames <= header.chunk_frames:
             raise ValueError(
-                f"a chunk of {frames} frames begins at {frame}, {group}, {field} instead of {done.tolist()}"
+                f"a chunk of {frames} frames begins at {frame}, {field}, {span} instead of {done.tolist()}"
             )
-        tokens = Tokens(levels[:, group : group + groups], motion[field : field + fields])
+        tokens = Tokens(
+            levels[:, frame : frame + frames],
+            motion[field : field + fields],
+            _bytes_of(arrays["spans"][span : span + spans]),
+            _bytes_of(arrays["numbers"][frame : frame + frames]),
+        )
         wanted = shapes(frames, header.height, header.width, tables.dims)
         if (tokens.levels.shape, tokens.motion.shape) != wanted:
             raise ValueError(f"a chunk has {tokens.levels.shape} and {tokens.motion.shape}, not {wanted}")
         coder, coded_motion, coded_levels = encode_chunk(tokens, step, tables)
         yield Chunk(frames, coder, step, tuple(pts[frame : frame + frames]), duration, coded_motion, coded_levels)
-        done += (frames, groups, fields)
-    if done.tolist() != [len(pts), levels.shape[1], len(motion)]:
-        raise ValueError("the chunks do not use all frames, groups and fields")
+        done += (frames, fields, spans)
+    if done.tolist() != [len(pts), len(motion), len(arrays["spans"])] or done[0] != levels.shape[1]:
+        raise ValueError("the chunks do not use all frames, fields and spans")
+
+
+def _bytes_of(array: Array) -> NDArray[np.uint8]:
+    if len(array) and not 0 <= array.min() <= array.max() < 256:
+        raise ValueError("a span or a step number is not 0 to 255")
+    return array.astype(np.uint8)
 
 
 def _int16(array: Array) -> NDArray[np.int16]:

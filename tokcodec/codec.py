@@ -119,15 +119,13 @@ def _clips(reader: video.VideoReader, chunk_frames: int) -> Generator[_Clip, Non
             yield clip(times[-1] + max(1, reader.last_duration))
 
 
-def _packed(clip: _Clip, tokenizer: Tokenizer, step: float, tokens: Tokens) -> Chunk:
-    units = round(STEP_UNITS * step)
-    coder, motion, levels = encode_chunk(tokens, units, tokenizer.tables)
-    return Chunk(len(clip.pts), coder, units, clip.pts, clip.duration, motion, levels)
+def _chunk(clip: _Clip, step: float, coder: int, motion: bytes, levels: bytes) -> Chunk:
+    return Chunk(len(clip.pts), coder, round(STEP_UNITS * step), clip.pts, clip.duration, motion, levels)
 
 
 def _coded(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, step: float) -> Chunk:
     """A chunk coded with a step."""
-    return _packed(clip, tokenizer, step, tokenizer.encode(clip.frames, step, helpers).tokens)
+    return _chunk(clip, step, *tokenizer.pack(clip.frames, step, helpers))
 
 
 def _judged(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, judge: Judge) -> Chunk:
@@ -142,7 +140,7 @@ def _judged(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, judge: J
     step, is_good, tokens = coarsest(attempt)
     if not is_good:
         log.warning("%s is out of reach for %d frames; they have the finest step", judge, len(clip.pts))
-    return _packed(clip, tokenizer, step, tokens)
+    return _chunk(clip, step, *encode_chunk(tokens, round(STEP_UNITS * step), tokenizer.tables))
 
 
 @contextlib.contextmanager

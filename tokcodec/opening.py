@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -28,7 +29,7 @@ from tokcodec.stream.records import Chunk
 if TYPE_CHECKING:
     from tokcodec.neural.planes import Planes
     from tokcodec.neural.tokenizer import Tokenizer
-    from tokcodec.stream.entropy import Tables, Tokens
+    from tokcodec.stream.entropy import FrameTokens, Tables, Tokens
 
 Frames = NDArray[np.uint8]
 
@@ -155,6 +156,13 @@ def tokens_of(chunk: Chunk, height: int, width: int, tables: Tables) -> Tokens:
     return decode_chunk(chunk.coder, chunk.motion, chunk.levels, chunk.frames, height, width, chunk.step, tables)
 
 
+def frames_of(chunk: Chunk, height: int, width: int, tables: Tables) -> Iterator[FrameTokens]:
+    """The tokens of a chunk's frames, one after another in the order of coding: `tokens_of` with less memory."""
+    from tokcodec.stream.entropy import decode_frames
+
+    return decode_frames(chunk.coder, chunk.motion, chunk.levels, chunk.frames, height, width, chunk.step, tables)
+
+
 class _Group(NamedTuple):
     """A group on its way to the network."""
 
@@ -182,15 +190,20 @@ class Stream:
         """The tokens of every chunk that overlaps [start_s, end_s), in seconds from the first frame. No network.
 
         Yields:
-            levels int16 `[D, t, h, w]` and motion int16 `[4 (t - 1), 5, 2 h, 2 w]` of a chunk.
+            levels int16 `[D, F, h, w]`, motion int16 `[F - 1, 5, 2 h, 2 w]`, spans uint8 `[n]` and step numbers uint8 `[F]`
+            of a chunk of F frames (FORMAT.md).
 
         Raises:
             BitstreamError: a chunk is damaged.
             ModelError: the weights are not the stream's.
         """
         duration_s = None if end_s is None else end_s - start_s
-        for _, tokens in self._tokens(overlapping(self._reader, start_s, duration_s)):
-            yield tokens
+        header, tables = self.header, self._tokenizer().tables
+        for i in overlapping(self._reader, start_s, duration_s):
+            try:
+                yield tokens_of(self._reader.read_chunk(i), header.height, header.width, tables)
+            except BitstreamError as error:  # here: where several are open, `reading` of another may see it first
+                raise named(self._path, error) from error
 
     def frames(
         self, start_s: float = 0.0, end_s: float | None = None
@@ -225,24 +238,30 @@ class Stream:
                     if begin <= group.edges[i] < end:
                         yield picture, group.edges[i], group.edges[i + 1] - group.edges[i]
 
-    def _tokens(self, wanted: list[int]) -> Generator[tuple[Chunk, Tokens], None, None]:
+    def _coded(self, wanted: list[int]) -> Generator[tuple[int, Chunk, FrameTokens], None, None]:
+        """The frames' tokens of some chunks, in the order of coding, each with its chunk and the number of that."""
         tables, header = self._tokenizer().tables, self.header
         for i in wanted:
             try:
                 chunk = self._reader.read_chunk(i)
-                tokens = tokens_of(chunk, header.height, header.width, tables)
-            except BitstreamError as error:  # here: where several are open, `reading` of another may see it first
+                for frame in frames_of(chunk, header.height, header.width, tables):
+                    yield i, chunk, frame
+            except BitstreamError as error:  # as in `tokens`
                 raise named(self._path, error) from error
-            yield chunk, tokens
 
     def _groups(self, wanted: list[int], end: int) -> Generator[_Group, None, None]:
         """The groups of some chunks as the loop decodes them, up to a timestamp."""
+        from tokcodec.neural.tokenizer import grouped
+
         loop = self._tokenizer().loop
-        coded = in_background(self._tokens(wanted))
+        ahead = max(2, AHEAD_PX // (self.header.height * self.header.width))
+        coded = in_background(self._coded(wanted), ahead)
         with contextlib.closing(coded):
-            for chunk, tokens in coded:
+            for _, items in itertools.groupby(coded, key=lambda item: item[0]):
+                _, chunk, frame = next(items)
+                rest = itertools.chain([frame], (frame for _, _, frame in items))
                 step, edges, done = chunk.step / STEP_UNITS, (*chunk.pts, chunk.end_pts), 0
-                for base, prediction in loop.decode(tokens, step, chunk.frames):
+                for base, prediction in grouped(loop.decode(rest, step)):
                     if edges[done] >= end:
                         break
                     count = len(base.y)

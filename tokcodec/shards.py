@@ -82,8 +82,8 @@ def export_shards(
     """Write the tokens of streams as shards for the `webdataset` package.
 
     A sample is a chunk. Its key is the name of the stream, without the suffix and with its path below the folder that
-    was given, and the number of the chunk: `a/b/000003`. Its parts are `levels.npy`, int8 or int16 `[D, t, h, w]`;
-    `motion.npy`, int16 `[4 (t - 1), 5, 2 h, 2 w]`; and `json`: stream, chunk, frames, width, height, step (in levels),
+    was given, and the number of the chunk: `a/b/000003`. Its parts are `levels.npy`, int8 or int16 `[D, F, h, w]`;
+    `motion.npy`, int16 `[F - 1, 5, 2 h, 2 w]`; `spans.npy`, uint8 `[n]`; `numbers.npy`, uint8 `[F]`; and `json`: stream, chunk, frames, width, height, step (in levels),
     pts and duration (of the last frame) in ticks of time_base, format_version, weights_sha256, and the tags of the
     stream. The same streams make the same bytes.
 
@@ -157,7 +157,7 @@ def _sample(source: _Source) -> tuple[_Source, list[tuple[str, bytes]] | Tokcode
     """The files of a sample and their bytes, or what is wrong with its chunk."""
     chunk, header = source.chunk, source.header
     try:
-        levels, motion = tokens_of(chunk, header.height, header.width, source.tables)
+        levels, motion, spans, numbers = tokens_of(chunk, header.height, header.width, source.tables)
     except BitstreamError as error:
         return source, named(source.path, error)
     facts = {
@@ -175,7 +175,13 @@ def _sample(source: _Source) -> tuple[_Source, list[tuple[str, bytes]] | Tokcode
         "tags": source.metadata.tags,
     }
     key = f"{source.name}/{source.number:06d}"  # in a folder, for webdataset ends a file's key at its first dot
-    parts = {"levels.npy": _npy(narrow(levels)), "motion.npy": _npy(motion), "json": json.dumps(facts).encode()}
+    parts = {
+        "levels.npy": _npy(narrow(levels)),
+        "motion.npy": _npy(motion),
+        "spans.npy": _npy(spans),
+        "numbers.npy": _npy(numbers),
+        "json": json.dumps(facts).encode(),
+    }
     return source, [(f"{key}.{end}", data) for end, data in parts.items()]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokcodec.colour import colour_name
 from tokcodec.errors import BitstreamError, VideoError
-from tokcodec.opening import checked_streams, chunks_of, named, opened, reading, tokenizer_of, tokens_of
+from tokcodec.opening import checked_streams, chunks_of, frames_of, named, opened, reading, tokenizer_of
 from tokcodec.report import Report, report_of
 from tokcodec.stream.container import Reader
 from tokcodec.stream.records import VERSION
@@ -137,6 +137,7 @@ def verify(source: Path, *, weights: str | Path | None = None) -> Report:
         height, width = reader.header.height, reader.header.width
         tables = tokenizer_of(reader, weights).tables
         for chunk in chunks_of(reader):
-            tokens_of(chunk, height, width, tables)
+            for _ in frames_of(chunk, height, width, tables):
+                pass
         checked_streams(reader)
         return report_of(reader.header, reader.index, reader.bytes, reader.video_bytes, started)

@@ -1,16 +1,15 @@
 """The reference loop: a chunk as motion and levels, and back.
 
-The first frame is coded by itself. Then come groups of four: their last frame, the key, is predicted from the key
-before it (and the one before that); the three between are predicted from the keys on both sides. What a prediction
-lacks is transformed and quantized. Whatever is predicted from is what a decoder has, bit for bit: everything
-behind the levels is in integers.
+The first frame is coded by itself. Every other one is predicted from two frames that are coded before it, by its place
+in a pyramid (`stream.pyramid`); the residual is transformed and quantized. Whatever is predicted from is what a decoder
+has, bit for bit: everything behind the levels is in integers.
 """
 
 from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,23 +21,32 @@ from tokcodec.neural.lfq import choose, dequantize
 from tokcodec.neural.motion import Reference, compensate, reference
 from tokcodec.neural.planes import Planes, from_rgb
 from tokcodec.neural.search import coarse_vectors, search, small
+from tokcodec.neural.spans import choose_spans
 from tokcodec.neural.transform import Basis, blocks_of
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
-from tokcodec.stream.entropy import Tokens
+from tokcodec.stream.entropy import FrameTokens, Guesses, Tokens, frame_step, gathered
 from tokcodec.stream.modes import ROWS
+from tokcodec.stream.pyramid import Place, pyramid
 
-GROUP = 4
-SPANS = ((4, 8), (1, -3), (2, -2), (3, -1))  # of the key and of the frames between
 LEVELS, MODES = slice(intra.DIMENSIONS), slice(intra.DIMENSIONS, intra.DIMENSIONS + ROWS)  # of a first frame
-KEY_MOTION_RATE = 0.16  # squared levels a bit of motion, over the squared step
-BETWEEN_MOTION_RATE = 0.6  # nothing is predicted from the frames between
-FIRST_STEP = 0.32  # step of the first frame, of the key and of the frames between, over the chunk's
-KEY_STEP = 0.85
-BETWEEN_STEP = 1.7
-OFFERED = 2  # groups whose frames between others may do, at most: each holds its references
+MOTION_RATE = 0.21  # squared levels a bit of motion, over the squared step of the frame
+FIRST_NUMBER = 11  # of the first frame's step: 0.32 of the chunk's, as all that follows inherits it
+# Numbers of the steps by depth, for each length of a span.
+NUMBERS = {
+    1: (23,), 2: (23, 29), 4: (22, 26, 29), 8: (21, 24, 27, 30), 16: (18, 21, 24, 27, 31), 32: (16, 19, 22, 25, 28, 31),
+}  # fmt: skip
+OFFERED = 2  # spans whose frames between others may do, at most: each holds its references
 U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
+
+
+class Coded(NamedTuple):
+    """A frame: what goes into the stream, and its planes with and without what the levels add."""
+
+    tokens: FrameTokens
+    base: Planes
+    prediction: Planes
 
 
 class Coding(NamedTuple):
@@ -54,11 +62,6 @@ class Coding(NamedTuple):
     prediction: Planes
 
 
-def steps_of(step: float) -> tuple[int, int, int]:
-    """Steps, in 1/16 level, of the first frame, a key and the frames between, in a chunk of a base step in levels."""
-    return tuple(max(round(step * STEP_UNITS * part), 1) for part in (FIRST_STEP, KEY_STEP, BETWEEN_STEP))  # type: ignore[return-value]
-
-
 def grey(height: int, width: int) -> Planes:
     return Planes(
         np.full((1, height, width), intra.GREY, np.uint8),
@@ -66,147 +69,178 @@ def grey(height: int, width: int) -> Planes:
     )
 
 
-def joined(parts: list[Planes]) -> Planes:
+def joined(parts: Sequence[Planes]) -> Planes:
     return Planes(np.concatenate([p.y for p in parts]), np.concatenate([p.c for p in parts]))
+
+
+def scale_of(place: Place) -> int:
+    """The distance to the second reference over that to the first, in 1/16; without a second one 2."""
+    if place.second < 0:
+        return 32
+    return (16 * (place.frame - place.second) + place.distance // 2) // place.distance
+
+
+class _Anchor(NamedTuple):
+    """What the frames between two anchors need of one of them."""
+
+    place: Place | None
+    field: I16 | None
+    reference: Reference
 
 
 class Loop:
     """The loop with the tables of some weights.
 
     Args:
-        arrays: `klt.key` int16 `[384, D]`, `klt.between` `[1152, D]`, `klt.chroma` float32 `[1]`.
+        arrays: `klt` int16 `[384, D]` and `klt.chroma` float32 `[1]`.
 
     Attributes:
-        blocks: dimensions of intra, key and between.
-        dimensions: of a token.
+        blocks: dimensions of a first frame's blocks and of others.
+        dimensions: of a position's levels.
 
     Raises:
         ModelError: some of them are missing.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        missing = {f"klt.{name}" for name in ("key", "between", "chroma")} - set(arrays)
+        missing = {"klt", "klt.chroma"} - set(arrays)
         if missing:
             raise ModelError(f"these weights hold no {min(missing)}")
-        weight = arrays["klt.chroma"].item()
-        self.key, self.between = (Basis(arrays[f"klt.{name}"], weight) for name in ("key", "between"))
-        self.blocks = intra.DIMENSIONS, self.key.dimensions, self.between.dimensions
-        self.dimensions = max(MODES.stop, self.key.dimensions + self.between.dimensions)
+        self.basis = Basis(arrays["klt"], arrays["klt.chroma"].item())
+        self.blocks = intra.DIMENSIONS, self.basis.dimensions
+        self.dimensions = max(MODES.stop, self.basis.dimensions)
 
     def encode(self, frames: U8, step: float, helpers: Helpers | None = None) -> Coding:
-        """Code a chunk.
+        """`code`, all frames as one, in the order they are shown."""
+        coded = list(self.code(frames, step, helpers))
+        tokens = gathered((c.tokens for c in coded), len(frames))
+        shown = sorted(coded, key=lambda c: c.tokens.place.frame if c.tokens.place else 0)
+        return Coding(tokens, joined([c.base for c in shown]), joined([c.prediction for c in shown]))
+
+    def code(
+        self, frames: U8, step: float, helpers: Helpers | None = None, spans: Iterable[int] | None = None
+    ) -> Iterator[Coded]:
+        """Code a chunk frame by frame, in the order of coding.
 
         Args:
             frames: uint8 `[F, H, W, 3]`.
             step: of the quantizer, in 8-bit levels, a multiple of 1/16.
-            helpers: code frames between while the next keys are coded here; the result is the same.
+            helpers: code the frames between anchors while the next anchors are coded here; the result is the same.
+            spans: lengths of the pyramids; chosen by content if None.
         """
-        count = len(frames)
         original = from_rgb(frames)
+        smalls = [small(y) for y in original.y]
         height, width = original.y.shape[1:]
-        groups = -(-(count - 1) // GROUP)
-        levels = np.zeros((self.dimensions, 1 + groups, height // 16, width // 16), np.int16)
-        motion = np.zeros((GROUP * groups, 5, height // 8, width // 8), np.int16)
-        steps = steps_of(step)
-        prediction = grey(height, width)
-        levels[LEVELS, 0], levels[MODES, 0], base = intra_search.encode(original.part(slice(1)), steps[0])
-        bases, predictions = [base], [prediction]
-        last, older = reference(base), None
-        before = None
-        before_small = small(original.y[0])
-        key_rate, between_rate = KEY_MOTION_RATE * step * step, BETWEEN_MOTION_RATE * step * step
-        between_levels = levels[self.key.dimensions : self.key.dimensions + self.between.dimensions]
-        offered: collections.deque[tuple[Callable[[], tuple[Planes, Planes]], Planes, Planes]] = collections.deque()
-
-        def take() -> None:
-            between, base, prediction = offered.popleft()
-            middle, three = between()
-            bases.extend([middle, base])
-            predictions.extend([three, prediction])
-
-        for group in range(groups):
-            places = [min(1 + GROUP * group + i, count - 1) for i in range(GROUP)]
-            now_small = small(original.y[places[3]])
-            coarse = coarse_vectors(now_small, before_small, GROUP)
-            field = search(
-                original.y[places[3]],
-                original.c[places[3]],
-                last,
-                older or last,
-                SPANS[0],
-                older is not None,
-                coarse,
-                before,
-                key_rate,
+        step16 = round(step * STEP_UNITS)
+        levels = np.zeros((self.dimensions, height // 16, width // 16), np.int16)
+        levels[LEVELS], levels[MODES], base = intra_search.encode(
+            original.part(slice(1)), frame_step(step16, FIRST_NUMBER)
+        )
+        yield Coded(FrameTokens(None, FIRST_NUMBER, levels, None), base, grey(height, width))
+        guesses = Guesses(height // 8, width // 8)
+        last, older = _Anchor(None, None, reference(base)), None
+        offered: collections.deque[Callable[[], list[Coded]]] = collections.deque()
+        waiting: collections.deque[Coded] = collections.deque()
+        begin, before = 0, -1
+        for span in choose_spans(smalls, step) if spans is None else spans:
+            places = pyramid(begin, span, before)
+            numbers = NUMBERS[span]
+            place = places[0]
+            coarse, _ = coarse_vectors(smalls[place.frame], smalls[begin])
+            anchor = self._predicted(
+                original, place, numbers[0], step16, last.reference, older, coarse, guesses
             )
-            prediction = compensate(last, older or last, SPANS[0], field)
-            wanted = Planes(original.y[places[3]][None], original.c[places[3]][None])
-            part = levels[: self.key.dimensions, 1 + group]
-            part[:] = self._coded(self.key, wanted, prediction, steps[1])
-            base = self._added(self.key, prediction, part, steps[1])
-            motion[GROUP * group] = before = field
-            key = reference(base)
-            work = functools.partial(
-                self._between, Planes(original.y[places[:3]], original.c[places[:3]]), last, key, field, between_rate,
-                steps[2], motion[GROUP * group + 1 : GROUP * group + GROUP], between_levels[:, 1 + group],
-            )  # fmt: skip
-            offered.append((helpers.share(work) if helpers else work, base, prediction))
+            guesses.add(place, anchor.tokens.motion)
+            now = _Anchor(place, anchor.tokens.motion, reference(anchor.base))
+            work = functools.partial(self._between, original, places[1:], numbers, step16, last, now)
+            offered.append(helpers.share(work) if helpers else work)
+            waiting.append(anchor)
             while len(offered) > (OFFERED if helpers else 0):
-                take()
-            older, last, before_small = last, key, now_small
+                yield waiting.popleft()
+                yield from offered.popleft()()
+            begin, before = begin + span, begin
+            last, older = now, last.reference
         while offered:
-            take()
-        return Coding(Tokens(levels, motion), joined(bases).part(slice(count)), joined(predictions).part(slice(count)))
+            yield waiting.popleft()
+            yield from offered.popleft()()
 
     def _between(
-        self, original: Planes, last: Reference, key: Reference, field: I16, rate: float, step16: int,
-        motion: I16, levels: I16,
-    ) -> tuple[Planes, Planes]:  # fmt: skip
-        """Code the three frames between two keys into `motion` and `levels`; their base and prediction."""
-        between = []
-        for i in range(GROUP - 1):
-            motion[i] = search(original.y[i], original.c[i], last, key, SPANS[1 + i], True, _middle(field), field, rate)
-            between.append(compensate(last, key, SPANS[1 + i], motion[i]))
-        three = joined(between)
-        levels[:] = self._coded(self.between, original, three, step16)
-        return self._added(self.between, three, levels, step16), three
+        self, original: Planes, places: Sequence[Place], numbers: Sequence[int], step16: int, low: _Anchor, high: _Anchor
+    ) -> list[Coded]:
+        """Code the frames between two anchors."""
+        if not places:
+            return []
+        assert high.place is not None
+        references = {high.place.first: low.reference, high.place.frame: high.reference}
+        guesses = Guesses(original.y.shape[1] // 8, original.y.shape[2] // 8)
+        for anchor in (low, high):
+            if anchor.place is not None and anchor.field is not None:
+                guesses.add(anchor.place, anchor.field)
+        coded = []
+        for place in places:
+            near, _ = guesses.of(place)
+            coarse = np.ascontiguousarray(near[:2, ::2, ::2])
+            made = self._predicted(
+                original, place, numbers[place.depth], step16, references[place.first], references[place.second],
+                coarse, guesses,
+            )  # fmt: skip
+            guesses.add(place, made.tokens.motion)
+            if place.distance > 1:
+                references[place.frame] = reference(made.base)
+            coded.append(made)
+        return coded
 
-    def decode(self, tokens: Tokens, step: float, frames: int) -> Iterator[tuple[Planes, Planes]]:
-        """The inverse: base and prediction of the first frame, then of four at a time.
+    def _predicted(
+        self, original: Planes, place: Place, number: int, step16: int, first: Reference, second: Reference | None,
+        coarse: I16, guesses: Guesses,
+    ) -> Coded:  # fmt: skip
+        """Code a predicted frame."""
+        own16 = frame_step(step16, number)
+        wanted = original.part(slice(place.frame, place.frame + 1))
+        scale = scale_of(place)
+        rate = MOTION_RATE * (own16 / STEP_UNITS) ** 2
+        field = search(wanted.y[0], wanted.c[0], first, second, scale, coarse, *guesses.of(place), rate)
+        prediction = compensate(first, second or first, scale, field)
+        levels = np.zeros((self.dimensions, *(side // 16 for side in wanted.y.shape[1:])), np.int16)
+        part = self._coded(wanted, prediction, own16)
+        levels[: len(part)] = part
+        return Coded(FrameTokens(place, number, levels, field), self._added(prediction, part, own16), prediction)
+
+    def decode(self, frames: Iterable[FrameTokens], step: float) -> Iterator[tuple[Planes, Planes]]:
+        """The inverse: base and prediction of one frame after another, in the order they are shown.
 
         Args:
-            tokens: of a chunk.
+            frames: of a chunk, in the order of coding.
             step: as it was coded with.
-            frames: of the chunk.
         """
-        levels, motion = tokens
-        height, width = 16 * levels.shape[2], 16 * levels.shape[3]
-        steps = steps_of(step)
-        prediction = grey(height, width)
-        base = intra.reconstruct(levels[LEVELS, 0], levels[MODES, 0], steps[0])
-        yield base, prediction
-        last, older = reference(base), None
-        for group in range(levels.shape[1] - 1):
-            fields = motion[GROUP * group : GROUP * group + GROUP]
-            prediction = compensate(last, older or last, SPANS[0], fields[0])
-            base = self._added(self.key, prediction, levels[: self.key.dimensions, 1 + group], steps[1])
-            key = reference(base)
-            three = joined([compensate(last, key, SPANS[1 + i], fields[1 + i]) for i in range(GROUP - 1)])
-            part = levels[self.key.dimensions : self.key.dimensions + self.between.dimensions, 1 + group]
-            middle = self._added(self.between, three, part, steps[2])
-            left = frames - 1 - GROUP * group
-            yield joined([middle, base]).part(slice(left)), joined([three, prediction]).part(slice(left))
-            older, last = last, key
+        step16 = round(step * STEP_UNITS)
+        references: dict[int, Reference] = {}
+        ready: dict[int, tuple[Planes, Planes]] = {}
+        shown = 0
+        for number, levels, field, place in ((f.number, f.levels, f.motion, f.place) for f in frames):
+            own16 = frame_step(step16, number)
+            if place is None or field is None:
+                base = intra.reconstruct(levels[LEVELS], levels[MODES], own16)
+                ready[0] = base, grey(*base.y.shape[1:])
+                references[0] = reference(base)
+            else:
+                first = references[place.first]
+                second = references[place.second] if place.second >= 0 else first
+                prediction = compensate(first, second, scale_of(place), field)
+                base = self._added(prediction, levels[: self.basis.dimensions], own16)
+                ready[place.frame] = base, prediction
+                if place.depth == 0:
+                    references = {i: r for i, r in references.items() if i == place.first}
+                if place.depth == 0 or place.distance > 1:
+                    references[place.frame] = reference(base)
+            while shown in ready:
+                yield ready.pop(shown)
+                shown += 1
 
-    def _coded(self, basis: Basis, original: Planes, prediction: Planes, step16: int) -> I16:
-        """Levels `[D, h, w]` of an innovation."""
-        latents = basis.latents(blocks_of(original, prediction))
+    def _coded(self, original: Planes, prediction: Planes, step16: int) -> I16:
+        """Levels `[D, h, w]` of a residual."""
+        latents = self.basis.latents(blocks_of(original, prediction))
         return choose(latents, step16 / STEP_UNITS).transpose(2, 0, 1)
 
-    def _added(self, basis: Basis, prediction: Planes, levels: I16, step16: int) -> Planes:
-        return basis.add(prediction, dequantize(np.ascontiguousarray(levels.transpose(1, 2, 0)), step16))
-
-
-def _middle(field: I16) -> I16:
-    """A field's vectors for blocks of 16x16."""
-    return np.ascontiguousarray(field[:2, ::2, ::2])
+    def _added(self, prediction: Planes, levels: I16, step16: int) -> Planes:
+        return self.basis.add(prediction, dequantize(np.ascontiguousarray(levels.transpose(1, 2, 0)), step16))

@@ -1,7 +1,7 @@
 """Motion compensation: what the decoder does, in integers.
 
-A frame is predicted in blocks of 8x8 from one or two references. A block has one vector, in quarter pixels over the
-length of a group (four frames): a frame between the references takes its share of it towards each. Blocks overlap
+A frame is predicted in blocks of 8x8 from one or two reference frames. A block has one vector, in quarter pixels over
+the distance to the first reference; for the second it is scaled by distance. Blocks overlap
 (OBMC, as in H.263 annex F), so that their borders do not show. Quarter pixels of luma are interpolated
 with HEVC's 8-tap filters, eighths of chroma with its 4-tap filters (ITU-T H.265, 8.5.3.3.3).
 """
@@ -111,9 +111,9 @@ def _interpolate(luma: U8, phases: U8) -> None:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def share(vector: int, span: int) -> int:
-    """The part of a vector over four frames that lies between frames `span` apart (negative: backwards)."""
-    return (vector * span + 2) >> 2
+def share(vector: int, scale: int) -> int:
+    """A vector over the distance to a reference, whose scale is in 1/16 (negative: the reference is later)."""
+    return (vector * scale + 8) >> 4
 
 
 @njit(cache=True, nogil=True)
@@ -145,16 +145,16 @@ def _fetch(luma: U8, chroma: U8, top: int, left: int, y: int, x: int, out_y: I32
 
 @njit(cache=True, nogil=True)
 def _block(
-    a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, spans: tuple[int, int], top: int, left: int,
+    a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, scale: int, top: int, left: int,
     y: int, x: int, kind: int, out_y: I32, out_c: I32, more_y: I32, more_c: I32,
 ) -> None:  # fmt: skip
     """The prediction of one block by one vector."""
     if kind == SECOND:
-        _fetch(b_luma, b_chroma, top, left, share(y, spans[1]), share(x, spans[1]), out_y, out_c)
+        _fetch(b_luma, b_chroma, top, left, share(y, scale), share(x, scale), out_y, out_c)
         return
-    _fetch(a_luma, a_chroma, top, left, share(y, spans[0]), share(x, spans[0]), out_y, out_c)
+    _fetch(a_luma, a_chroma, top, left, y, x, out_y, out_c)
     if kind == BOTH:
-        _fetch(b_luma, b_chroma, top, left, share(y, spans[1]), share(x, spans[1]), more_y, more_c)
+        _fetch(b_luma, b_chroma, top, left, share(y, scale), share(x, scale), more_y, more_c)
         for i in range(BLOCK):
             for j in range(BLOCK):
                 out_y[i, j] = (out_y[i, j] + more_y[i, j] + 1) >> 1
@@ -166,7 +166,7 @@ def _block(
 
 @njit(cache=True, nogil=True)
 def _compensate(
-    a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, spans: tuple[int, int],
+    a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, scale: int,
     field: NDArray[np.int16], y: U8, c: U8,
 ) -> None:  # fmt: skip
     vector, kind = field[:2], field[2]
@@ -179,7 +179,7 @@ def _compensate(
         for j in range(columns):
             v0, v1, k = vector[0, i, j], vector[1, i, j], kind[i, j]
             _block(
-                a_luma, a_chroma, b_luma, b_chroma, spans, i * BLOCK, j * BLOCK, v0, v1, k, own_y, own_c, more_y, more_c
+                a_luma, a_chroma, b_luma, b_chroma, scale, i * BLOCK, j * BLOCK, v0, v1, k, own_y, own_c, more_y, more_c
             )
             mixed = False
             for side in range(4):  # above, below, left, right
@@ -194,7 +194,7 @@ def _compensate(
                     sum_y[:] = 8 * own_y
                     sum_c[:] = 8 * own_c
                 _block(
-                    a_luma, a_chroma, b_luma, b_chroma, spans, i * BLOCK, j * BLOCK,
+                    a_luma, a_chroma, b_luma, b_chroma, scale, i * BLOCK, j * BLOCK,
                     vector[0, ni, nj], vector[1, ni, nj], kind[ni, nj], near_y, near_c, more_y, more_c,
                 )  # fmt: skip
                 weights = ABOVE if side < 2 else BESIDE
@@ -219,13 +219,13 @@ def _compensate(
                         c[p, i * 4 + r, j * 4 + q] = own_c[p, r, q]
 
 
-def compensate(first: Reference, second: Reference, spans: tuple[int, int], field: NDArray[np.int16]) -> Planes:
+def compensate(first: Reference, second: Reference, scale: int, field: NDArray[np.int16]) -> Planes:
     """Predict a frame.
 
     Args:
-        first, second: what it is predicted from; the same one twice where there is only one.
-        spans: frames from the predicted frame back to each reference; negative where the reference is later.
-        field: its motion, int16 `[>= 3, H / 8, W / 8]`: y, x and the kind of each cell (see `stream.fields`).
+        first, second: reference frames; the same one twice where there is only one.
+        scale: distance to the second one over that to the first, in 1/16; negative where it is later.
+        field: motion of the frame, int16 `[>= 3, H / 8, W / 8]`: y, x and the kind of each cell (see `stream.fields`).
 
     Returns:
         Planes of one frame.
@@ -233,5 +233,5 @@ def compensate(first: Reference, second: Reference, spans: tuple[int, int], fiel
     rows, columns = field.shape[1:]
     y = np.empty((1, rows * BLOCK, columns * BLOCK), np.uint8)
     c = np.empty((1, 2, rows * BLOCK // 2, columns * BLOCK // 2), np.uint8)
-    _compensate(*first, *second, spans, field, y[0], c[0])
+    _compensate(*first, *second, scale, field, y[0], c[0])
     return Planes(y, c)

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from tokcodec.pixels import to_unit
 
-GROUP = 4  # frames; a chunk's first group has one
 STEP_CENTRE = math.log(22.0)  # of the steps in use, 4 to 120 levels
 PLANES = 24  # channels of 4x4 pixels of one frame: 16 of Y, 4 each of Cb and Cr
 

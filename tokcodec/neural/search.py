@@ -16,13 +16,14 @@ from tokcodec.stream.fields import BOTH, FIRST, MAX_CANDIDATES, MAX_VECTOR, SECO
 
 U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
+I32 = NDArray[np.int32]
 CELLS = 8  # cells along a tree's side
 DEPTHS = 4
 COARSE = 4  # scale of the first search
 COARSE_CELL = 4  # a block of it is that many pixels of the small picture: 16 of the large one
 COARSE_REACH = 16
 CHROMA_WEIGHT = 2  # of squared errors in Cb and Cr, over those in Y: what the transform gives them
-MERGE_BITS = np.array([0.6, 2.0, 3.2, 4.2, 4.2], np.float32)  # of a leaf that takes over a candidate
+MERGE_BITS = np.array([0.6, 2.0, 3.2, 4.2, 4.6, 4.6], np.float32)  # of a leaf that takes over a candidate
 SPLIT_BITS = np.array([[0.7, 1.2], [0.6, 1.4], [0.35, 2.2], [0.0, 0.0]], np.float32)  # of a leaf, of a split, by depth
 
 
@@ -38,8 +39,8 @@ def _small(plane: U8, out: NDArray[np.int32]) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _coarse(now: NDArray[np.int32], then: NDArray[np.int32], span: int, out: I16) -> None:
-    """Full search: for every 16x16 block the vector over four frames, smooth between neighbours.
+def _coarse(now: I32, then: I32, reach: int, out: I16, errors: I32) -> None:
+    """Full search up to `reach` samples: for every 16x16 block a vector, smooth between neighbours, and its error.
 
     `then` has `COARSE_REACH` more samples on every side.
     """
@@ -56,10 +57,11 @@ def _coarse(now: NDArray[np.int32], then: NDArray[np.int32], span: int, out: I16
             elif i > 0:
                 py, px = out[0, i - 1, j] // 16, out[1, i - 1, j] // 16
             best, by, bx = 1 << 30, 0, 0
-            for dy in range(-COARSE_REACH, COARSE_REACH + 1):
+            least = 0
+            for dy in range(-reach, reach + 1):
                 if top + dy < -2 or bottom + dy > height + 2:
                     continue
-                for dx in range(-COARSE_REACH, COARSE_REACH + 1):
+                for dx in range(-reach, reach + 1):
                     if left + dx < -2 or right + dx > width + 2:
                         continue
                     cost = 40 * (min(abs(dy - py) + abs(dx - px), 6)) + 4 * (abs(dy) + abs(dx))
@@ -67,13 +69,14 @@ def _coarse(now: NDArray[np.int32], then: NDArray[np.int32], span: int, out: I16
                         continue
                     row, column = top + dy + COARSE_REACH, left + dx + COARSE_REACH
                     if bottom - top == 8 and right - left == 8:
-                        cost += int(_difference(now, then, 8, 8, top, left, row, column))
+                        error = int(_difference(now, then, 8, 8, top, left, row, column))
                     else:
-                        cost += int(_difference(now, then, bottom - top, right - left, top, left, row, column))
-                    if cost < best:
-                        best, by, bx = cost, dy, dx
-            out[0, i, j] = min(max(by * 16 * 4 // span, -MAX_VECTOR), MAX_VECTOR)
-            out[1, i, j] = min(max(bx * 16 * 4 // span, -MAX_VECTOR), MAX_VECTOR)
+                        error = int(_difference(now, then, bottom - top, right - left, top, left, row, column))
+                    if cost + error < best:
+                        best, by, bx, least = cost + error, dy, dx, error
+            errors[i, j] = least * 64 // ((bottom - top) * (right - left))
+            out[0, i, j] = min(max(by * 16, -MAX_VECTOR), MAX_VECTOR)
+            out[1, i, j] = min(max(bx * 16, -MAX_VECTOR), MAX_VECTOR)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -139,14 +142,14 @@ def _squares(
 
 @njit(cache=True, nogil=True)
 def distance_of(
-    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, s0: int, s1: int,
+    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, scale: int,
     top: int, left: int, size: int, vy: int, vx: int, kind: int, most: int,
 ) -> int:  # fmt: skip
     """Squared error of a block by one vector, without overlap, its chroma at whole samples; may stop above `most`."""
     height, width = y.shape
     rows, columns = min(size, height - top), min(size, width - left)
-    ay, ax = share(vy, s0), share(vx, s0)
-    by, bx = share(vy, s1), share(vx, s1)
+    ay, ax = vy, vx
+    by, bx = share(vy, scale), share(vx, scale)
     if kind == SECOND:
         ay, ax, a_luma, a_chroma = by, bx, b_luma, b_chroma
     a, b, both = a_luma[4 * (ay & 3) + (ax & 3)], b_luma[4 * (by & 3) + (bx & 3)], kind == BOTH
@@ -183,13 +186,13 @@ def _number_bits(d: int) -> float:
 
 @njit(cache=True, nogil=True)
 def _leaf(
-    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, s0: int, s1: int, kinds: int,
+    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, scale: int, kinds: int,
     coarse: I16, vector: I16, kind: I16,
-    before: I16, has_before: bool, row: int, column: int, size: int, rate: float, spare: I16, starts: I16, best: I16,
+    near: I16, far: I16, row: int, column: int, size: int, rate: float, spare: I16, starts: I16, best: I16,
 ) -> float:  # fmt: skip
     """The best way to predict a block as a whole: `best` takes (y, x, kind, merge); its cost."""
     top, left, px = row * BLOCK, column * BLOCK, size * BLOCK
-    count = candidates(vector, kind, row, column, size, before, before[2], has_before, spare)
+    count = candidates(vector, kind, row, column, size, near, far, spare)
     cost = 1e30
     for i in range(count):
         k = int(spare[i, 2])
@@ -197,7 +200,7 @@ def _leaf(
         if most <= 0:
             continue
         distance = distance_of(
-            y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, spare[i, 0], spare[i, 1], k, int(most)
+            y, c, a_luma, a_chroma, b_luma, b_chroma, scale, top, left, px, spare[i, 0], spare[i, 1], k, int(most)
         )
         total = distance + rate * MERGE_BITS[i]
         if total < cost:
@@ -206,7 +209,7 @@ def _leaf(
     if cost <= rate * 2:
         return cost
     py, px_ = predicted(vector, kind, row, column, size)
-    # starts: the best candidate, coarse vectors of the middle and of a corner, the temporal neighbour, all candidates
+    # starts: the best candidate, coarse vectors of the middle and of a corner, all candidates
     starts[0, 0], starts[0, 1] = best[0], best[1]
     middle_row, middle_column = min(row + size // 2, kind.shape[0] - 1), min(column + size // 2, kind.shape[1] - 1)
     starts[1, 0] = coarse[0, middle_row // 2, middle_column // 2]
@@ -214,9 +217,6 @@ def _leaf(
     seeds = 2
     if size > 2:
         starts[seeds, 0], starts[seeds, 1] = coarse[0, row // 2, column // 2], coarse[1, row // 2, column // 2]
-        seeds += 1
-    if has_before:
-        starts[seeds, 0], starts[seeds, 1] = before[0, middle_row, middle_column], before[1, middle_row, middle_column]
         seeds += 1
     for i in range(count):
         starts[seeds, 0], starts[seeds, 1] = spare[i, 0], spare[i, 1]
@@ -232,7 +232,7 @@ def _leaf(
             if most <= 0 or (i > 0 and vy == hy and vx == hx):
                 continue
             distance = distance_of(
-                y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, vy, vx, k, int(most)
+                y, c, a_luma, a_chroma, b_luma, b_chroma, scale, top, left, px, vy, vx, k, int(most)
             )
             if distance + rate * bits < here:
                 here, hy, hx = distance + rate * bits, vy, vx
@@ -258,7 +258,7 @@ def _leaf(
                 if most <= 0:
                     continue
                 distance = distance_of(
-                    y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, top, left, px, vy, vx, k, int(most)
+                    y, c, a_luma, a_chroma, b_luma, b_chroma, scale, top, left, px, vy, vx, k, int(most)
                 )
                 if distance + rate * bits < here:
                     here, hy, hx = distance + rate * bits, vy, vx
@@ -291,9 +291,9 @@ def _set(field: I16, row: int, column: int, depth: int, own: I16) -> None:
 
 @njit(cache=True, nogil=True)
 def _tree(
-    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, s0: int, s1: int, kinds: int,
+    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, scale: int, kinds: int,
     coarse: I16, field: I16,
-    before: I16, has_before: bool, root_row: int, root_column: int, rate: float, spare: I16, starts: I16,
+    near: I16, far: I16, root_row: int, root_column: int, rate: float, spare: I16, starts: I16,
 ) -> float:  # fmt: skip
     """Choose a tree, depth first. A stack instead of recursion, which numba cannot keep compiled on the disk."""
     rows, columns = field.shape[1:]
@@ -316,8 +316,8 @@ def _tree(
             if not forced:
                 parts[depth] = rate * SPLIT_BITS[depth, 1]
                 cost = _leaf(
-                    y, c, a_luma, a_chroma, b_luma, b_chroma, s0, s1, kinds, coarse, field[:2], field[2],
-                    before, has_before, r, q, size, rate, spare, starts, own[depth],
+                    y, c, a_luma, a_chroma, b_luma, b_chroma, scale, kinds, coarse, field[:2], field[2],
+                    near, far, r, q, size, rate, spare, starts, own[depth],
                 )  # fmt: skip
                 cost += rate * SPLIT_BITS[depth, 0]
                 whole[depth] = cost
@@ -351,12 +351,11 @@ def _search(
     a_chroma: U8,
     b_luma: U8,
     b_chroma: U8,
-    s0: int,
-    s1: int,
+    scale: int,
     kinds: int,
     coarse: I16,
-    before: I16,
-    has_before: bool,
+    near: I16,
+    far: I16,
     rate: float,
     field: I16,
 ) -> float:
@@ -373,13 +372,12 @@ def _search(
                 a_chroma,
                 b_luma,
                 b_chroma,
-                s0,
-                s1,
+                scale,
                 kinds,
                 coarse,
                 field,
-                before,
-                has_before,
+                near,
+                far,
                 row,
                 column,
                 rate,
@@ -396,43 +394,78 @@ def small(plane: U8) -> NDArray[np.int32]:
     return out
 
 
-def coarse_vectors(now: NDArray[np.int32], then: NDArray[np.int32], span: int) -> I16:
-    """Vectors over four frames of blocks of 16x16, int16 `[2, H / 16, W / 16]`, from two small planes `span` apart."""
-    out = np.zeros((2, now.shape[0] // COARSE_CELL, now.shape[1] // COARSE_CELL), np.int16)
-    _coarse(now, np.pad(then, COARSE_REACH, mode="edge"), span, out)
-    return out
+def coarse_vectors(now: I32, then: I32, reach: int = COARSE_REACH) -> tuple[I16, I32]:
+    """Vectors of blocks of 16x16 from one small plane to another.
+
+    Args:
+        now, then: as of `small`.
+        reach: of the search, in samples of the small planes, at most 16.
+
+    Returns:
+        Vectors, int16 `[2, H / 16, W / 16]`, in quarter pixels; and what is left: sums of 64 absolute differences of the
+        small planes, int32 `[H / 16, W / 16]`.
+    """
+    rows, columns = now.shape[0] // COARSE_CELL, now.shape[1] // COARSE_CELL
+    out, errors = np.zeros((2, rows, columns), np.int16), np.zeros((rows, columns), np.int32)
+    _coarse(now, np.pad(then, COARSE_REACH, mode="edge"), reach, out, errors)
+    return out, errors
+
+
+@njit(cache=True, nogil=True)
+def _halfway(now: I32, low: I32, high: I32, vectors: I16, errors: I32) -> None:
+    height, width = now.shape
+    for i in range(errors.shape[0]):
+        for j in range(errors.shape[1]):
+            top, left = i * COARSE_CELL, j * COARSE_CELL
+            vy, vx = int(vectors[0, i, j]) >> 5, int(vectors[1, i, j]) >> 5  # half of it, in samples
+            best = 1 << 30
+            for dy in range(-1, 2):
+                for dx in range(-1, 2):
+                    back, ahead, mean = 0, 0, 0
+                    for a in range(top, top + COARSE_CELL):
+                        for b in range(left, left + COARSE_CELL):
+                            y0, x0 = min(max(a + vy + dy, 0), height - 1), min(max(b + vx + dx, 0), width - 1)
+                            y1, x1 = min(max(a - vy - dy, 0), height - 1), min(max(b - vx - dx, 0), width - 1)
+                            own, p, q = now[a, b], low[y0, x0], high[y1, x1]
+                            back += abs(own - p)
+                            ahead += abs(own - q)
+                            mean += abs(own - ((p + q) >> 1))
+                    best = min(best, back, ahead, mean)
+            errors[i, j] = 4 * best
+
+
+def halfway_errors(now: I32, low: I32, high: I32, vectors: I16) -> I32:
+    """What is left of a small plane halfway between two others by linear motion, as `coarse_vectors` gives it.
+
+    Args:
+        now, low, high: small planes.
+        vectors: of `high` to `low`, as `coarse_vectors` gives them.
+    """
+    errors = np.zeros(vectors.shape[1:], np.int32)
+    _halfway(now, low, high, vectors, errors)
+    return errors
 
 
 def search(
-    y: U8,
-    c: U8,
-    first: Reference,
-    second: Reference,
-    spans: tuple[int, int],
-    two: bool,
-    coarse: I16,
-    before: I16 | None,
-    rate: float,
+    y: U8, c: U8, first: Reference, second: Reference | None, scale: int, coarse: I16, near: I16, far: I16, rate: float
 ) -> I16:
     """The motion field of a frame.
 
     Args:
         y, c: uint8 `[H, W]` and `[2, H / 2, W / 2]`, its planes.
-        first, second, spans: as for `compensate`.
-        two: whether the second reference is another than the first.
+        first, second: reference frames; None where there is only one.
+        scale: as for `compensate`.
         coarse: int16 `[2, H / 16, W / 16]`, vectors to start from.
-        before: the temporal field of `candidates`, int16 `[5, H / 8, W / 8]`.
+        near, far: the temporal fields of `candidates`, int16 `[5, H / 8, W / 8]`.
         rate: lambda, squared levels a bit.
 
     Returns:
         int16 `[5, H / 8, W / 8]`: y, x, kind, depth, merge.
     """
-    rows, columns = y.shape[0] // BLOCK, y.shape[1] // BLOCK
-    field = np.zeros((5, rows, columns), np.int16)
-    has_before = before is not None
-    temporal = np.zeros_like(field) if before is None else before
+    field = np.zeros((5, y.shape[0] // BLOCK, y.shape[1] // BLOCK), np.int16)
+    other = second or first
     _search(
-        y, c, first.luma, first.chroma, second.luma, second.chroma, spans[0], spans[1], BOTH + 1 if two else 1, coarse,
-        temporal, has_before, rate, field,
+        y, c, first.luma, first.chroma, other.luma, other.chroma, scale, BOTH + 1 if second else 1, coarse, near, far,
+        rate, field,
     )  # fmt: skip
     return field

@@ -9,18 +9,19 @@ import functools
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import ModelError
-from tokcodec.neural.loop import GROUP, Coding, Loop
-from tokcodec.neural.planes import Planes, to_rgb
+from tokcodec.neural.loop import Coding, Loop, joined
+from tokcodec.neural.planes import GRID, GROUP, Planes, to_rgb
 from tokcodec.neural.weights import Weights
 from tokcodec.pipeline import Helpers
-from tokcodec.stream.entropy import Tables, Tokens
+from tokcodec.rate import STEP_UNITS
+from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables
 
 if TYPE_CHECKING:
     import torch
@@ -89,14 +90,33 @@ class Tokenizer:
         """
         return self.loop.encode(frames, step, helpers)
 
-    def decode(self, tokens: Tokens, step: float, height: int, width: int, frames: int) -> Iterator[Frames]:
+    def pack(
+        self, frames: Frames, step: float, helpers: Helpers | None = None, told: Callable[[int], None] | None = None
+    ) -> tuple[int, bytes, bytes]:
+        """Code a chunk to bytes, frame by frame: as `encode` and `encode_chunk`, with less memory.
+
+        Args:
+            frames, step, helpers: as for `encode`.
+            told: called with the number of frames, 1, when a frame is coded.
+
+        Returns:
+            Coder id, motion payload and levels payload.
+        """
+        count, height, width = frames.shape[:3]
+        coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, -(-height // GRID), -(-width // GRID))
+        for coded in self.loop.code(frames, step, helpers):
+            coder.add(coded.tokens)
+            if told:
+                told(1)
+        return coder.finish()
+
+    def decode(self, tokens: Iterable[FrameTokens], step: float, height: int, width: int) -> Iterator[Frames]:
         """The pictures of a chunk.
 
         Args:
-            tokens: of the chunk.
+            tokens: of its frames, in the order of coding.
             step: that it was coded with.
             height, width: of a frame, in pixels.
-            frames: of the chunk.
 
         Yields:
             uint8 `[t, height, width, 3]`: the first frame, then four at a time; the last are fewer.
@@ -105,7 +125,7 @@ class Tokenizer:
             ModelError: the device has too little memory.
         """
         state: State | None = None
-        for i, (base, prediction) in enumerate(self.loop.decode(tokens, step, frames)):
+        for i, (base, prediction) in enumerate(grouped(self.loop.decode(tokens, step))):
             pictures, state = self.restore(base, prediction, step, i == 0, state, height, width)
             yield pictures
 
@@ -162,6 +182,15 @@ class Tokenizer:
             with self._lock:
                 self.busy_s += time.perf_counter() - began
         return pictures, state
+
+
+def grouped(frames: Iterable[tuple[Planes, Planes]]) -> Iterator[tuple[Planes, Planes]]:
+    """Base and prediction of single frames to those of groups: the first frame of a chunk, then four at a time."""
+    source = iter(frames)
+    size = 1
+    while held := list(itertools.islice(source, size)):
+        yield joined([base for base, _ in held]), joined([prediction for _, prediction in held])
+        size = GROUP
 
 
 def _whole(frames: NDArray[Any], first: bool) -> NDArray[Any]:

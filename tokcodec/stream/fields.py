@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
 
-MAX_CANDIDATES = 5
-MAX_VECTOR = 1023  # a component is -1023 to 1023 quarter pixels over four frames
+MAX_CANDIDATES = 6
+MAX_VECTOR = 1023  # a component is -1023 to 1023 quarter pixels over the distance to the first reference
 FIRST, SECOND, BOTH = 0, 1, 2  # kinds: which reference a block is predicted from
 UNKNOWN = -1
 
@@ -41,20 +41,20 @@ def _offer(out: I16, count: int, y: int, x: int, kind: int) -> int:
 
 @njit(cache=True, nogil=True)
 def candidates(
-    vector: I16, kind: Kinds, top: int, left: int, size: int,
-    temporal_vector: I16, temporal_kind: Kinds, has_temporal: bool, out: I16,
+    vector: I16, kind: Kinds, top: int, left: int, size: int, near: I16, far: I16, out: I16
 ) -> int:  # fmt: skip
     """The motions that a block may take over.
 
-    In this order, without those that are there already, at most five: of the cell left of the block's first, of that
-    above it, of that above right of the block, of the temporal field's in the block's centre; no motion from the first
-    reference; no motion from both.
+    In this order, without those that are there already, at most six: of the cell left of the block's first, of that
+    above it, of that above right of the block; of the two temporal fields in the block's centre; no motion from the
+    first reference; no motion from both.
 
     Args:
         vector, kind: the field, as far as it is decoded.
         top, left, size: the block, in cells; within the field.
-        temporal_vector, temporal_kind: the field of another frame, of the same shape, where `has_temporal`.
-        out: int16 `[5, 3]`, takes (y, x, kind) of each.
+        near, far: int16 `[>= 3, h8, w8]`, motion of frames that are decoded, scaled to this frame's distance (see
+            `scaled`); of kind -1 where there is none.
+        out: int16 `[6, 3]`, takes (y, x, kind) of each.
 
     Returns:
         Their number, at least 2.
@@ -65,11 +65,35 @@ def candidates(
         if _is_known(kind, row, column):
             count = _offer(out, count, vector[0, row, column], vector[1, row, column], kind[row, column])
     row, column = top + size // 2, left + size // 2
-    if has_temporal and _is_known(temporal_kind, row, column):
-        y, x = temporal_vector[0, row, column], temporal_vector[1, row, column]
-        count = _offer(out, count, y, x, temporal_kind[row, column])
+    if _is_known(near[2], row, column):
+        count = _offer(out, count, near[0, row, column], near[1, row, column], near[2, row, column])
+    if _is_known(far[2], row, column):
+        count = _offer(out, count, far[0, row, column], far[1, row, column], far[2, row, column])
     count = _offer(out, count, 0, 0, FIRST)
     return _offer(out, count, 0, 0, BOTH)
+
+
+def scaled(field: I16, distance: int, wanted: int, kind: int = UNKNOWN) -> I16:
+    """The motion of one frame as a guess of another's.
+
+    Args:
+        field: int16 `[5, h8, w8]`.
+        distance: of that frame to its first reference, in frames.
+        wanted: distance of the other frame.
+        kind: of all blocks of the guess; UNKNOWN keeps theirs.
+    """
+    out = field.copy()
+    out[:2] = ((2 * field[:2].astype(np.int32) * wanted + distance) // (2 * distance)).clip(-MAX_VECTOR, MAX_VECTOR)
+    if kind != UNKNOWN:
+        out[2] = kind
+    return out
+
+
+def unknown(rows: int, columns: int) -> I16:
+    """A field without motion to guess from."""
+    field = np.full((5, rows, columns), UNKNOWN, np.int16)
+    field[:2] = 0
+    return field
 
 
 @njit(cache=True, nogil=True, inline="always")

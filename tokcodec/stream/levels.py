@@ -35,61 +35,58 @@ MIXERS = 768
 
 _USED, _RUN, _SIGNIFICANT, _MORE, _SIGN, _ESCAPE = range(6)  # kinds of decisions
 # Where the mixers of each kind start: those that are chosen by the place in the block, then the second ones.
-_BY_USED, _BY_RUN, _BY_SIGNIFICANT, _BY_MORE, _BY_SIGN, _BY_ESCAPE = 0, 60, 120, 180, 240, 740
-_THEN_USED, _THEN_RUN, _THEN_SIGNIFICANT, _THEN_MORE, _THEN_SIGN = 640, 400, 480, 600, 620
+_BY_USED, _BY_RUN, _BY_SIGNIFICANT, _BY_MORE, _BY_SIGN, _BY_ESCAPE = 0, 84, 168, 252, 336, 740
+_THEN_USED, _THEN_RUN, _THEN_SIGNIFICANT, _THEN_MORE, _THEN_SIGN = 588, 420, 504, 676, 700
 
 Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True)
-def code_group(
-    coder: Coder, now: Array, before: Array, info: Array, info_before: Array, motion: Array,
-    is_first: bool, sizes: tuple[int, int, int], step: int,
+def code_frame(
+    coder: Coder, now: Array, past: Array, parent: Array, info: Array, info_past: Array, info_parent: Array,
+    under: Array, kind: int, step: int,
 ) -> bool:  # fmt: skip
-    """Code the levels of a group. With a decoder, `now` is zero and is filled.
+    """Code the levels of a frame. With a decoder, `now` is zero and is filled.
 
     Args:
-        now, before: int32 `[1 + h, w + 2, D]`, levels of this group and the one before, with zeros around; without one
-            of the same blocks before, zeros.
-        info, info_before: int64 `[2, 1 + h, w + 2, 1 + MAX_RUNS]`: of each block the runs in use, then the sum of
-            magnitudes of each run. `info` is zero and is filled.
-        motion: int64 `[2, h, w]`, class of the motion under each block, below 1024; of the modes in a first group.
-        is_first: the group is the first: of an intra block.
-        sizes: dimensions of intra, key and between.
-        step: class of the step.
+        now: int32 `[1 + h, w + 2, D]`, levels with zeros around.
+        past: alike, of the frame of this kind and distance that was coded last; zeros without one.
+        parent: alike, of the frame that this one follows in the pyramid; zeros for anchors.
+        info, info_past, info_parent: int64 `[1 + h, w + 2, 1 + MAX_RUNS]`: of each block the runs in use, then the sum
+            of magnitudes of each run. `info` is zero and is filled.
+        under: int64 `[h, w]`, class of the motion under each block, below 1024; of the modes in a first frame.
+        kind: of the frame, 0 for a first frame (see `pyramid`).
+        step: class of the frame's step.
 
     Returns:
         Whether all went well: false where the payload is damaged or the buffer full.
     """
-    rows, columns = motion.shape[1:]
+    rows, columns = under.shape
     for i in range(1, rows + 1):
         if coder.registers[OVERRUN] != 0:
             return False
         for j in range(1, columns + 1):
-            for part in range(1 if is_first else 2):
-                block = 0 if is_first else 1 + part
-                offset = sizes[1] if block == 2 else 0
-                under = motion[part, i - 1, j - 1]
-                if not _block(coder, now, before, info, info_before, i, j, block, offset, sizes[block], step, under):
-                    return False
+            if not _block(
+                coder, now, past, parent, info, info_past, info_parent, i, j, kind, step, under[i - 1, j - 1]
+            ):
+                return False
     return True
 
 
 @njit(cache=True, nogil=True)
 def _block(
-    coder: Coder, now: Array, before: Array, info: Array, info_before: Array,
-    i: int, j: int, block: int, offset: int, size: int, step: int, motion: int,
+    coder: Coder, now: Array, before: Array, parent: Array, info: Array, info_before: Array, info_parent: Array,
+    i: int, j: int, kind: int, step: int, motion: int,
 ) -> bool:  # fmt: skip
-    """Code a block of a position; see `code_group`."""
+    """Code a block of a position; see `code_frame`."""
     decoding = coder.registers[DECODING] != 0
-    end = offset + size
-    x, key = now[i, j, offset:end], now[i, j, :offset]
-    left, up, past = now[i, j - 1, offset:end], now[i - 1, j, offset:end], before[i, j, offset:end]
-    corner, right = now[i - 1, j - 1, offset:end], now[i - 1, j + 1, offset:end]
-    part = 1 if block == 2 else 0
-    own, own_past = info[part, i, j], info_before[part, i, j]
-    own_left, own_up = info[part, i, j - 1], info[part, i - 1, j]
-    own_corner, own_right = info[part, i - 1, j - 1], info[part, i - 1, j + 1]
+    x, key = now[i, j], parent[i, j]
+    size = x.size
+    left, up, past = now[i, j - 1], now[i - 1, j], before[i, j]
+    corner, right = now[i - 1, j - 1], now[i - 1, j + 1]
+    own, own_past = info[i, j], info_before[i, j]
+    own_left, own_up = info[i, j - 1], info[i - 1, j]
+    own_corner, own_right = info[i - 1, j - 1], info[i - 1, j + 1]
 
     used = 0
     for d in range(0 if decoding else size):
@@ -97,22 +94,22 @@ def _block(
             while RUNS[used] <= d:
                 used += 1
     in_left, in_up, in_corner, in_right = own_left[0], own_up[0], own_corner[0], own_right[0]
-    in_past, in_key = own_past[0], info[0, i, j, 0] if block == 2 else 0
+    in_past, in_key = own_past[0], info_parent[i, j, 0]
     around = in_left + in_up + in_corner + in_right
     mass = 0
     for g in range(1, MAX_RUNS + 1):
         mass += 2 * (own_left[g] + own_up[g] + own_past[g]) + own_corner[g] + own_right[g]
     g = 0
     while RUNS[g] < size:
-        context(coder, 0, _USED, block, g, step)
-        context(coder, 1, _USED, block, g, in_left, in_up)
-        context(coder, 2, _USED, block, g, in_past, max(in_left, in_up), in_key)
-        context(coder, 3, _USED, block, g, log_class(mass), in_key)
-        context(coder, 4, _USED, block, g, motion, in_past > g, in_key > 0)
-        context(coder, 5, _USED, block, g, in_past, in_key)
-        context(coder, 6, _USED, block, g, around, in_past)
-        context(coder, 7, _USED, block, g, in_right, in_corner, 2 * (in_up > g) + (in_left > g))
-        if code(coder, _BY_USED + 20 * block + g, _THEN_USED + around, used > g) == 0:
+        context(coder, 0, _USED, kind, g, step)
+        context(coder, 1, _USED, kind, g, in_left, in_up)
+        context(coder, 2, _USED, kind, g, in_past, max(in_left, in_up), in_key)
+        context(coder, 3, _USED, kind, g, log_class(mass), in_key)
+        context(coder, 4, _USED, kind, g, motion, in_past > g, in_key > 0)
+        context(coder, 5, _USED, kind, g, in_past, in_key)
+        context(coder, 6, _USED, kind, g, around, in_past)
+        context(coder, 7, _USED, kind, g, in_right, in_corner, 2 * (in_up > g) + (in_left > g))
+        if code(coder, _BY_USED + 20 * kind + g, _THEN_USED + around, used > g) == 0:
             break
         g += 1
     used = g
@@ -125,7 +122,7 @@ def _block(
         begin, end = RUNS[g], min(RUNS[g + 1], size)
         near_left, near_up, near_past = own_left[1 + g], own_up[1 + g], own_past[1 + g]
         beside = 2 * (near_left + near_up) + own_corner[1 + g] + own_right[1 + g]
-        place = 3 * g + block
+        place = 4 * g + kind
         if g < used - 1:
             is_used = False
             for d in range(begin, end):
@@ -138,7 +135,7 @@ def _block(
             context(coder, 5, _RUN, place, log_class(near_past), used)
             context(coder, 6, _RUN, place, log_class(beside), used)
             context(coder, 7, _RUN, place, motion, min(beside, 2))
-            bit = code(coder, _BY_RUN + 20 * block + g, _THEN_RUN + 20 * block + used, is_used)
+            bit = code(coder, _BY_RUN + 20 * kind + g, _THEN_RUN + 20 * kind + used, is_used)
             history = (2 * history + bit) & 15
             if bit == 0:
                 expected += beside + 2 * near_past
@@ -159,8 +156,8 @@ def _block(
                 s2 = int(x[d - 2])
             if d + 1 < size:
                 wide += abs(int(left[d + 1])) + abs(int(up[d + 1])) + abs(int(past[d + 1]))
-            k = int(key[d]) if d < key.size else 0
-            here = 3 * min(d, 300) + block
+            k = int(key[d])
+            here = 4 * min(d, 255) + kind
             value = int(x[d])
             magnitude = abs(value)
 
@@ -195,7 +192,7 @@ def _block(
                     break
                 m += 1
             if m > UNARY:
-                m += _escaped(coder, block, magnitude - m)
+                m += _escaped(coder, kind, magnitude - m)
 
             negative = value < 0
             if d < SIGNED:
@@ -221,13 +218,13 @@ def _block(
 
 
 @njit(cache=True, nogil=True)
-def _escaped(coder: Coder, block: int, value: int) -> int:
+def _escaped(coder: Coder, kind: int, value: int) -> int:
     """Code a number in Exp-Golomb form of order 0: from 0 to 2^16 - 2, or what is damaged, to 2^17."""
     value += 1
     bits = 0
     while bits < 16:
         for k in range(INPUTS):
-            context(coder, k, _ESCAPE, block, bits)
+            context(coder, k, _ESCAPE, kind, bits)
         if code(coder, _BY_ESCAPE, _BY_ESCAPE + 1, value >> (bits + 1) != 0) == 0:
             break
         bits += 1

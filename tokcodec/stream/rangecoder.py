@@ -62,6 +62,16 @@ def encoder(slots: U32, weights: I32, capacity: int) -> Coder:
     return Coder(registers, buffer, slots, weights, at, inputs, _STRETCH, _SQUASH, _RATES)
 
 
+def with_room(coder: Coder, count: int) -> Coder:
+    """An encoder that goes on with room for at least `count` more bytes in its buffer."""
+    used = int(coder.registers[POSITION])
+    if coder.buffer.size - used >= count:
+        return coder
+    buffer = np.zeros(max(2 * coder.buffer.size, used + count), np.uint8)
+    buffer[:used] = coder.buffer[:used]
+    return coder._replace(buffer=buffer)
+
+
 def decoder(slots: U32, weights: I32, payload: bytes) -> Coder:
     """A coder that reads a payload of any origin. It changes `slots` and `weights`."""
     coder = encoder(slots, weights, 0)._replace(buffer=np.frombuffer(bytearray(payload) + b"\0", np.uint8)[:-1])

@@ -17,14 +17,13 @@ from typing import NamedTuple
 from tokcodec.errors import BitstreamError
 
 MAGIC = b"\x89TKC\r\n\x1a\n"  # as PNG's: no text, and any translation of line ends breaks it
-VERSION = 2
+VERSION = 3
 HEAD, CHUNK, METADATA, STREAMS, PART, INDEX, TRAILER = b"HEAD", b"CHNK", b"META", b"STRM", b"PART", b"INDX", b"TAIL"
 
 FRAMING = struct.Struct("<4sI")  # type and length; then come the payload and its CRC
 CRC = struct.Struct("<I")
 FRAMING_BYTES = FRAMING.size + CRC.size
 
-TIME_STRIDE = 4
 SPACE_STRIDE = 16
 
 MAX_SIDE_PX = 16384
@@ -47,8 +46,8 @@ def pack_record(kind: bytes, payload: bytes) -> bytes:
 
 
 def latent_size(frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """Size in pixels (of a whole clip, unpadded) to size of its token grid: groups t, rows h, columns w."""
-    return -(-(frames - 1) // TIME_STRIDE) + 1, -(-height // SPACE_STRIDE), -(-width // SPACE_STRIDE)
+    """Size in pixels (of a whole clip, unpadded) to size of its token grid: frames, rows h, columns w."""
+    return frames, -(-height // SPACE_STRIDE), -(-width // SPACE_STRIDE)
 
 
 def _varint(value: int) -> bytes:

@@ -9,19 +9,79 @@ from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
 from tokcodec.stream.fields import BOTH, MAX_CANDIDATES, MAX_VECTOR, SECOND, candidates, predicted
-from tokcodec.stream.rangecoder import OVERRUN, Coder, code, context, log_class, sign_class
+from tokcodec.stream.rangecoder import INPUTS, OVERRUN, Coder, code, context, log_class, sign_class
 
 TREE = 8  # cells across the tree of a 64x64 block
-MIXERS = 128
+MIXERS = 160
 MOST_BITS = 12  # of a difference of vectors
 
-_SPLIT, _MERGE, _CANDIDATE, _KIND, _SIZE, _BIT, _NEGATIVE = range(7)  # kinds of decisions
-_BY_SPLIT, _BY_MERGE, _BY_CANDIDATE, _BY_KIND, _BY_SIZE, _BY_BIT, _BY_NEGATIVE = 0, 20, 28, 36, 40, 112, 48
+_SPLIT, _MERGE, _CANDIDATE, _KIND, _SIZE, _BIT, _NEGATIVE, _SPAN, _STEP = range(9)  # kinds of decisions
+_BY_SPLIT, _BY_MERGE, _BY_CANDIDATE, _BY_KIND, _BY_SIZE, _BY_BIT, _BY_NEGATIVE = 0, 20, 144, 36, 40, 112, 48
+_BY_STEP, _BY_SPAN = 128, 136
 _THEN_SPLIT, _THEN_MERGE, _THEN_CANDIDATE, _THEN_KIND, _THEN_SIZE, _THEN_BIT, _THEN_NEGATIVE = (
     12, 24, 32, 100, 50, 70, 84,
 )  # fmt: skip
 
 Array = NDArray[Any]
+
+
+@njit(cache=True, nogil=True)
+def code_span(coder: Coder, wanted: int, before: int, most: int) -> int:
+    """Code the length of a span, as its logarithm of base 2.
+
+    Args:
+        wanted: what to code; a decoder does not look at it.
+        before: that of the span before; 6 without one.
+        most: the largest that there is room for, 0 to 5.
+    """
+    n = 0
+    while n < most:
+        context(coder, 0, _SPAN, n)
+        context(coder, 1, _SPAN, n, before)
+        context(coder, 2, _SPAN, n, most)
+        context(coder, 3, _SPAN, n, before, most)
+        context(coder, 4, _SPAN, n, before > n)
+        context(coder, 5, _SPAN, n, before > n, before == n)
+        context(coder, 6, _SPAN, n, before == 6)
+        context(coder, 7, _SPAN, before == n)
+        if code(coder, _BY_SPAN, _BY_SPAN + 1 + n, wanted > n) == 0:
+            break
+        n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def code_step(coder: Coder, wanted: int, guess: int, most: int, role: int) -> int:
+    """Code the number of a frame's step, from 0 to `most`.
+
+    Args:
+        wanted: what to code; a decoder does not look at it.
+        guess: the number of a frame like this one.
+        role: 0 for an anchor, 1 to 3 for the distance of a frame between, 4 for a first frame.
+    """
+    number, way, asked = guess, 1, 0  # asked: whether it is another; whether it is larger; whether it goes on
+    while True:
+        for i in range(INPUTS):
+            context(
+                coder, i, _STEP, asked + (way > 0) * (asked > 1), role if i & 1 else 0, number if i & 2 else 0,
+                guess if i & 4 else 0,
+            )  # fmt: skip
+        if asked == 0:
+            if code(coder, _BY_STEP, _BY_STEP + 3 + role, wanted != guess) == 0:
+                return guess
+            if guess == 0 or guess == most:
+                way, asked = 1 if guess == 0 else -1, 2
+            else:
+                asked = 1
+                continue
+        elif asked == 1:
+            way = 1 if code(coder, _BY_STEP + 1, _BY_STEP + 3 + role, wanted > guess) != 0 else -1
+            asked = 2
+        elif code(coder, _BY_STEP + 2, _BY_STEP + 3 + role, wanted != number) == 0:
+            return number
+        number += way
+        if number == 0 or number == most:
+            return number
 
 
 @njit(cache=True, nogil=True)
@@ -35,16 +95,14 @@ def node(z: int) -> tuple[int, int, int, int]:
 
 
 @njit(cache=True, nogil=True)
-def code_field(coder: Coder, wanted: Array, field: Array, key: Array, last: Array, has_last: bool, role: int) -> bool:
+def code_field(coder: Coder, wanted: Array, field: Array, near: Array, far: Array, role: int) -> bool:
     """Code the motion of a frame.
 
     Args:
         wanted: int16 `[5, h8, w8]`, the field to code; a decoder does not look at it.
         field: is filled; its kinds are -1.
-        key: the temporal field: that of the key frame of this group, or for a key frame of the group before.
-        last: the field before it; for a key frame, `key`.
-        has_last: the two are there.
-        role: 0 for a key frame, 1 to 3 for one of those between.
+        near, far: the temporal fields, as for `candidates`; depth and merge are -1 or more.
+        role: 0 for an anchor, else 1 to 3: distance 1, 2, or more.
 
     Returns:
         Whether all went well: false where the payload is damaged, vectors are out of range or the buffer is full.
@@ -60,9 +118,9 @@ def code_field(coder: Coder, wanted: Array, field: Array, key: Array, last: Arra
                 row, column, size, depth = node(z)
                 i, j = top + row, left + column
                 if i < rows and j < columns:
-                    while size > 1 and _is_split(coder, wanted, field, key, last, has_last, role, i, j, size, depth):
+                    while size > 1 and _is_split(coder, wanted, field, near, far, role, i, j, size, depth):
                         size, depth = size >> 1, depth + 1
-                    if not _leaf(coder, wanted, field, key, last, has_last, role, i, j, size, depth, offers):
+                    if not _leaf(coder, wanted, field, near, far, role, i, j, size, depth, offers):
                         return False
                 z += size * size
     return True
@@ -70,75 +128,74 @@ def code_field(coder: Coder, wanted: Array, field: Array, key: Array, last: Arra
 
 @njit(cache=True, nogil=True)
 def _is_split(
-    coder: Coder, wanted: Array, field: Array, key: Array, last: Array, has_last: bool, role: int,
+    coder: Coder, wanted: Array, field: Array, near: Array, far: Array, role: int,
     i: int, j: int, size: int, depth: int,
 ) -> bool:  # fmt: skip
     if i + size > field.shape[1] or j + size > field.shape[2]:
         return True
     left = field[3, i, j - 1] + 1 if j > 0 else 0
     up = field[3, i - 1, j] + 1 if i > 0 else 0
-    of_key, most, least = 0, 0, 0
-    if has_last:
-        least = 4
-        for a in range(i, i + size):
-            for b in range(j, j + size):
-                of_key = max(of_key, key[3, a, b] + 1)
-                most, least = max(most, last[3, a, b] + 1), min(least, last[3, a, b] + 1)
+    of_far, most, least = 0, 0, 4
+    for a in range(i, i + size):
+        for b in range(j, j + size):
+            of_far = max(of_far, far[3, a, b] + 1)
+            most, least = max(most, near[3, a, b] + 1), min(least, near[3, a, b] + 1)
     context(coder, 0, _SPLIT, role, depth)
     context(coder, 1, _SPLIT, role, depth, left > depth + 1, up > depth + 1)
     context(coder, 2, _SPLIT, depth, left, up)
-    context(coder, 3, _SPLIT, role, depth, of_key, left > depth + 1)
+    context(coder, 3, _SPLIT, role, depth, of_far, left > depth + 1)
     context(coder, 4, _SPLIT, role, depth, most, least)
-    context(coder, 5, _SPLIT, depth, most, of_key, role > 1)
+    context(coder, 5, _SPLIT, depth, most, of_far, role > 1)
     context(coder, 6, _SPLIT, depth, most, left, up)
-    context(coder, 7, _SPLIT, role, depth, of_key, up)
+    context(coder, 7, _SPLIT, role, depth, of_far, up)
     return bool(code(coder, _BY_SPLIT + 3 * role + depth, _THEN_SPLIT + left, wanted[3, i, j] > depth) != 0)
 
 
 @njit(cache=True, nogil=True)
 def _leaf(
-    coder: Coder, wanted: Array, field: Array, key: Array, last: Array, has_last: bool, role: int,
+    coder: Coder, wanted: Array, field: Array, near: Array, far: Array, role: int,
     i: int, j: int, size: int, depth: int, offers: Array,
 ) -> bool:  # fmt: skip
     vector, kinds, merges = field[:2], field[2], field[4]
-    count = candidates(vector, kinds, i, j, size, key[:2], key[2], has_last, offers)
-    # Of the cells left, above, and in the middle of the last field and the key's: kind + 1 and merge + 2, or 0.
+    count = candidates(vector, kinds, i, j, size, near, far, offers)
+    # Of the cells left, above, and in the middle of the temporal fields: kind + 1 and merge + 2, or 0.
     kind_left, merge_left = (kinds[i, j - 1] + 1, merges[i, j - 1] + 2) if j > 0 else (0, 0)
     kind_up, merge_up = (kinds[i - 1, j] + 1, merges[i - 1, j] + 2) if i > 0 else (0, 0)
     at_left, at_up = min(merge_left, 2), min(merge_up, 2)
     ci, cj = i + size // 2, j + size // 2
-    last_y, last_x, last_kind, last_merge, key_kind = 0, 0, 0, 0, 0
-    match = 0  # the candidate that is the last field's motion, + 1
-    if has_last:
-        last_y, last_x, last_kind = int(last[0, ci, cj]), int(last[1, ci, cj]), last[2, ci, cj] + 1
-        last_merge, key_kind = last[4, ci, cj] + 2, key[2, ci, cj] + 1
-        for k in range(count - 1, -1, -1):
-            if offers[k, 0] == last_y and offers[k, 1] == last_x and offers[k, 2] == last_kind - 1:
-                match = k + 1
+    near_y, near_x, near_kind = int(near[0, ci, cj]), int(near[1, ci, cj]), near[2, ci, cj] + 1
+    far_y, far_x, far_kind = int(far[0, ci, cj]), int(far[1, ci, cj]), far[2, ci, cj] + 1
+    near_merge = near[4, ci, cj] + 2 if near_kind > 0 else 0
+    match, other = 0, 0  # the candidates that are the temporal fields' motion, + 1
+    for k in range(count - 1, -1, -1):
+        if offers[k, 0] == near_y and offers[k, 1] == near_x and offers[k, 2] == near_kind - 1:
+            match = k + 1
+        if offers[k, 0] == far_y and offers[k, 1] == far_x and offers[k, 2] == far_kind - 1:
+            other = k + 1
     spread = log_class(abs(int(offers[0, 0]) - offers[1, 0]) + abs(int(offers[0, 1]) - offers[1, 1]))
     merge = int(wanted[4, i, j])
     context(coder, 0, _MERGE, role, depth, count)
     context(coder, 1, _MERGE, at_left, at_up, depth)
-    context(coder, 2, _MERGE, role, last_merge, depth)
-    context(coder, 3, _MERGE, role, match, last_merge > 1, at_left)
-    context(coder, 4, _MERGE, depth, spread, count, role > 0)
+    context(coder, 2, _MERGE, role, near_merge, depth)
+    context(coder, 3, _MERGE, role, match, near_merge > 1, at_left)
+    context(coder, 4, _MERGE, depth, spread, count, role)
     context(coder, 5, _MERGE, role, depth, kind_left, kind_up)
-    context(coder, 6, _MERGE, match, role, depth)
-    context(coder, 7, _MERGE, depth, at_left, at_up, last_merge > 1, match)
+    context(coder, 6, _MERGE, match, role, depth, other)
+    context(coder, 7, _MERGE, depth, at_left, at_up, near_merge > 1, match)
     if code(coder, _BY_MERGE + role, _THEN_MERGE + depth, merge >= 0) != 0:
         k = 0
         while k < count - 1:
             kind_k = offers[k, 2]
             is_still = offers[k, 0] == 0 and offers[k, 1] == 0
-            off = log_class(abs(offers[k, 0] - last_y) + abs(offers[k, 1] - last_x))
+            off = log_class(abs(offers[k, 0] - near_y) + abs(offers[k, 1] - near_x))
             context(coder, 0, _CANDIDATE, role, k, count)
             context(coder, 1, _CANDIDATE, k, depth, kind_k, offers[k + 1, 2])
             context(coder, 2, _CANDIDATE, k, role, kind_k, depth)
-            context(coder, 3, _CANDIDATE, k, match, role)
+            context(coder, 3, _CANDIDATE, k, match, role, other)
             context(coder, 4, _CANDIDATE, k, merge_left, merge_up, role > 0)
-            context(coder, 5, _CANDIDATE, k, last_merge, role, match)
+            context(coder, 5, _CANDIDATE, k, near_merge, role, match)
             context(coder, 6, _CANDIDATE, k, depth, is_still, count)
-            context(coder, 7, _CANDIDATE, k, off, last_kind, kind_k)
+            context(coder, 7, _CANDIDATE, k, off, near_kind, kind_k)
             if code(coder, _BY_CANDIDATE + k, _THEN_CANDIDATE + role, merge > k) == 0:
                 break
             k += 1
@@ -148,10 +205,10 @@ def _leaf(
         for k in range(2):
             context(coder, 0, _KIND, k, role)
             context(coder, 1, _KIND, k, kind_left, kind_up)
-            context(coder, 2, _KIND, k, last_kind, role)
-            context(coder, 3, _KIND, k, key_kind, role)
+            context(coder, 2, _KIND, k, near_kind, role)
+            context(coder, 3, _KIND, k, far_kind, role)
             context(coder, 4, _KIND, k, depth, role)
-            context(coder, 5, _KIND, k, last_kind, key_kind, kind_left)
+            context(coder, 5, _KIND, k, near_kind, far_kind, kind_left)
             context(coder, 6, _KIND, k, kind_left, role)
             context(coder, 7, _KIND, k, kind_up, role)
             bit = code(coder, _BY_KIND + k, _THEN_KIND + role, kind == (BOTH if k == 0 else SECOND))
@@ -161,18 +218,18 @@ def _leaf(
                 kind = BOTH
                 break
         guess_y, guess_x = predicted(vector, kinds, i, j, size)
-        key_y, key_x, left_y, left_x, up_y, up_x = guess_y, guess_x, guess_y, guess_x, guess_y, guess_x
-        if has_last:
-            key_y, key_x = int(key[0, ci, cj]), int(key[1, ci, cj])
-        else:
-            last_y, last_x = guess_y, guess_x
+        left_y, left_x, up_y, up_x = guess_y, guess_x, guess_y, guess_x
+        if near_kind == 0:
+            near_y, near_x = guess_y, guess_x
+        if far_kind == 0:
+            far_y, far_x = guess_y, guess_x
         if j > 0:
             left_y, left_x = int(vector[0, i, j - 1]), int(vector[1, i, j - 1])
         if i > 0:
             up_y, up_x = int(vector[0, i - 1, j]), int(vector[1, i - 1, j])
-        hints = left_y - guess_y, up_y - guess_y, key_y - guess_y, last_y - guess_y
+        hints = left_y - guess_y, up_y - guess_y, far_y - guess_y, near_y - guess_y
         y = _difference(coder, wanted[0, i, j] - guess_y, 0, role, depth, 0, hints)
-        hints = left_x - guess_x, up_x - guess_x, key_x - guess_x, last_x - guess_x
+        hints = left_x - guess_x, up_x - guess_x, far_x - guess_x, near_x - guess_x
         x = _difference(coder, wanted[1, i, j] - guess_x, 1, role, depth, y, hints)
         y, x = y + guess_y, x + guess_x
         if max(abs(y), abs(x)) > MAX_VECTOR:
@@ -192,13 +249,13 @@ def _difference(
     Args:
         axis: 0 for y, 1 for x.
         other: the component before; 0 for y.
-        hints: that component of the vectors left, above, and of the key's and the last field, less the prediction.
+        hints: that component of the vectors left, above, and of the far and the near field, less the prediction.
     """
-    of_left, of_up, of_key, of_last = hints
+    of_left, of_up, of_far, of_near = hints
     number = abs(value) + 1
     is_between = role > 0
     apart = log_class(abs(of_left - of_up))
-    o, k, l = log_class(abs(other)), log_class(abs(of_key)), log_class(abs(of_last))  # noqa: E741
+    o, k, l = log_class(abs(other)), log_class(abs(of_far)), log_class(abs(of_near))  # noqa: E741
     bits = 0
     while bits < MOST_BITS:
         context(coder, 0, _SIZE, axis, bits, role, depth)
@@ -215,28 +272,28 @@ def _difference(
     if bits == 0:
         return 0
     context(coder, 0, _NEGATIVE, axis, sign_class(of_left), sign_class(of_up))
-    context(coder, 1, _NEGATIVE, axis, sign_class(of_key), bits)
-    context(coder, 2, _NEGATIVE, axis, sign_class(of_last), bits)
-    context(coder, 3, _NEGATIVE, axis, sign_class(of_key), sign_class(of_last))
-    context(coder, 4, _NEGATIVE, axis, sign_class(of_key), k, bits)
-    context(coder, 5, _NEGATIVE, axis, sign_class(of_last), l, bits)
+    context(coder, 1, _NEGATIVE, axis, sign_class(of_far), bits)
+    context(coder, 2, _NEGATIVE, axis, sign_class(of_near), bits)
+    context(coder, 3, _NEGATIVE, axis, sign_class(of_far), sign_class(of_near))
+    context(coder, 4, _NEGATIVE, axis, sign_class(of_far), k, bits)
+    context(coder, 5, _NEGATIVE, axis, sign_class(of_near), l, bits)
     context(coder, 6, _NEGATIVE, axis, role, sign_class(other))
-    context(coder, 7, _NEGATIVE, axis, sign_class(of_up), sign_class(of_left), bits, sign_class(of_last))
+    context(coder, 7, _NEGATIVE, axis, sign_class(of_up), sign_class(of_left), bits, sign_class(of_near))
     negative = code(coder, _BY_NEGATIVE + axis, _THEN_NEGATIVE + min(bits, 11), value < 0)
     side = -1 if negative != 0 else 1
     result = 1
     for n in range(bits - 1, -1, -1):
-        by_key, by_last = _next_bit(side * of_key + 1, result, n), _next_bit(side * of_last + 1, result, n)
+        by_far, by_near = _next_bit(side * of_far + 1, result, n), _next_bit(side * of_near + 1, result, n)
         by_left, by_up = _next_bit(side * of_left + 1, result, n), _next_bit(side * of_up + 1, result, n)
         context(coder, 0, _BIT, n, bits, axis)
-        context(coder, 1, _BIT, n, by_key, bits)
-        context(coder, 2, _BIT, n, by_last, bits)
+        context(coder, 1, _BIT, n, by_far, bits)
+        context(coder, 2, _BIT, n, by_near, bits)
         context(coder, 3, _BIT, n, by_left, by_up)
-        context(coder, 4, _BIT, n, by_key, by_last, by_left, by_up)
-        context(coder, 5, _BIT, n, by_last, by_key, role)
+        context(coder, 4, _BIT, n, by_far, by_near, by_left, by_up)
+        context(coder, 5, _BIT, n, by_near, by_far, role)
         context(coder, 6, _BIT, n, depth, bits)
         context(coder, 7, _BIT, n, result & 7, bits)
-        second = _THEN_BIT + (by_key > 0) + 2 * (by_last > 0) + 4 * (by_left + by_up > 0)
+        second = _THEN_BIT + (by_far > 0) + 2 * (by_near > 0) + 4 * (by_left + by_up > 0)
         result = 2 * result + code(coder, _BY_BIT + n, second, number >> n & 1)
     return side * (result - 1)
 

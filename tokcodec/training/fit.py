@@ -21,14 +21,14 @@ from tokcodec.errors import TokcodecError
 from tokcodec.neural.intra import cosines
 from tokcodec.neural.loop import Loop
 from tokcodec.neural.planes import GRID, Planes
-from tokcodec.neural.transform import BASIS_BITS, SIZE, Basis, blocks_of
+from tokcodec.neural.transform import BASIS_BITS, SIZE, blocks_of
 from tokcodec.neural.weights import save_weights
 from tokcodec.output import replacing
 from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.stream.entropy import train_tables
 from tokcodec.training.data import build_cache
 
-DIMENSIONS = {"key": 256, "between": 384}
+DIMENSIONS = 256
 CHROMA_WEIGHT = 1.4  # of an error in Cb or Cr, over one in Y
 QUIET = 16  # squared steps: innovations of less energy than that count less
 STEPS = 8.0, 224.0
@@ -43,43 +43,37 @@ def _in_integers(vectors: NDArray[Any]) -> NDArray[np.int16]:
 
 
 def cosine_tables() -> Tables:
-    """The transform to start from: DCT-II of each plane, and over the three frames between."""
+    """The transform to start from: DCT-II of each plane."""
     half = GRID // 2
     luma, chroma = np.kron(cosines(GRID), cosines(GRID)), np.kron(cosines(half), cosines(half))
-    one = np.zeros((SIZE, SIZE))
+    vectors = np.zeros((SIZE, SIZE))
     ends = GRID * GRID, GRID * GRID + half * half
-    one[: ends[0], : ends[0]] = luma
-    one[ends[0] : ends[1], ends[0] : ends[1]] = one[ends[1] :, ends[1] :] = chroma
+    vectors[: ends[0], : ends[0]] = luma
+    vectors[ends[0] : ends[1], ends[0] : ends[1]] = vectors[ends[1] :, ends[1] :] = chroma
     y, x = np.divmod(np.arange(GRID * GRID), GRID)
     v, u = np.divmod(np.arange(half * half), half)
     low_first = np.argsort(np.concatenate([y + x, 1 + 2 * (v + u), 1 + 2 * (v + u)]), kind="stable")
-    one = one[low_first].T
-    three = np.kron(cosines(3).T, one)[:, : DIMENSIONS["between"]]
-    vectors = {"key": one[:, : DIMENSIONS["key"]], "between": three}
-    return {f"klt.{name}": _in_integers(v) for name, v in vectors.items()} | {
-        "klt.chroma": np.array([CHROMA_WEIGHT], np.float32)
+    return {
+        "klt": _in_integers(vectors[low_first].T[:, :DIMENSIONS]),
+        "klt.chroma": np.array([CHROMA_WEIGHT], np.float32),
     }
 
 
 class Listening(Loop):
-    """A loop that keeps the covariance of what it codes, by the name of the basis."""
+    """A loop that keeps the covariance of the residuals it codes."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         super().__init__(arrays)
-        self._names = {id(self.key): "key", id(self.between): "between"}
-        self.covariance: dict[str, NDArray[np.float64]] = {
-            name: np.zeros((basis.frames * SIZE,) * 2) for name, basis in (("key", self.key), ("between", self.between))
-        }
+        self.covariance = np.zeros((SIZE, SIZE))
 
-    def _coded(self, basis: Basis, original: Planes, prediction: Planes, step16: int) -> NDArray[np.int16]:
-        blocks = blocks_of(original, prediction)
-        flat = blocks.reshape(-1, blocks.shape[-1]).copy()
-        flat.reshape(len(flat), -1, SIZE)[..., GRID * GRID :] *= CHROMA_WEIGHT
+    def _coded(self, original: Planes, prediction: Planes, step16: int) -> NDArray[np.int16]:
+        flat = blocks_of(original, prediction).reshape(-1, SIZE).copy()
+        flat[:, GRID * GRID :] *= CHROMA_WEIGHT
         energy = np.square(flat).sum(1)
         floor = QUIET * (step16 / STEP_UNITS) ** 2
         flat = (flat / np.sqrt(energy + floor)[:, None])[energy > floor / 4]  # loud blocks do not outvote the rest
-        self.covariance[self._names[id(basis)]] += flat.T @ flat
-        return super()._coded(basis, original, prediction, step16)
+        self.covariance += flat.T @ flat
+        return super()._coded(original, prediction, step16)
 
 
 def draw_step(rng: np.random.Generator) -> float:
@@ -97,20 +91,17 @@ def fit_transform(segments: Sequence[Frames], tables: Tables) -> Tables:
     rng = np.random.default_rng(0)
     steps = [draw_step(rng) for _ in segments]
 
-    def covariance(index: int) -> dict[str, NDArray[np.float64]]:
+    def covariance(index: int) -> NDArray[np.float64]:
         loop = Listening(tables)
         loop.encode(np.array(segments[index]), steps[index])
         return loop.covariance
 
-    total: dict[str, NDArray[np.float64]] = {}
+    total = np.zeros((SIZE, SIZE))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for part in pool.map(covariance, range(len(segments))):
-            total = {name: total.get(name, 0) + value for name, value in part.items()}
-    fitted = dict(tables)
-    for name, value in total.items():
-        vectors = np.linalg.eigh(value)[1][:, ::-1][:, : DIMENSIONS[name]]
-        fitted[f"klt.{name}"] = _in_integers(vectors * np.where(vectors.sum(0) < 0, -1, 1))
-    return fitted
+            total += part
+    vectors = np.linalg.eigh(total)[1][:, ::-1][:, :DIMENSIONS]
+    return dict(tables) | {"klt": _in_integers(vectors * np.where(vectors.sum(0) < 0, -1, 1))}
 
 
 def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
@@ -142,7 +133,7 @@ def main(source: Path, target: Path, cache: Path, every: int, rounds: int, table
         photographs = [segment for array in arrays if array.shape[1] == 1 for segment in array]
         fitted = cosine_tables()
         if tables:
-            fitted = {k: np.array(v) for k, v in Weights.load(tables).arrays.items() if k.startswith("klt.")}
+            fitted = {k: np.array(v) for k, v in Weights.load(tables).arrays.items() if k.startswith("klt")}
             rounds = 0
         for turn in range(rounds):
             fitted = fit_transform(clips[turn::every], fitted)
