@@ -147,11 +147,11 @@ class Loop:
             numbers = NUMBERS[span]
             place = places[0]
             coarse, _ = coarse_vectors(smalls[place.frame], smalls[begin])
-            anchor = self._predicted(
+            anchor, field = self._predicted(
                 original, place, numbers[0], step16, last.reference, older, coarse, guesses
             )
-            guesses.add(place, anchor.tokens.motion)
-            now = _Anchor(place, anchor.tokens.motion, reference(anchor.base))
+            guesses.add(place, field)
+            now = _Anchor(place, field, reference(anchor.base))
             work = functools.partial(self._between, original, places[1:], numbers, step16, last, now)
             offered.append(helpers.share(work) if helpers else work)
             waiting.append(anchor)
@@ -180,11 +180,11 @@ class Loop:
         for place in places:
             near, _ = guesses.of(place)
             coarse = np.ascontiguousarray(near[:2, ::2, ::2])
-            made = self._predicted(
+            made, field = self._predicted(
                 original, place, numbers[place.depth], step16, references[place.first], references[place.second],
                 coarse, guesses,
             )  # fmt: skip
-            guesses.add(place, made.tokens.motion)
+            guesses.add(place, field)
             if place.distance > 1:
                 references[place.frame] = reference(made.base)
             coded.append(made)
@@ -193,8 +193,8 @@ class Loop:
     def _predicted(
         self, original: Planes, place: Place, number: int, step16: int, first: Reference, second: Reference | None,
         coarse: I16, guesses: Guesses,
-    ) -> Coded:  # fmt: skip
-        """Code a predicted frame."""
+    ) -> tuple[Coded, I16]:  # fmt: skip
+        """Code a predicted frame; also its motion."""
         own16 = frame_step(step16, number)
         wanted = original.part(slice(place.frame, place.frame + 1))
         scale = scale_of(place)
@@ -204,7 +204,8 @@ class Loop:
         levels = np.zeros((self.dimensions, *(side // 16 for side in wanted.y.shape[1:])), np.int16)
         part = self._coded(wanted, prediction, own16)
         levels[: len(part)] = part
-        return Coded(FrameTokens(place, number, levels, field), self._added(prediction, part, own16), prediction)
+        base = self._added(prediction, part, own16)
+        return Coded(FrameTokens(place, number, levels, field), base, prediction), field
 
     def decode(self, frames: Iterable[FrameTokens], step: float) -> Iterator[tuple[Planes, Planes]]:
         """The inverse: base and prediction of one frame after another, in the order they are shown.

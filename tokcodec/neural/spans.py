@@ -16,7 +16,7 @@ from tokcodec.neural.search import COARSE_REACH, coarse_vectors, halfway_errors
 from tokcodec.stream.pyramid import SPANS
 
 NOISE = 0.06  # share of the step that the small planes do not show, as a mean absolute difference
-JOINING = {2: 0.0, 4: 0.0, 8: 0.0, 16: 0.0, 32: 0.0}  # bits a block that a pyramid saves by its steps
+JOINING = 0.06  # bits a block that a pyramid saves by its steps
 I32 = NDArray[np.int32]
 
 
@@ -56,6 +56,6 @@ def _best(smalls: Sequence[I32], step: float, begin: int, span: int) -> tuple[li
     second, second_bits = _best(smalls, step, begin + half, half)
     if len(first) == len(second) == 1:
         middle = bits(halfway_errors(smalls[begin + half], smalls[begin], smalls[begin + span], vectors), step)
-        if whole + middle <= first_bits + second_bits + JOINING[span]:
+        if whole + middle <= first_bits + second_bits + JOINING:
             return [span], whole
     return first + second, second_bits

@@ -24,8 +24,9 @@ from tokcodec.neural.planes import GRID, Planes
 from tokcodec.neural.transform import BASIS_BITS, SIZE, blocks_of
 from tokcodec.neural.weights import save_weights
 from tokcodec.output import replacing
+from tokcodec.pipeline import available_cores, in_parallel
 from tokcodec.rate import STEP_UNITS, whole_units
-from tokcodec.stream.entropy import train_tables
+from tokcodec.stream.entropy import Tokens, train_tables
 from tokcodec.training.data import build_cache
 
 DIMENSIONS = 256
@@ -110,9 +111,11 @@ def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
     rng = np.random.default_rng(1)
     steps = [draw_step(rng) for _ in segments]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        coded = list(pool.map(lambda i: loop.encode(np.array(segments[i]), steps[i]).tokens, range(len(segments))))
-    chunks = [(coded[i], round(steps[i] * STEP_UNITS)) for i in rng.permutation(len(coded))]
+
+    def coded(i: int) -> tuple[Tokens, int]:
+        return loop.encode(np.array(segments[i]), steps[i]).tokens, round(steps[i] * STEP_UNITS)
+
+    chunks = in_parallel(coded, (int(i) for i in rng.permutation(len(segments))), available_cores())
     return tables | train_tables(chunks, loop.blocks)
 
 
