@@ -304,26 +304,39 @@ def _encode(y: I32, c: I32, frame_step16: int, luma: I32, chroma: I32, levels: I
             done_chroma[i, j] = 1
 
 
-def steps_of(luma: U8) -> I16:
-    """The numbers of the steps, int16 `[h, w]`, of luma uint8 `[H, W]`: where little happens errors show, as x264's
-    adaptive quantization has it, and finer steps there cost few bits and last."""
+def steps_of(luma: U8, finer: NDArray[np.float32] | None = None) -> I16:
+    """The numbers of the steps of squares, by what errors show in them and by what later frames inherit of them.
+
+    Where little happens errors show, as x264's adaptive quantization has it, and finer steps there cost few bits.
+
+    Args:
+        luma: uint8 `[H, W]`.
+        finer: float32 `[h, w]`, eighths of an octave by which steps should be below the frame's; None: 0.
+
+    Returns:
+        int16 `[h, w]`.
+    """
     height, width = luma.shape
     h, w = height // GRID, width // GRID
     deviation = luma.reshape(2 * h, HALF, 2 * w, HALF).std((1, 3), dtype=np.float64).reshape(h, 2, w, 2).mean((1, 3))
     energy = np.log2(deviation**2 + QUIET)
-    wanted = np.pad(energy - energy.mean(), ((0, h % 2), (0, w % 2)), mode="edge")
-    wanted = STEP_POWER * STEP_OCTAVE * wanted.reshape(-(-h // 2), 2, -(-w // 2), 2).mean((1, 3))
+    wanted = STEP_POWER * (energy - energy.mean()) - (0 if finer is None else finer / 8)
+    wanted = np.pad(wanted, ((0, h % 2), (0, w % 2)), mode="edge")
+    wanted = STEP_OCTAVE * wanted.reshape(-(-h // 2), 2, -(-w // 2), 2).mean((1, 3))
     numbers = (PLAIN_STEP + np.rint(wanted)).clip(0, STEPS - 1).astype(np.int16)
     steps: I16 = numbers.repeat(2, 0).repeat(2, 1)[:h, :w]
     return steps
 
 
-def encode(original: Planes, step16: int) -> tuple[I16, I16, Planes]:
+def encode(
+    original: Planes, step16: int, finer: NDArray[np.float32] | None = None
+) -> tuple[I16, I16, Planes]:
     """Code a first frame.
 
     Args:
         original: planes of one frame.
         step16: step of the quantizer, in 1/16 of an 8-bit level.
+        finer: as for `steps_of`.
 
     Returns:
         Levels int16 `[384, h, w]`, modes int16 `[19, h, w]`, and what `reconstruct` makes of them.
@@ -332,6 +345,6 @@ def encode(original: Planes, step16: int) -> tuple[I16, I16, Planes]:
     h, w = height // GRID, width // GRID
     luma, chroma = np.zeros((height, width), np.int32), np.zeros((2, height // 2, width // 2), np.int32)
     levels, modes = np.zeros((DIMENSIONS, h, w), np.int16), np.zeros((ROWS, h, w), np.int16)
-    modes[STEP] = steps_of(original.y[0])
+    modes[STEP] = steps_of(original.y[0], finer)
     _encode(original.y[0].astype(np.int32), original.c[0].astype(np.int32), step16, luma, chroma, levels, modes)
     return levels, modes, Planes(luma[None].astype(np.uint8), chroma[None].astype(np.uint8))

@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from tokcodec.errors import ModelError
 from tokcodec.neural import intra, intra_search
 from tokcodec.neural.lfq import choose, dequantize
+from tokcodec.neural.lookahead import Lookahead, Plan
 from tokcodec.neural.motion import Reference, compensate, reference
 from tokcodec.neural.planes import Planes, from_rgb
-from tokcodec.neural.search import coarse_vectors, search, small
-from tokcodec.neural.spans import choose_spans
+from tokcodec.neural.search import search, small
 from tokcodec.neural.transform import Basis, blocks_of
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.entropy import FrameTokens, Guesses, Tokens, frame_step, gathered
 from tokcodec.stream.modes import ROWS
-from tokcodec.stream.pyramid import Place, pyramid
+from tokcodec.stream.pyramid import Place, order, pyramid
 
 LEVELS, MODES = slice(intra.DIMENSIONS), slice(intra.DIMENSIONS, intra.DIMENSIONS + ROWS)  # of a first frame
 MOTION_RATE = 0.21  # squared levels a bit of motion, over the squared step of the frame
@@ -36,6 +36,7 @@ FIRST_NUMBER = 11  # of the first frame's step: 0.32 of the chunk's, as all that
 NUMBERS = {
     1: (23,), 2: (23, 29), 4: (22, 26, 29), 8: (21, 24, 27, 30), 16: (18, 21, 24, 27, 31), 32: (16, 19, 22, 25, 28, 31),
 }  # fmt: skip
+TABLE = False
 OFFERED = 2  # spans whose frames between others may do, at most: each holds its references
 U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
@@ -129,30 +130,36 @@ class Loop:
             spans: lengths of the pyramids; chosen by content if None.
         """
         original = from_rgb(frames)
-        smalls = [small(y) for y in original.y]
         height, width = original.y.shape[1:]
         step16 = round(step * STEP_UNITS)
+        look = Lookahead([small(y) for y in original.y], step)
+        plan = look.plan(spans)
+        if TABLE:
+            numbers = np.full(len(frames), FIRST_NUMBER)
+            for p in order(plan.spans):
+                span = plan.spans[int(np.searchsorted(np.cumsum(plan.spans), p.frame))]
+                numbers[p.frame] = NUMBERS[span][p.depth]
+            plan = plan._replace(numbers=numbers, weight=0 * plan.weight)
+        number = int(plan.numbers[0])
         levels = np.zeros((self.dimensions, height // 16, width // 16), np.int16)
         levels[LEVELS], levels[MODES], base = intra_search.encode(
-            original.part(slice(1)), frame_step(step16, FIRST_NUMBER)
+            original.part(slice(1)), frame_step(step16, number), plan.weight
         )
-        yield Coded(FrameTokens(None, FIRST_NUMBER, levels, None), base, grey(height, width))
+        yield Coded(FrameTokens(None, number, levels, None), base, grey(height, width))
         guesses = Guesses(height // 8, width // 8)
         last, older = _Anchor(None, None, reference(base)), None
         offered: collections.deque[Callable[[], list[Coded]]] = collections.deque()
         waiting: collections.deque[Coded] = collections.deque()
         begin, before = 0, -1
-        for span in choose_spans(smalls, step) if spans is None else spans:
+        for span in plan.spans:
             places = pyramid(begin, span, before)
-            numbers = NUMBERS[span]
             place = places[0]
-            coarse, _ = coarse_vectors(smalls[place.frame], smalls[begin])
             anchor, field = self._predicted(
-                original, place, numbers[0], step16, last.reference, older, coarse, guesses
+                original, place, plan, step16, last.reference, older, look.vectors(place), guesses
             )
             guesses.add(place, field)
             now = _Anchor(place, field, reference(anchor.base))
-            work = functools.partial(self._between, original, places[1:], numbers, step16, last, now)
+            work = functools.partial(self._between, original, places[1:], plan, step16, last, now)
             offered.append(helpers.share(work) if helpers else work)
             waiting.append(anchor)
             while len(offered) > (OFFERED if helpers else 0):
@@ -165,7 +172,7 @@ class Loop:
             yield from offered.popleft()()
 
     def _between(
-        self, original: Planes, places: Sequence[Place], numbers: Sequence[int], step16: int, low: _Anchor, high: _Anchor
+        self, original: Planes, places: Sequence[Place], plan: Plan, step16: int, low: _Anchor, high: _Anchor
     ) -> list[Coded]:
         """Code the frames between two anchors."""
         if not places:
@@ -181,7 +188,7 @@ class Loop:
             near, _ = guesses.of(place)
             coarse = np.ascontiguousarray(near[:2, ::2, ::2])
             made, field = self._predicted(
-                original, place, numbers[place.depth], step16, references[place.first], references[place.second],
+                original, place, plan, step16, references[place.first], references[place.second],
                 coarse, guesses,
             )  # fmt: skip
             guesses.add(place, field)
@@ -191,10 +198,11 @@ class Loop:
         return coded
 
     def _predicted(
-        self, original: Planes, place: Place, number: int, step16: int, first: Reference, second: Reference | None,
+        self, original: Planes, place: Place, plan: Plan, step16: int, first: Reference, second: Reference | None,
         coarse: I16, guesses: Guesses,
     ) -> tuple[Coded, I16]:  # fmt: skip
         """Code a predicted frame; also its motion."""
+        number = int(plan.numbers[place.frame])
         own16 = frame_step(step16, number)
         wanted = original.part(slice(place.frame, place.frame + 1))
         scale = scale_of(place)
