@@ -22,9 +22,12 @@ from tokcodec.neural.search import COARSE_CELL, COARSE_REACH, coarse_vectors, ha
 from tokcodec.stream.pyramid import SPANS, Place, order
 
 NOISE = 0.06  # share of the step that the small planes do not show, as a mean absolute difference
-JOINING = 1.15, 0.06  # a pyramid's steps save bits: factor and addend, a block, of what two spans cost
-STRENGTH = 2.67  # step numbers that a doubling of what is inherited takes off: a third of an octave each
-LEAF = 30  # step number of a frame that nobody inherits from
+JOINING = 1.05, 0.06  # a pyramid's steps save bits: factor and addend, a block, of what two spans cost
+STRENGTH = 2.0  # step numbers that a doubling of what is inherited takes off: a third of an octave each
+FIRST = 1.8  # times as many for the first frame: what it has right costs the anchors after it nothing
+MOST = 13, 21, 27, 29  # largest step numbers of first frames, anchors, frames halfway, single frames
+LEAF = 29  # step number of a frame that nobody inherits from
+MAP = 1.0
 FINEST = 8  # least number
 FLOOR = 64  # sum of 64 absolute differences of small planes that any block holds
 
@@ -93,8 +96,13 @@ class Lookahead:
                 _pass_on(vectors, errors, held[frame], inherited[frame], 0.5, 2, inherited[first])
                 _pass_on(vectors, errors, held[frame], inherited[frame], 0.5, -2, inherited[second])
         finer = [STRENGTH * np.log2(1 + i / h) for i, h in zip(inherited, held, strict=True)]
-        numbers = np.array([max(round(LEAF - float(f.mean())), FINEST) for f in finer], np.int64)
-        return Plan(chosen, numbers, (finer[0] - finer[0].mean()).astype(np.float32))
+        below = np.array([float(f.mean()) for f in finer])
+        numbers = np.rint(LEAF - below)
+        numbers[0] = min(np.rint(LEAF - FIRST * below[0]), MOST[0])
+        for place in places:
+            numbers[place.frame] = min(numbers[place.frame], MOST[place.kind])
+        numbers = np.maximum(numbers, FINEST).astype(np.int64)
+        return Plan(chosen, numbers, (MAP * (finer[0] - finer[0].mean())).astype(np.float32))
 
     def _pair(self, begin: int, span: int) -> _Pair:
         if (begin, span) not in self._pairs:
