@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -190,8 +189,8 @@ class Stream:
         """The tokens of every chunk that overlaps [start_s, end_s), in seconds from the first frame. No network.
 
         Yields:
-            levels int16 `[D, F, h, w]`, motion int16 `[F - 1, 5, 2 h, 2 w]`, spans uint8 `[n]` and step numbers uint8 `[F]`
-            of a chunk of F frames (FORMAT.md).
+            Of a chunk of F frames levels int16 `[D, F, h, w]`, motion int16 `[F - 1, 5, 2 h, 2 w]`, spans uint8 `[n]` and
+            step numbers uint8 `[F]` (FORMAT.md).
 
         Raises:
             BitstreamError: a chunk is damaged.
@@ -238,35 +237,29 @@ class Stream:
                     if begin <= group.edges[i] < end:
                         yield picture, group.edges[i], group.edges[i + 1] - group.edges[i]
 
-    def _coded(self, wanted: list[int]) -> Generator[tuple[int, Chunk, FrameTokens], None, None]:
-        """The frames' tokens of some chunks, in the order of coding, each with its chunk and the number of that."""
-        tables, header = self._tokenizer().tables, self.header
-        for i in wanted:
-            try:
-                chunk = self._reader.read_chunk(i)
-                for frame in frames_of(chunk, header.height, header.width, tables):
-                    yield i, chunk, frame
-            except BitstreamError as error:  # as in `tokens`
-                raise named(self._path, error) from error
-
     def _groups(self, wanted: list[int], end: int) -> Generator[_Group, None, None]:
         """The groups of some chunks as the loop decodes them, up to a timestamp."""
         from tokcodec.neural.tokenizer import grouped
 
-        loop = self._tokenizer().loop
-        ahead = max(2, AHEAD_PX // (self.header.height * self.header.width))
-        coded = in_background(self._coded(wanted), ahead)
-        with contextlib.closing(coded):
-            for _, items in itertools.groupby(coded, key=lambda item: item[0]):
-                _, chunk, frame = next(items)
-                rest = itertools.chain([frame], (frame for _, _, frame in items))
+        header, tokenizer = self.header, self._tokenizer()
+        ahead = max(2, AHEAD_PX // (header.height * header.width))
+
+        def coded(chunk: Chunk) -> Generator[FrameTokens, None, None]:
+            yield from frames_of(chunk, header.height, header.width, tokenizer.tables)
+
+        for i in wanted:
+            try:
+                chunk = self._reader.read_chunk(i)
                 step, edges, done = chunk.step / STEP_UNITS, (*chunk.pts, chunk.end_pts), 0
-                for base, prediction in grouped(loop.decode(rest, step)):
-                    if edges[done] >= end:
-                        break
-                    count = len(base.y)
-                    yield _Group(base, prediction, step, done == 0, edges[done : done + count + 1])
-                    done += count
+                with contextlib.closing(in_background(coded(chunk), ahead)) as tokens:
+                    for base, prediction in grouped(tokenizer.loop.decode(tokens, step)):
+                        if edges[done] >= end:
+                            break
+                        count = len(base.y)
+                        yield _Group(base, prediction, step, done == 0, edges[done : done + count + 1])
+                        done += count
+            except BitstreamError as error:  # as in `tokens`
+                raise named(self._path, error) from error
 
 
 @contextlib.contextmanager

@@ -328,9 +328,7 @@ def steps_of(luma: U8, finer: NDArray[np.float32] | None = None) -> I16:
     return steps
 
 
-def encode(
-    original: Planes, step16: int, finer: NDArray[np.float32] | None = None
-) -> tuple[I16, I16, Planes]:
+def encode(original: Planes, step16: int, finer: NDArray[np.float32] | None = None) -> tuple[I16, I16, Planes]:
     """Code a first frame.
 
     Args:

@@ -23,11 +23,10 @@ from tokcodec.stream.pyramid import SPANS, Place, order
 
 NOISE = 0.06  # share of the step that the small planes do not show, as a mean absolute difference
 JOINING = 1.05, 0.06  # a pyramid's steps save bits: factor and addend, a block, of what two spans cost
-STRENGTH = 2.0  # step numbers that a doubling of what is inherited takes off: a third of an octave each
+STRENGTH = 2.0  # step numbers, eighths of an octave, that a doubling of what is inherited takes off
 FIRST = 1.8  # times as many for the first frame: what it has right costs the anchors after it nothing
 MOST = 13, 21, 27, 29  # largest step numbers of first frames, anchors, frames halfway, single frames
 LEAF = 29  # step number of a frame that nobody inherits from
-MAP = 1.0
 FINEST = 8  # least number
 FLOOR = 64  # sum of 64 absolute differences of small planes that any block holds
 
@@ -102,14 +101,12 @@ class Lookahead:
         for place in places:
             numbers[place.frame] = min(numbers[place.frame], MOST[place.kind])
         numbers = np.maximum(numbers, FINEST).astype(np.int64)
-        return Plan(chosen, numbers, (MAP * (finer[0] - finer[0].mean())).astype(np.float32))
+        return Plan(chosen, numbers, (finer[0] - finer[0].mean()).astype(np.float32))
 
     def _pair(self, begin: int, span: int) -> _Pair:
         if (begin, span) not in self._pairs:
             reach = min(COARSE_REACH, 4 + 2 * span)
-            self._pairs[begin, span] = _Pair(
-                *coarse_vectors(self._smalls[begin + span], self._smalls[begin], reach)
-            )
+            self._pairs[begin, span] = _Pair(*coarse_vectors(self._smalls[begin + span], self._smalls[begin], reach))
         return self._pairs[begin, span]
 
     def vectors(self, place: Place) -> I16:

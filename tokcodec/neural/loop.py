@@ -27,16 +27,10 @@ from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.entropy import FrameTokens, Guesses, Tokens, frame_step, gathered
 from tokcodec.stream.modes import ROWS
-from tokcodec.stream.pyramid import Place, order, pyramid
+from tokcodec.stream.pyramid import Place, pyramid
 
 LEVELS, MODES = slice(intra.DIMENSIONS), slice(intra.DIMENSIONS, intra.DIMENSIONS + ROWS)  # of a first frame
 MOTION_RATE = 0.21  # squared levels a bit of motion, over the squared step of the frame
-FIRST_NUMBER = 11  # of the first frame's step: 0.32 of the chunk's, as all that follows inherits it
-# Numbers of the steps by depth, for each length of a span.
-NUMBERS = {
-    1: (23,), 2: (23, 29), 4: (22, 26, 29), 8: (21, 24, 27, 30), 16: (18, 21, 24, 27, 31), 32: (16, 19, 22, 25, 28, 31),
-}  # fmt: skip
-TABLE = False
 OFFERED = 2  # spans whose frames between others may do, at most: each holds its references
 U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
@@ -119,7 +113,7 @@ class Loop:
         return Coding(tokens, joined([c.base for c in shown]), joined([c.prediction for c in shown]))
 
     def code(
-        self, frames: U8, step: float, helpers: Helpers | None = None, spans: Iterable[int] | None = None
+        self, frames: U8, step: float, helpers: Helpers | None = None, spans: Sequence[int] | None = None
     ) -> Iterator[Coded]:
         """Code a chunk frame by frame, in the order of coding.
 
@@ -134,12 +128,6 @@ class Loop:
         step16 = round(step * STEP_UNITS)
         look = Lookahead([small(y) for y in original.y], step)
         plan = look.plan(spans)
-        if TABLE:
-            numbers = np.full(len(frames), FIRST_NUMBER)
-            for p in order(plan.spans):
-                span = plan.spans[int(np.searchsorted(np.cumsum(plan.spans), p.frame))]
-                numbers[p.frame] = NUMBERS[span][p.depth]
-            plan = plan._replace(numbers=numbers, weight=0 * plan.weight)
         number = int(plan.numbers[0])
         levels = np.zeros((self.dimensions, height // 16, width // 16), np.int16)
         levels[LEVELS], levels[MODES], base = intra_search.encode(

@@ -231,9 +231,7 @@ def _leaf(
             most = min(here - rate * bits, 2e9)
             if most <= 0 or (i > 0 and vy == hy and vx == hx):
                 continue
-            distance = distance_of(
-                y, c, a_luma, a_chroma, b_luma, b_chroma, scale, top, left, px, vy, vx, k, int(most)
-            )
+            distance = distance_of(y, c, a_luma, a_chroma, b_luma, b_chroma, scale, top, left, px, vy, vx, k, int(most))
             if distance + rate * bits < here:
                 here, hy, hx = distance + rate * bits, vy, vx
         step = 16 if trial == 0 else 4
@@ -402,8 +400,8 @@ def coarse_vectors(now: I32, then: I32, reach: int = COARSE_REACH) -> tuple[I16,
         reach: of the search, in samples of the small planes, at most 16.
 
     Returns:
-        Vectors, int16 `[2, H / 16, W / 16]`, in quarter pixels; and what is left: sums of 64 absolute differences of the
-        small planes, int32 `[H / 16, W / 16]`.
+        Vectors, int16 `[2, H / 16, W / 16]`, in quarter pixels; and errors, int32 `[H / 16, W / 16]`: sums of 64 absolute
+        differences of the small planes.
     """
     rows, columns = now.shape[0] // COARSE_CELL, now.shape[1] // COARSE_CELL
     out, errors = np.zeros((2, rows, columns), np.int16), np.zeros((rows, columns), np.int32)

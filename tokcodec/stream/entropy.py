@@ -103,7 +103,8 @@ def gathered(frames: Iterable[FrameTokens], count: int) -> Tokens:
             motion[i - 1] = frame.motion
             if frame.place.depth == 0:
                 spans.append(frame.place.distance)
-    assert levels is not None and motion is not None
+    if levels is None or motion is None:
+        raise ValueError("a chunk has a frame")
     return Tokens(levels, motion, np.array(spans, np.uint8), numbers)
 
 
@@ -360,10 +361,11 @@ class ChunkEncoder:
         assert self._left == 0
         plain = [done + z.flush() for done, z in zip(self._plain_bytes, self._plain, strict=True)]
         motion, levels = finish(self._walk.motion), finish(self._walk.levels)
-        if self._is_mixed and motion is not None and levels is not None:
-            if len(motion) + len(levels) <= len(plain[0]) + len(plain[1]):
-                return MIXED, motion, levels
-        return ZSTD, plain[0], plain[1]
+        if not self._is_mixed or motion is None or levels is None:
+            return ZSTD, plain[0], plain[1]
+        if len(motion) + len(levels) > len(plain[0]) + len(plain[1]):
+            return ZSTD, plain[0], plain[1]
+        return MIXED, motion, levels
 
 
 def encode_chunk(tokens: Tokens, step: int, tables: Tables) -> tuple[int, bytes, bytes]:
@@ -398,9 +400,7 @@ def _check(frame: FrameTokens, tables: Tables, grid: tuple[int, int]) -> None:
     levels, motion = frame.levels, frame.motion
     if levels.dtype != np.int16 or (motion is not None and motion.dtype != np.int16):
         raise ValueError("tokens must be int16 levels [D, h, w] and motion [5, 2 h, 2 w]")
-    if levels.shape != (tables.dims, *grid) or (
-        motion is not None and motion.shape != (5, 2 * grid[0], 2 * grid[1])
-    ):
+    if levels.shape != (tables.dims, *grid) or (motion is not None and motion.shape != (5, 2 * grid[0], 2 * grid[1])):
         raise ValueError(f"levels {levels.shape} do not fit blocks {tables.blocks} on {grid}")
     if not 0 <= frame.number < STEP_NUMBERS:
         raise ValueError(f"a step number is 0 to {STEP_NUMBERS - 1}, not {frame.number}")
@@ -441,9 +441,7 @@ def decode_frames(
         return
     if coder != MIXED:
         raise BitstreamError(f"payload coder {coder} is not known to this version")
-    walk = _Walk(
-        tables, step, h, w, decoder(*tables.start("motion"), motion), decoder(*tables.start("levels"), levels)
-    )
+    walk = _Walk(tables, step, h, w, decoder(*tables.start("motion"), motion), decoder(*tables.start("levels"), levels))
     number = walk.number(0, None)
     yield FrameTokens(None, number, _sound(walk.first(None, number), "levels"), None)
     left = frames - 1

@@ -111,7 +111,6 @@ def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
     rng = np.random.default_rng(1)
     steps = [draw_step(rng) for _ in segments]
 
-
     def coded(i: int) -> tuple[Tokens, int]:
         return loop.encode(np.array(segments[i]), steps[i]).tokens, round(steps[i] * STEP_UNITS)
 
