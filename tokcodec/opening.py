@@ -189,8 +189,8 @@ class Stream:
         """The tokens of every chunk that overlaps [start_s, end_s), in seconds from the first frame. No network.
 
         Yields:
-            Of a chunk of F frames levels int16 `[D, F, h, w]`, motion int16 `[F - 1, 5, 2 h, 2 w]`, spans uint8 `[n]` and
-            step numbers uint8 `[F]` (FORMAT.md).
+            Of a chunk of F frames levels int16 `[D, F, h, w]`, motion int16 `[F - 1, 5, 2 h, 2 w]`, spans uint8 `[n]`
+            and step numbers uint8 `[F]` (FORMAT.md).
 
         Raises:
             BitstreamError: a chunk is damaged.

@@ -400,8 +400,8 @@ def coarse_vectors(now: I32, then: I32, reach: int = COARSE_REACH) -> tuple[I16,
         reach: of the search, in samples of the small planes, at most 16.
 
     Returns:
-        Vectors, int16 `[2, H / 16, W / 16]`, in quarter pixels; and errors, int32 `[H / 16, W / 16]`: sums of 64 absolute
-        differences of the small planes.
+        Vectors, int16 `[2, H / 16, W / 16]`, in quarter pixels; and errors, int32 `[H / 16, W / 16]`: sums of 64
+        absolute differences of the small planes.
     """
     rows, columns = now.shape[0] // COARSE_CELL, now.shape[1] // COARSE_CELL
     out, errors = np.zeros((2, rows, columns), np.int16), np.zeros((rows, columns), np.int32)
