@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(tokcodec.__file__).parent
 SCORING = (
     PACKAGE / "scores.py",
+    PACKAGE / "ghosts.py",
     PACKAGE / "pixels.py",
     PACKAGE / "vmaf.py",
     PACKAGE / "perceptual.py",

@@ -151,8 +151,8 @@ def compare(
 ) -> Comparison:
     """Score a video against its reference. Frames meet by number, not by timestamp; memory does not grow with length.
 
-    PSNR, temporal PSNR and LPIPS are of 8-bit RGB; VMAF and MS-SSIM of 8-bit BT.709 4:2:0. LPIPS needs its backbone,
-    VMAF and MS-SSIM an FFmpeg program with libvmaf; what cannot be had is left out, with a warning.
+    PSNR, temporal PSNR, ghosts and LPIPS are of 8-bit RGB; VMAF and MS-SSIM of 8-bit BT.709 4:2:0. LPIPS needs its
+    backbone, VMAF and MS-SSIM an FFmpeg program with libvmaf; what cannot be had is left out, with a warning.
 
     Args:
         reference, seen: videos that FFmpeg reads, "-" for one from stdin, or .tokc streams.

@@ -1,7 +1,7 @@
 """How near pictures are to their originals: one definition of each score for encoder, trainer, benchmark and `compare`.
 
-Scores of frames in 8-bit RGB are computed here: PSNR, temporal PSNR and LPIPS. `vmaf.py` has FFmpeg's, in 8-bit 4:2:0.
-Scores of a clip are means over its frames.
+Scores of frames in 8-bit RGB are computed here: PSNR, temporal PSNR, LPIPS; `ghosts.py` has ghosts, `vmaf.py` FFmpeg's,
+in 8-bit 4:2:0. Scores of a clip are means over its frames.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import TokcodecError
+from tokcodec.ghosts import ghosts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +48,7 @@ METRICS = {
     "vmaf": Metric("VMAF"),
     "xpsnr_y_db": Metric("XPSNR-Y, dB"),
     "temporal_psnr_db": Metric("temporal PSNR, dB"),
+    "ghosts": Metric("ghosts, %", lower_is_better=True),
 }
 
 
@@ -137,10 +139,11 @@ def _block_means(frame: Frames) -> NDArray[np.float32]:
 def frame_scores(
     pairs: Iterable[tuple[Frames | None, Frames | None]], judges: Mapping[str, nn.Module], sync: SyncCheck
 ) -> dict[str, list[float]]:
-    """Scores per frame in 8-bit RGB: `psnr_rgb_db`, `temporal_psnr_db` and one per judge.
+    """Scores per frame in 8-bit RGB: `psnr_rgb_db`, `temporal_psnr_db`, `ghosts` and one per judge.
 
     Temporal PSNR compares each frame's change from the frame before it with the reference's change: flicker
-    and frozen detail lower it, a constant error does not. It starts at the second frame.
+    and frozen detail lower it, a constant error does not. It starts at the second frame. Frames of less than 18 pixels
+    a side have no ghosts.
 
     Args:
         pairs: frames uint8 `[H, W, 3]` of the reference and of the video, in one pass; None where one has ended
@@ -151,7 +154,7 @@ def frame_scores(
     Raises:
         SyncError: one has ended before the other.
     """
-    scores: dict[str, list[float]] = {name: [] for name in ("psnr_rgb_db", "temporal_psnr_db", *judges)}
+    scores: dict[str, list[float]] = {name: [] for name in ("psnr_rgb_db", "temporal_psnr_db", "ghosts", *judges)}
     previous: NDArray[np.int16] | None = None
     remaining = iter(pairs)
     while batch := list(itertools.islice(remaining, LPIPS_BATCH)):
@@ -166,6 +169,8 @@ def frame_scores(
             if previous is not None:
                 scores["temporal_psnr_db"].append(psnr_db(_mean_square(error - previous)))
             previous = error
+            if (found := ghosts(true, seen)) is not None:
+                scores["ghosts"].append(found)
         for name, judge in judges.items():
             scores[name] += lpips_distances(judge, *(np.stack(frames) for frames in zip(*both, strict=True)))
     return scores

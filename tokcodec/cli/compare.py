@@ -43,7 +43,7 @@ def compare(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Score video or stream B against its reference A: PSNR, temporal PSNR, LPIPS, VMAF and MS-SSIM.
+    """Score video or stream B against its reference A: PSNR, temporal PSNR, ghosts, LPIPS, VMAF, MS-SSIM.
 
     Frames meet by number; - is a video from stdin. LPIPS needs its backbone, VMAF and MS-SSIM an FFmpeg with libvmaf;
     what cannot be had is left out. --json has the score of every frame.
