@@ -20,7 +20,8 @@ from tokcodec.compare import beside, compare, doubled, heat
 from tokcodec.errors import BitstreamError, ExistsError, TokcodecError
 from tokcodec.judge import Judge
 from tokcodec.perceptual import load_lpips
-from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores
+from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores, mse_of
+from tokcodec.stability import stability
 from tokcodec.video import VideoInfo
 from tokcodec.vmaf import ffmpeg_has, find_ffmpeg
 
@@ -61,11 +62,15 @@ def test_the_command_prints_a_table_or_json(pair: tuple[Path, Path]) -> None:
     first, header, *rows = result.stdout.splitlines()
     assert first == f"{pair[1]}: 9 frames of 64x48 against {pair[0]}"
     assert header.split() == ["mean", "worst", "5", "%", "best", "5", "%"]
-    assert [row[:20].strip() for row in rows] == ["PSNR-RGB, dB", "temporal PSNR, dB", "ghosts, %"]
+    labels = ["PSNR-RGB, dB", "temporal PSNR, dB", "ghosts, %", "pop", "pulse of 2, dB"]
+    assert [row[:20].strip() for row in rows] == labels
     stored = json.loads(CliRunner().invoke(cli, ["compare", *map(str, pair), "--json"]).stdout)
     assert (stored["reference"], stored["video"], stored["frames"]) == (*map(str, pair), 9)
     assert rows[0].split()[2:] == [f"{stored['scores']['psnr_rgb_db'][part]:.5g}" for part in ("mean", "p5", "p95")]
     assert len(stored["scores"]["temporal_psnr_db"]["frames"]) == 8
+    even = stored["stability"]
+    assert (even["fade_db"], even["period"]) == (None, 2)  # too short for a fade
+    assert [row.split()[-1] for row in rows[3:]] == [f"{even[name]:.3g}" for name in ("pop", "pulse_db")]
 
 
 def test_ffmpeg_and_lpips_add_their_scores(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
@@ -88,6 +93,18 @@ def test_a_stream_is_what_it_decodes_to(make_clip: MakeClip, tmp_path: Path, wei
     tokcodec.decode_video(stream, decoded, lossless=True, **same)
     assert compare(source, stream, **same) == compare(source, decoded)
     assert compare(stream, decoded, **same).scores["psnr_rgb_db"]["mean"] == 100
+
+
+def test_the_pop_of_a_stream_is_that_where_its_chunks_begin(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    source, stream, twice = make_clip("in.mp4", moving_frames(9)), tmp_path / "a.tokc", tmp_path / "b.tokc"
+    same = {"weights": weights, "device": "cpu", "dtype": "float32"}
+    tokcodec.encode_video(source, stream, weights=weights)
+    tokcodec.concat([stream, stream], twice)
+    reference = make_clip("ref.mkv", 2 * frames_of(source), codec="ffv1", pix_fmt="bgr0")
+    found = compare(reference, twice, **same)
+    errors = [mse_of(psnr) for psnr in found.scores["psnr_rgb_db"]["frames"]]
+    assert found.stability.pop == pytest.approx(stability(errors, [9]).pop, rel=1e-2)
+    assert stability(errors, [9]) != stability(errors)
 
 
 def test_videos_of_both_and_of_their_difference(pair: tuple[Path, Path], tmp_path: Path) -> None:

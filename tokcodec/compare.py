@@ -18,7 +18,8 @@ from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.judge import LPIPS_SIDE
 from tokcodec.opening import open_stream
 from tokcodec.output import replacing, replacing_pattern
-from tokcodec.scores import THUMB, Frames, SyncCheck, SyncError, frame_scores, summary
+from tokcodec.scores import THUMB, Frames, SyncCheck, SyncError, frame_scores, mse_of, summary
+from tokcodec.stability import Stability, stability
 from tokcodec.stream.records import MAGIC
 from tokcodec.vmaf import MS_SSIM_SIDE, ffmpeg_has, find_ffmpeg, scoring
 
@@ -42,6 +43,8 @@ class Comparison:
         frames: how many were compared: all.
         width, height: of a frame in pixels, as coded.
         scores: by the names of `scores.METRICS`: "mean", "p5" and "p95" (percentiles over frames), "frames" (of each).
+        stability: how even it is in time, from the PSNR of its frames. The chunks are those of a stream; a video of
+            another kind counts as one.
         shift: "late" or "early" if the video shows clearly the neighbours of the reference's frames, else None.
     """
 
@@ -49,14 +52,15 @@ class Comparison:
     width: int
     height: int
     scores: dict[str, dict[str, Any]]
+    stability: Stability
     shift: str | None
 
 
 @contextlib.contextmanager
 def _opened(
     source: Path, weights: Path | None, device: str, dtype: str
-) -> Iterator[tuple[VideoInfo, Iterator[tuple[Frames, int]]]]:
-    """A video's shape and clock, and its frames with their timestamps."""
+) -> Iterator[tuple[VideoInfo, Iterator[tuple[Frames, int]], list[int]]]:
+    """A video: its shape and clock, its frames with their timestamps, and the numbers of those that begin a chunk."""
     if source.is_file():
         with source.open("rb") as file:
             is_stream = file.read(len(MAGIC)) == MAGIC
@@ -64,7 +68,7 @@ def _opened(
         is_stream = False
     if is_stream:
         with open_stream(source, weights=weights, device=device, dtype=dtype) as stream:
-            header, count = stream.header, sum(chunk.frames for chunk in stream.chunks)
+            header, (*borders, count) = stream.header, itertools.accumulate(chunk.frames for chunk in stream.chunks)
             info = video.VideoInfo(header.width, header.height, header.time_base, header.frame_rate, frames=count)
             info = dataclasses.replace(
                 info,
@@ -73,10 +77,10 @@ def _opened(
                 mirrored=header.mirrored,
             )
             with contextlib.closing(stream.frames()) as frames:
-                yield info, ((frame, pts) for frame, pts, _ in frames)
+                yield info, ((frame, pts) for frame, pts, _ in frames), borders
     else:
         with video.VideoReader(source) as reader:
-            yield reader.info, iter(reader)
+            yield reader.info, iter(reader), []
 
 
 class _Unsynced(SyncCheck):
@@ -171,7 +175,7 @@ def compare(
     chosen = None if weights is None else Path(weights)
     found: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
-        (info, true_frames), (other, seen_frames) = (
+        (info, true_frames, _), (other, seen_frames, borders) = (
             stack.enter_context(_opened(source, chosen, device, dtype)) for source in sources
         )
         height, width = info.height, info.width
@@ -210,7 +214,8 @@ def compare(
         with contextlib.closing(scored):  # type: ignore[type-var]
             found |= frame_scores(scored, judges, sync)
     scores = {name: summary(frames) for name, frames in found.items() if frames}
-    return Comparison(len(found["psnr_rgb_db"]), width, height, scores, sync.shift())
+    even = stability([mse_of(psnr) for psnr in found["psnr_rgb_db"]], borders)
+    return Comparison(len(found["psnr_rgb_db"]), width, height, scores, even, sync.shift())
 
 
 @contextlib.contextmanager

@@ -61,6 +61,11 @@ def psnr_db(mse: float) -> float:
     return IDENTICAL_DB if mse == 0 else min(IDENTICAL_DB, 10 * math.log10(255**2 / mse))
 
 
+def mse_of(psnr: float) -> float:
+    """Mean squared error of 8-bit values, from its PSNR in dB."""
+    return float(255**2 / 10 ** (psnr / 10))
+
+
 def _error(true: NDArray[Any], seen: NDArray[Any]) -> NDArray[np.int16]:
     error: NDArray[np.int16] = seen.astype(np.int16) - true
     return error

@@ -46,7 +46,7 @@ def compare(
     """Score video or stream B against its reference A: PSNR, temporal PSNR, ghosts, LPIPS, VMAF, MS-SSIM.
 
     Frames meet by number; - is a video from stdin. LPIPS needs its backbone, VMAF and MS-SSIM an FFmpeg with libvmaf;
-    what cannot be had is left out. --json has the score of every frame.
+    what cannot be had is left out. Fade, pop and pulse say how even B is in time. --json has the score of every frame.
     """
     from tokcodec.compare import compare as compare_videos
 
@@ -74,5 +74,9 @@ def compare(
             ends = ("p95", "p5") if metric.lower_is_better else ("p5", "p95")
             mean, worst, best = (f"{found.scores[name][part]:.5g}" for part in ("mean", *ends))
             click.echo(f"{metric.label:<20}{mean:>10}{worst:>12}{best:>12}")
+    even = found.stability
+    for label, value in (("fade, dB", even.fade_db), ("pop", even.pop), (f"pulse of {even.period}, dB", even.pulse_db)):
+        if value is not None:
+            click.echo(f"{label:<20}{value:>10.3g}")
     if found.shift:
         click.echo(f"tokcodec: warning: {seen} is a frame {found.shift}", err=True)
