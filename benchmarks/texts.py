@@ -17,6 +17,7 @@ import click
 import numpy as np
 
 from benchmarks.provenance import ROOT
+from benchmarks.stability import table as stability_table
 from benchmarks.tables import (
     OURS,
     Points,
@@ -189,12 +190,19 @@ def speed_rows(result: dict[str, Any]) -> str:
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
+def stability() -> str:
+    """The table of `benchmarks.stability`."""
+    path = RESULTS / "stability.json"
+    return stability_table(json.loads(path.read_text())) if path.exists() else "Not measured since the last change.\n"
+
+
 TEXTS: dict[str, Callable[[], str]] = {
     "verdict": verdict,
     "table": table,
     "rates": rates,
     "origin": origin,
     "speed": speed,
+    "stability": stability,
 }
 
 
