@@ -27,6 +27,7 @@ SCORING = (
     PACKAGE / "pixels.py",
     PACKAGE / "vmaf.py",
     PACKAGE / "perceptual.py",
+    PACKAGE / "stlpips.py",
     Path(__file__).with_name("scoring.py"),
 )
 

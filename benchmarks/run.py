@@ -38,8 +38,11 @@ from benchmarks.tools import Finished, Tools, find_tools, run, shown
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.perceptual import load_lpips
 from tokcodec.scores import METRICS, summary
+from tokcodec.stlpips import load_stlpips
 from tokcodec.vmaf import ffmpeg_has
 
+ST_LPIPS = "st-vgg"  # of the option --lpips
+NETS = ("alex", "vgg", "squeeze", ST_LPIPS)
 Point = dict[str, Any]
 
 
@@ -147,7 +150,10 @@ def load_judges(nets: tuple[str, ...], directory: Path | None) -> dict[str, nn.M
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for net in nets:
         try:
-            judges[f"lpips_{net}"] = load_lpips(net, directory).to(device)
+            if net == ST_LPIPS:
+                judges["stlpips_vgg"] = load_stlpips(directory).to(device)
+            else:
+                judges[f"lpips_{net}"] = load_lpips(net, directory).to(device)
         except ModelError as error:
             click.echo(f"going on without it: {error}", err=True)
     return judges
@@ -200,10 +206,10 @@ def parse_codecs(context: click.Context, parameter: click.Parameter, text: str) 
     "--lpips",
     "nets",
     multiple=True,
-    default=("alex",),
+    default=("alex", ST_LPIPS),
     show_default=True,
-    type=click.Choice(["alex", "vgg", "squeeze"]),
-    help="Backbones of LPIPS.",
+    type=click.Choice(NETS),
+    help="Backbones of LPIPS; st-vgg is ST-LPIPS, of every fifth frame.",
 )
 @click.option("--lpips-dir", type=click.Path(exists=True, path_type=Path), help="Folder with their weights.")
 @click.option(

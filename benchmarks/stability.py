@@ -25,7 +25,7 @@ from torch import nn
 from benchmarks.clips import Clip, file_source, prepare
 from benchmarks.codecs import MODES, TOKENIZER, VVENC, X265, Encoder, decode_argv
 from benchmarks.provenance import machine, versions
-from benchmarks.run import load_judges, parse_size
+from benchmarks.run import NETS, load_judges, parse_size
 from benchmarks.scoring import Video, rgb_scores, yuv_scores
 from benchmarks.tools import Tools, find_tools, run
 from tokcodec.errors import TokcodecError
@@ -173,7 +173,7 @@ def table(result: Mapping[str, Any]) -> str:
 @click.option("--size", callback=parse_size, default="640x360", show_default=True, help="Scale to WxH first.")
 @click.option("--frames", default=150, show_default=True, type=click.IntRange(2), help="Of each clip, at most.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
-@click.option("--lpips", "nets", multiple=True, type=click.Choice(["alex", "vgg", "squeeze"]), help="Also LPIPS.")
+@click.option("--lpips", "nets", multiple=True, type=click.Choice(NETS), help="Also LPIPS.")
 @click.option("--lpips-dir", type=click.Path(exists=True, path_type=Path), help="Folder with LPIPS backbones.")
 @click.option("--threads", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1))
 def main(

@@ -15,13 +15,15 @@ from conftest import MakeClip, frames_of, moving_frames, times_of
 
 import tokcodec
 from tokcodec import compare as comparing
+from tokcodec import stlpips
 from tokcodec.cli import cli
 from tokcodec.compare import beside, compare, doubled, heat
-from tokcodec.errors import BitstreamError, ExistsError, TokcodecError
+from tokcodec.errors import BitstreamError, ExistsError, ModelError, TokcodecError
 from tokcodec.judge import Judge
 from tokcodec.perceptual import load_lpips
 from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores, mse_of
 from tokcodec.stability import stability
+from tokcodec.stlpips import STLPIPS
 from tokcodec.video import VideoInfo
 from tokcodec.vmaf import ffmpeg_has, find_ffmpeg
 
@@ -80,10 +82,28 @@ def test_ffmpeg_and_lpips_add_their_scores(make_clip: MakeClip, monkeypatch: pyt
     monkeypatch.setattr(comparing, "find_ffmpeg", lambda: ffmpeg)
     clip = make_clip("a.mkv", moving_frames(3, 192, 208), codec="ffv1", pix_fmt="bgr0")
     scores = compare(clip, clip, lpips_dir=shared / "lpips").scores
-    assert set(scores) == {"psnr_rgb_db", "temporal_psnr_db", "ghosts", "lpips_alex", "vmaf", "ms_ssim"}
+    wanted = {"psnr_rgb_db", "temporal_psnr_db", "ghosts", "lpips_alex", "vmaf", "vmaf_neg", "ms_ssim"}
+    assert set(scores) - {"xpsnr_y_db"} == wanted  # an older FFmpeg has no XPSNR
+    assert scores["vmaf_neg"]["p5"] > 90
     assert scores["lpips_alex"]["frames"] == [0] * 3
     assert scores["ms_ssim"]["frames"] == pytest.approx([1] * 3)
     assert scores["vmaf"]["p5"] > 90
+
+
+def test_st_lpips_is_of_every_fifth_frame_where_its_package_is(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stlpips, "load_stlpips", lambda directory: STLPIPS())
+    found = compare(*pair, st_lpips=True).scores["stlpips_vgg"]
+    assert found["frames"] == [0, 0]  # frames 0 and 5, by weights that are zero
+
+    def missing(directory: Path | None) -> STLPIPS:
+        raise ModelError("ST-LPIPS needs the package stlpips-pytorch")
+
+    monkeypatch.setattr(stlpips, "load_stlpips", missing)
+    with caplog.at_level(logging.WARNING):
+        assert "stlpips_vgg" not in compare(*pair, st_lpips=True).scores
+    assert "left out: ST-LPIPS needs the package stlpips-pytorch" in [record.message for record in caplog.records]
 
 
 def test_a_stream_is_what_it_decodes_to(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:

@@ -27,6 +27,7 @@ LEVELS = {
     "files": 1,
     "ghosts": 1,
     "perceptual": 1,
+    "stlpips": 1,
     "rate": 1,
     "standard": 1,
     "output": 2,

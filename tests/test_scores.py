@@ -67,6 +67,14 @@ def test_scores_of_a_clip_are_the_means_of_its_frames() -> None:
     assert lpips_distance(Distance(), a, b) == pytest.approx(np.mean(scores["lpips_alex"][::3]))
 
 
+def test_a_slow_judge_sees_every_fifth_frame_across_batches() -> None:
+    true = moving_frames(23)
+    seen = noisy(true)
+    judges = {"lpips_alex": Distance(), "stlpips_vgg": Distance()}
+    scores = frame_scores(zip(true, seen, strict=True), judges, SyncCheck())
+    assert scores["stlpips_vgg"] == pytest.approx(scores["lpips_alex"][::5])
+
+
 def test_lpips_is_in_float32_inside_autocast() -> None:
     true = np.stack(moving_frames(3))
     seen = np.stack(noisy(list(true)))

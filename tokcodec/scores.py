@@ -32,20 +32,23 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Metric:
-    """A score's name for people, and which way is up."""
+    """A score's name for people, which way is up, and of which frames it is: every n-th from the first."""
 
     label: str
     lower_is_better: bool = False
+    every: int = 1
 
 
 METRICS = {
     "lpips_alex": Metric("LPIPS (AlexNet)", lower_is_better=True),
     "lpips_vgg": Metric("LPIPS (VGG)", lower_is_better=True),
     "lpips_squeeze": Metric("LPIPS (SqueezeNet)", lower_is_better=True),
+    "stlpips_vgg": Metric("ST-LPIPS (VGG)", lower_is_better=True, every=5),  # it takes seconds a frame
     "psnr_rgb_db": Metric("PSNR-RGB, dB"),
     "psnr_y_db": Metric("PSNR-Y, dB"),
     "ms_ssim": Metric("MS-SSIM"),
     "vmaf": Metric("VMAF"),
+    "vmaf_neg": Metric("VMAF NEG"),
     "xpsnr_y_db": Metric("XPSNR-Y, dB"),
     "temporal_psnr_db": Metric("temporal PSNR, dB"),
     "ghosts": Metric("ghosts, %", lower_is_better=True),
@@ -153,7 +156,7 @@ def frame_scores(
     Args:
         pairs: frames uint8 `[H, W, 3]` of the reference and of the video, in one pass; None where one has ended
             before the other.
-        judges: LPIPS networks by metric name.
+        judges: LPIPS networks by metric name; each judges every n-th frame, as `METRICS` says.
         sync: is shown every pair.
 
     Raises:
@@ -161,7 +164,7 @@ def frame_scores(
     """
     scores: dict[str, list[float]] = {name: [] for name in ("psnr_rgb_db", "temporal_psnr_db", "ghosts", *judges)}
     previous: NDArray[np.int16] | None = None
-    remaining = iter(pairs)
+    remaining, done = iter(pairs), 0
     while batch := list(itertools.islice(remaining, LPIPS_BATCH)):
         both: list[tuple[Frames, Frames]] = []
         for true, seen in batch:
@@ -177,7 +180,13 @@ def frame_scores(
             if (found := ghosts(true, seen)) is not None:
                 scores["ghosts"].append(found)
         for name, judge in judges.items():
-            scores[name] += lpips_distances(judge, *(np.stack(frames) for frames in zip(*both, strict=True)))
+            every = METRICS[name].every
+            if every == 1:
+                scores[name] += lpips_distances(judge, *(np.stack(frames) for frames in zip(*both, strict=True)))
+            else:
+                for true, seen in both[-done % every :: every]:  # one by one: the network is large
+                    scores[name] += lpips_distances(judge, true[None], seen[None])
+        done += len(both)
     return scores
 
 
