@@ -8,7 +8,6 @@ tokcodec's borders, on the same frames.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import tempfile
@@ -25,11 +24,10 @@ from torch import nn
 from benchmarks.clips import Clip, file_source, prepare
 from benchmarks.codecs import MODES, TOKENIZER, VVENC, X265, Encoder, decode_argv
 from benchmarks.provenance import machine, versions
-from benchmarks.run import NETS, load_judges, parse_size
+from benchmarks.run import NETS, borders_of, load_judges, parse_size
 from benchmarks.scoring import Video, rgb_scores, yuv_scores
 from benchmarks.tools import Tools, find_tools, run
 from tokcodec.errors import TokcodecError
-from tokcodec.opening import reading
 from tokcodec.output import replacing
 from tokcodec.rate import QUALITIES
 from tokcodec.scores import METRICS, mse_of, summary
@@ -50,12 +48,6 @@ OTHERS = {  # by encoder: its name for people, and the options of each pass at `
         ("-preset medium -qpa 1 -period 10 -b:v {rate} -threads {threads}",),
     ),
 }
-
-
-def borders_of(stream: Path) -> list[int]:
-    """The frames that begin a chunk of a .tokc stream, besides the first."""
-    with reading(stream) as reader:
-        return list(itertools.accumulate(entry.frames for entry in reader.index))[:-1]
 
 
 def with_bytes(encode: Callable[[int], int], wanted: int, rate: int) -> int:

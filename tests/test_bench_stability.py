@@ -12,7 +12,8 @@ from conftest import MakeClip, moving_frames
 
 import tokcodec
 from benchmarks import stability
-from benchmarks.stability import borders_of, judged, with_bytes
+from benchmarks.run import borders_of
+from benchmarks.stability import judged, with_bytes
 
 
 def test_the_rate_rises_until_there_are_as_many_bytes() -> None:
