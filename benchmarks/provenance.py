@@ -23,9 +23,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(tokcodec.__file__).parent
 SCORING = (
     PACKAGE / "scores.py",
+    PACKAGE / "ghosts.py",
     PACKAGE / "pixels.py",
     PACKAGE / "vmaf.py",
     PACKAGE / "perceptual.py",
+    PACKAGE / "stlpips.py",
     Path(__file__).with_name("scoring.py"),
 )
 

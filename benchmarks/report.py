@@ -22,6 +22,7 @@ from PIL import Image
 
 from benchmarks.bdrate import at_rate
 from benchmarks.codecs import MODES
+from benchmarks.evenness import evenness_table
 from benchmarks.tables import (
     OURS,
     Point,
@@ -297,6 +298,7 @@ def write_report(results: Path, frames: Path, anchor: str = "hevc-medium") -> No
         tables.append(ours_table(points, clips_of(points), "BD-rate of tokcodec"))
         tables.append(ours_table(points, clips, f"BD-rate of tokcodec on the {len(clips)} clips that only judge"))
     tables += [matched_table(points, metric) for metric in metrics_of(points)] if OURS in codecs_of(points) else []
+    tables += [evenness_table(points)] if OURS in codecs_of(points) else []
     paper = paper_table(points)
     tables += [paper] if paper else []
     tables += [speed_table(points), mode_table(points)]

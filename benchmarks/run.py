@@ -6,6 +6,7 @@ machine's FFmpeg has, and writes a report with `benchmarks.report`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
@@ -36,10 +37,14 @@ from benchmarks.report import write_report
 from benchmarks.scoring import Video, read_frames, rgb_argv, rgb_scores, yuv_scores
 from benchmarks.tools import Finished, Tools, find_tools, run, shown
 from tokcodec.errors import ModelError, TokcodecError
+from tokcodec.opening import reading
 from tokcodec.perceptual import load_lpips
 from tokcodec.scores import METRICS, summary
+from tokcodec.stlpips import load_stlpips
 from tokcodec.vmaf import ffmpeg_has
 
+ST_LPIPS = "st-vgg"  # of the option --lpips
+NETS = ("alex", "vgg", "squeeze", ST_LPIPS)
 Point = dict[str, Any]
 
 
@@ -96,8 +101,10 @@ def measure(bench: Bench, wanted: Point, clip: Clip, reference: Path, mode: Mode
             save_frame(bench, clip, original, frame, f"{clip.key}__{frame}.png")
             save_frame(bench, clip, result, frame, f"{clip.key}__{mode.name}__{rate}__{frame}.png")
         size_bytes = stream.stat().st_size
+        borders = {"borders": borders_of(stream)} if ours else {}  # by which the others are judged too
     return {
         **wanted,
+        **borders,
         "bytes": size_bytes,
         "bpp": 8 * size_bytes / (clip.width * clip.height * clip.frames),
         "metrics": {metric: summary(frames) for metric, frames in scores.items()},
@@ -109,6 +116,12 @@ def measure(bench: Bench, wanted: Point, clip: Clip, reference: Path, mode: Mode
         "versions": versions(bench.tools, ours),
         "machine": {**bench.machine, "load_before": round(load, 2)},
     }
+
+
+def borders_of(stream: Path) -> list[int]:
+    """The frames that begin a chunk of a .tokc stream, besides the first."""
+    with reading(stream) as reader:
+        return list(itertools.accumulate(entry.frames for entry in reader.index))[:-1]
 
 
 def speed(clip: Clip, finished: Finished, ours: bool) -> dict[str, float]:
@@ -147,7 +160,10 @@ def load_judges(nets: tuple[str, ...], directory: Path | None) -> dict[str, nn.M
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for net in nets:
         try:
-            judges[f"lpips_{net}"] = load_lpips(net, directory).to(device)
+            if net == ST_LPIPS:
+                judges["stlpips_vgg"] = load_stlpips(directory).to(device)
+            else:
+                judges[f"lpips_{net}"] = load_lpips(net, directory).to(device)
         except ModelError as error:
             click.echo(f"going on without it: {error}", err=True)
     return judges
@@ -200,10 +216,10 @@ def parse_codecs(context: click.Context, parameter: click.Parameter, text: str) 
     "--lpips",
     "nets",
     multiple=True,
-    default=("alex",),
+    default=("alex", ST_LPIPS),
     show_default=True,
-    type=click.Choice(["alex", "vgg", "squeeze"]),
-    help="Backbones of LPIPS.",
+    type=click.Choice(NETS),
+    help="Backbones of LPIPS; st-vgg is ST-LPIPS, of every fifth frame.",
 )
 @click.option("--lpips-dir", type=click.Path(exists=True, path_type=Path), help="Folder with their weights.")
 @click.option(

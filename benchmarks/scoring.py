@@ -95,7 +95,9 @@ def rgb_scores(
 def yuv_scores(
     tools: Tools, reference: Video, decoded: Video, size: tuple[int, int], fps: str, filters: Set[str], threads: int
 ) -> dict[str, list[float]]:
-    """Scores per frame in 8-bit BT.709 4:2:0: `psnr_y_db`, and `xpsnr_y_db`, `vmaf`, `ms_ssim` if FFmpeg has them.
+    """Scores per frame in 8-bit BT.709 4:2:0: `psnr_y_db`; also `xpsnr_y_db`, `vmaf`, `vmaf_neg` and `ms_ssim`.
+
+    What this FFmpeg has not is left out.
 
     Args:
         size: (height, width) of both.

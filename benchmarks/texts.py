@@ -17,6 +17,7 @@ import click
 import numpy as np
 
 from benchmarks.provenance import ROOT
+from benchmarks.stability import table as stability_table
 from benchmarks.tables import (
     OURS,
     Points,
@@ -27,6 +28,7 @@ from benchmarks.tables import (
     codecs_of,
     judging,
     load_points,
+    metrics_of,
     ours_by_step,
 )
 from tokcodec.scores import METRICS
@@ -38,23 +40,29 @@ NAMES = {  # of the codecs that are spoken of
     "hevc-medium": "x265 medium",
     "hevc-visual": "x265 slow",
     "hevc-ra": "x265 slow, tuned for PSNR, closed GOPs of 33",
-    "vvc-ra": "VVenC, tuned for PSNR, closed GOPs of 32",
+    "vvc-ra": "VVenC, tuned for PSNR, closed GOPs of 32 (a handicap of about 30 % of bits)",
     "vvc-visual": "VVenC, tuned for the eye",
     "av1": "SVT-AV1",
 }
 SCORES = {  # of the table, with their digits
     "lpips_alex": 3,
+    "stlpips_vgg": 3,
     "vmaf": 1,
+    "vmaf_neg": 1,
     "ms_ssim": 4,
     "psnr_rgb_db": 2,
     "temporal_psnr_db": 2,
+    "ghosts": 2,
 }
-SHORT = {
+SHORT = {  # in the order of the tables
     "lpips_alex": "LPIPS",
+    "stlpips_vgg": "ST-LPIPS",
     "vmaf": "VMAF",
+    "vmaf_neg": "VMAF NEG",
     "ms_ssim": "MS-SSIM",
     "psnr_rgb_db": "PSNR",
     "temporal_psnr_db": "temporal PSNR",
+    "ghosts": "ghosts",
 }
 SHOWN_STEPS = 3  # of those measured: the table has the coarsest, the middle one and the finest
 MARKED = re.compile(r"(<!-- benchmarks: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -63,6 +71,11 @@ MARKED = re.compile(r"(<!-- benchmarks: (\w+) -->\n).*?(<!-- end -->)", re.DOTAL
 @functools.cache
 def _points() -> Points:
     return load_points(POINTS)
+
+
+def _scores(points: Points) -> dict[str, int]:
+    """Those of `SCORES` that were measured."""
+    return {metric: digits for metric, digits in SCORES.items() if metric in metrics_of(points)}
 
 
 def _difference(metric: str, value: float) -> str:
@@ -85,7 +98,7 @@ def verdict() -> str:
         if codec not in codecs_of(points):
             continue
         parts: dict[str, list[str]] = {"wins": [], "loses": [], "level": [], "unsure": []}
-        for metric in SCORES:
+        for metric in _scores(points):
             rates = [bd_rate_of(points, clip, codec, OURS, metric) for clip in clips]
             percents = [rate.percent for rate in rates if rate.percent is not None]
             if len(percents) < len(clips) / 2:
@@ -114,23 +127,23 @@ def verdict() -> str:
 def table() -> str:
     """tokcodec at three of its steps, and what it has more or less than the others at equal bytes on every clip."""
     points = _points()
-    steps = ours_by_step(points)
+    steps, scores = ours_by_step(points), _scores(points)
     order = sorted(steps, reverse=True)
     chosen = sorted({order[round(i * (len(order) - 1) / (SHOWN_STEPS - 1))] for i in range(SHOWN_STEPS)}, reverse=True)
     lines = [
-        f"| bpp | codec | {' | '.join(METRICS[metric].label for metric in SCORES)} | clips |",
-        "|---" * (len(SCORES) + 3) + "|",
+        f"| bpp | codec | {' | '.join(METRICS[metric].label for metric in scores)} | clips |",
+        "|---" * (len(scores) + 3) + "|",
     ]
     for step in chosen:
         group = steps[step]
         bpp = np.mean([point["bpp"] for _, point in group])
         means = [
             f"{np.mean([point['metrics'][metric]['mean'] for _, point in group]):.{digits}f}"
-            for metric, digits in SCORES.items()
+            for metric, digits in scores.items()
         ]
         lines.append(f"| {bpp:.4f} | tokcodec, step {step} | {' | '.join(means)} | {len(group)} |")
         for codec, name in NAMES.items():
-            cells = {metric: at_equal_rate(points, group, codec, metric) for metric in SCORES}
+            cells = {metric: at_equal_rate(points, group, codec, metric) for metric in scores}
             first = cells["psnr_rgb_db"]
             shown = [_difference(metric, cell.ours) if cell else "" for metric, cell in cells.items()]
             if first:
@@ -141,12 +154,14 @@ def table() -> str:
 def rates() -> str:
     """Bits at equal score against every codec, on all clips and on those that only judge."""
     points = _points()
-    lines = [f"| bits against | clips | {' | '.join(SHORT.values())} |", "|---" * (len(SCORES) + 2) + "|"]
+    scores = _scores(points)
+    heads = [SHORT[metric] for metric in scores]
+    lines = [f"| bits against | clips | {' | '.join(heads)} |", "|---" * (len(scores) + 2) + "|"]
     for codec, name in NAMES.items():
         for clips, which in ((clips_of(points), "all"), (judging(points), "only judge")):
             if codec in codecs_of(points):
                 cells = [
-                    bd_cell([bd_rate_of(points, clip, codec, OURS, metric) for clip in clips]) for metric in SCORES
+                    bd_cell([bd_rate_of(points, clip, codec, OURS, metric) for clip in clips]) for metric in scores
                 ]
                 lines.append(f"| {name} | {which} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -189,12 +204,19 @@ def speed_rows(result: dict[str, Any]) -> str:
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
+def stability() -> str:
+    """The table of `benchmarks.stability`."""
+    path = RESULTS / "stability.json"
+    return stability_table(json.loads(path.read_text())) if path.exists() else "Not measured since the last change.\n"
+
+
 TEXTS: dict[str, Callable[[], str]] = {
     "verdict": verdict,
     "table": table,
     "rates": rates,
     "origin": origin,
     "speed": speed,
+    "stability": stability,
 }
 
 

@@ -15,12 +15,15 @@ from conftest import MakeClip, frames_of, moving_frames, times_of
 
 import tokcodec
 from tokcodec import compare as comparing
+from tokcodec import stlpips
 from tokcodec.cli import cli
 from tokcodec.compare import beside, compare, doubled, heat
-from tokcodec.errors import BitstreamError, ExistsError, TokcodecError
+from tokcodec.errors import BitstreamError, ExistsError, ModelError, TokcodecError
 from tokcodec.judge import Judge
 from tokcodec.perceptual import load_lpips
-from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores
+from tokcodec.scores import METRICS, SyncCheck, SyncError, frame_scores, mse_of
+from tokcodec.stability import stability
+from tokcodec.stlpips import STLPIPS
 from tokcodec.video import VideoInfo
 from tokcodec.vmaf import ffmpeg_has, find_ffmpeg
 
@@ -61,11 +64,15 @@ def test_the_command_prints_a_table_or_json(pair: tuple[Path, Path]) -> None:
     first, header, *rows = result.stdout.splitlines()
     assert first == f"{pair[1]}: 9 frames of 64x48 against {pair[0]}"
     assert header.split() == ["mean", "worst", "5", "%", "best", "5", "%"]
-    assert [row[:20].strip() for row in rows] == ["PSNR-RGB, dB", "temporal PSNR, dB"]
+    labels = ["PSNR-RGB, dB", "temporal PSNR, dB", "ghosts, %", "pop", "pulse of 2, dB"]
+    assert [row[:20].strip() for row in rows] == labels
     stored = json.loads(CliRunner().invoke(cli, ["compare", *map(str, pair), "--json"]).stdout)
     assert (stored["reference"], stored["video"], stored["frames"]) == (*map(str, pair), 9)
     assert rows[0].split()[2:] == [f"{stored['scores']['psnr_rgb_db'][part]:.5g}" for part in ("mean", "p5", "p95")]
     assert len(stored["scores"]["temporal_psnr_db"]["frames"]) == 8
+    even = stored["stability"]
+    assert (even["fade_db"], even["period"]) == (None, 2)  # too short for a fade
+    assert [row.split()[-1] for row in rows[3:]] == [f"{even[name]:.3g}" for name in ("pop", "pulse_db")]
 
 
 def test_ffmpeg_and_lpips_add_their_scores(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
@@ -75,10 +82,28 @@ def test_ffmpeg_and_lpips_add_their_scores(make_clip: MakeClip, monkeypatch: pyt
     monkeypatch.setattr(comparing, "find_ffmpeg", lambda: ffmpeg)
     clip = make_clip("a.mkv", moving_frames(3, 192, 208), codec="ffv1", pix_fmt="bgr0")
     scores = compare(clip, clip, lpips_dir=shared / "lpips").scores
-    assert set(scores) == {"psnr_rgb_db", "temporal_psnr_db", "lpips_alex", "vmaf", "ms_ssim"}
+    wanted = {"psnr_rgb_db", "temporal_psnr_db", "ghosts", "lpips_alex", "vmaf", "vmaf_neg", "ms_ssim"}
+    assert set(scores) - {"xpsnr_y_db"} == wanted  # an older FFmpeg has no XPSNR
+    assert scores["vmaf_neg"]["p5"] > 90
     assert scores["lpips_alex"]["frames"] == [0] * 3
     assert scores["ms_ssim"]["frames"] == pytest.approx([1] * 3)
     assert scores["vmaf"]["p5"] > 90
+
+
+def test_st_lpips_is_of_every_fifth_frame_where_its_package_is(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stlpips, "load_stlpips", lambda directory: STLPIPS())
+    found = compare(*pair, st_lpips=True).scores["stlpips_vgg"]
+    assert found["frames"] == [0, 0]  # frames 0 and 5, by weights that are zero
+
+    def missing(directory: Path | None) -> STLPIPS:
+        raise ModelError("ST-LPIPS needs the package stlpips-pytorch")
+
+    monkeypatch.setattr(stlpips, "load_stlpips", missing)
+    with caplog.at_level(logging.WARNING):
+        assert "stlpips_vgg" not in compare(*pair, st_lpips=True).scores
+    assert "left out: ST-LPIPS needs the package stlpips-pytorch" in [record.message for record in caplog.records]
 
 
 def test_a_stream_is_what_it_decodes_to(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
@@ -88,6 +113,18 @@ def test_a_stream_is_what_it_decodes_to(make_clip: MakeClip, tmp_path: Path, wei
     tokcodec.decode_video(stream, decoded, lossless=True, **same)
     assert compare(source, stream, **same) == compare(source, decoded)
     assert compare(stream, decoded, **same).scores["psnr_rgb_db"]["mean"] == 100
+
+
+def test_the_pop_of_a_stream_is_that_where_its_chunks_begin(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
+    source, stream, twice = make_clip("in.mp4", moving_frames(9)), tmp_path / "a.tokc", tmp_path / "b.tokc"
+    same = {"weights": weights, "device": "cpu", "dtype": "float32"}
+    tokcodec.encode_video(source, stream, weights=weights)
+    tokcodec.concat([stream, stream], twice)
+    reference = make_clip("ref.mkv", 2 * frames_of(source), codec="ffv1", pix_fmt="bgr0")
+    found = compare(reference, twice, **same)
+    errors = [mse_of(psnr) for psnr in found.scores["psnr_rgb_db"]["frames"]]
+    assert found.stability.pop == pytest.approx(stability(errors, [9]).pop, rel=1e-2)
+    assert stability(errors, [9]) != stability(errors)
 
 
 def test_videos_of_both_and_of_their_difference(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -150,7 +187,7 @@ def test_frames_too_small_for_some_scores_have_the_others(make_clip: MakeClip, s
     for size in ((4, 16), (24, 40)):
         clip = make_clip(f"{size[0]}.mkv", moving_frames(3, *size), codec="ffv1", pix_fmt="bgr0")
         result = compare(clip, clip, lpips_dir=shared / "lpips")
-        assert set(result.scores) == {"psnr_rgb_db", "temporal_psnr_db"}
+        assert set(result.scores) == {"psnr_rgb_db", "temporal_psnr_db"} | ({"ghosts"} if size[0] > 18 else set())
         assert result.shift is None
     judge = Judge(0.1, load_lpips("alex", shared / "lpips"))
     with pytest.raises(TokcodecError, match="LPIPS needs 31 pixels a side"):

@@ -12,6 +12,7 @@ from conftest import moving_frames
 from torch import Tensor, nn
 
 from tokcodec.errors import TokcodecError
+from tokcodec.ghosts import ghosts
 from tokcodec.scores import (
     SyncCheck,
     SyncError,
@@ -52,12 +53,26 @@ def test_scores_of_a_clip_are_the_means_of_its_frames() -> None:
     true = moving_frames(11)
     seen = noisy(true)
     scores = frame_scores(zip(true, seen, strict=True), {"lpips_alex": Distance()}, SyncCheck())
-    assert [len(frames) for frames in scores.values()] == [11, 10, 11]
+    assert {name: len(frames) for name, frames in scores.items()} == {
+        "psnr_rgb_db": 11,
+        "temporal_psnr_db": 10,
+        "ghosts": 11,
+        "lpips_alex": 11,
+    }
+    assert scores["ghosts"] == [ghosts(*pair) for pair in zip(true, seen, strict=True)]
     a, b = np.stack(true), np.stack(seen)
     assert mean_psnr_db(a, b) == pytest.approx(np.mean(scores["psnr_rgb_db"]))
     assert mean_temporal_psnr_db(a, b) == pytest.approx(np.mean(scores["temporal_psnr_db"]))
     assert lpips_distance(Distance(), a, b, every=1) == pytest.approx(np.mean(scores["lpips_alex"]))
     assert lpips_distance(Distance(), a, b) == pytest.approx(np.mean(scores["lpips_alex"][::3]))
+
+
+def test_a_slow_judge_sees_every_fifth_frame_across_batches() -> None:
+    true = moving_frames(23)
+    seen = noisy(true)
+    judges = {"lpips_alex": Distance(), "stlpips_vgg": Distance()}
+    scores = frame_scores(zip(true, seen, strict=True), judges, SyncCheck())
+    assert scores["stlpips_vgg"] == pytest.approx(scores["lpips_alex"][::5])
 
 
 def test_lpips_is_in_float32_inside_autocast() -> None:

@@ -18,9 +18,10 @@ from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.judge import LPIPS_SIDE
 from tokcodec.opening import open_stream
 from tokcodec.output import replacing, replacing_pattern
-from tokcodec.scores import THUMB, Frames, SyncCheck, SyncError, frame_scores, summary
+from tokcodec.scores import THUMB, Frames, SyncCheck, SyncError, frame_scores, mse_of, summary
+from tokcodec.stability import Stability, stability
 from tokcodec.stream.records import MAGIC
-from tokcodec.vmaf import MS_SSIM_SIDE, ffmpeg_has, find_ffmpeg, scoring
+from tokcodec.vmaf import DEFAULT_FPS, MS_SSIM_SIDE, ffmpeg_has, find_ffmpeg, scoring
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +43,8 @@ class Comparison:
         frames: how many were compared: all.
         width, height: of a frame in pixels, as coded.
         scores: by the names of `scores.METRICS`: "mean", "p5" and "p95" (percentiles over frames), "frames" (of each).
+        stability: how even it is in time, from the PSNR of its frames. The chunks are those of a stream; a video of
+            another kind counts as one.
         shift: "late" or "early" if the video shows clearly the neighbours of the reference's frames, else None.
     """
 
@@ -49,14 +52,15 @@ class Comparison:
     width: int
     height: int
     scores: dict[str, dict[str, Any]]
+    stability: Stability
     shift: str | None
 
 
 @contextlib.contextmanager
 def _opened(
     source: Path, weights: Path | None, device: str, dtype: str
-) -> Iterator[tuple[VideoInfo, Iterator[tuple[Frames, int]]]]:
-    """A video's shape and clock, and its frames with their timestamps."""
+) -> Iterator[tuple[VideoInfo, Iterator[tuple[Frames, int]], list[int]]]:
+    """A video: its shape and clock, its frames with their timestamps, and the numbers of those that begin a chunk."""
     if source.is_file():
         with source.open("rb") as file:
             is_stream = file.read(len(MAGIC)) == MAGIC
@@ -64,7 +68,7 @@ def _opened(
         is_stream = False
     if is_stream:
         with open_stream(source, weights=weights, device=device, dtype=dtype) as stream:
-            header, count = stream.header, sum(chunk.frames for chunk in stream.chunks)
+            header, (*borders, count) = stream.header, itertools.accumulate(chunk.frames for chunk in stream.chunks)
             info = video.VideoInfo(header.width, header.height, header.time_base, header.frame_rate, frames=count)
             info = dataclasses.replace(
                 info,
@@ -73,10 +77,10 @@ def _opened(
                 mirrored=header.mirrored,
             )
             with contextlib.closing(stream.frames()) as frames:
-                yield info, ((frame, pts) for frame, pts, _ in frames)
+                yield info, ((frame, pts) for frame, pts, _ in frames), borders
     else:
         with video.VideoReader(source) as reader:
-            yield reader.info, iter(reader)
+            yield reader.info, iter(reader), []
 
 
 class _Unsynced(SyncCheck):
@@ -86,27 +90,36 @@ class _Unsynced(SyncCheck):
         pass
 
 
-def _judges(lpips_dir: Path | None, height: int, width: int) -> dict[str, nn.Module]:
-    """LPIPS, on a GPU if there is one; nothing, with a warning, if it cannot be had."""
+def _judges(lpips_dir: Path | None, st_lpips: bool, height: int, width: int) -> dict[str, nn.Module]:
+    """LPIPS, and ST-LPIPS if asked for, on a GPU if there is one; without what cannot be had, with a warning."""
     import torch
 
     from tokcodec.perceptual import load_lpips
+    from tokcodec.stlpips import STLPIPS_SIDE, load_stlpips
 
-    if min(height, width) < LPIPS_SIDE:
-        log.warning("left out: LPIPS needs %d pixels a side", LPIPS_SIDE)
-        return {}
-    try:
-        return {"lpips_alex": load_lpips("alex", lpips_dir).to("cuda" if torch.cuda.is_available() else "cpu")}
-    except ModelError as error:
-        log.warning("left out: %s", error)
-        return {}
+    judges: dict[str, nn.Module] = {}
+    loaders: list[tuple[str, str, int, Callable[[], nn.Module]]] = [
+        ("lpips_alex", "LPIPS", LPIPS_SIDE, lambda: load_lpips("alex", lpips_dir)),
+        ("stlpips_vgg", "ST-LPIPS", STLPIPS_SIDE, lambda: load_stlpips(lpips_dir)),
+    ]
+    for name, label, side, load in loaders[: 1 + st_lpips]:
+        if min(height, width) < side:
+            log.warning("left out: %s needs %d pixels a side", label, side)
+            continue
+        try:
+            judges[name] = load().to("cuda" if torch.cuda.is_available() else "cpu")
+        except ModelError as error:
+            log.warning("left out: %s", error)
+    return judges
 
 
 def _vmaf_program(height: int, width: int) -> str | None:
     """An FFmpeg with VMAF; None, with a warning, if there is none."""
     ffmpeg = find_ffmpeg()
     if ffmpeg is None or "libvmaf" not in ffmpeg_has(ffmpeg, "filters"):
-        log.warning("left out: VMAF and MS-SSIM need an FFmpeg with libvmaf (pip install imageio-ffmpeg brings one)")
+        log.warning(
+            "left out: VMAF, MS-SSIM and XPSNR need an FFmpeg with libvmaf (pip install imageio-ffmpeg brings one)"
+        )
         return None
     if min(height, width) < MS_SSIM_SIDE:
         log.warning("left out: MS-SSIM needs %d pixels a side", MS_SSIM_SIDE)
@@ -147,12 +160,14 @@ def compare(
     device: str = "auto",
     dtype: str = "auto",
     lpips_dir: str | Path | None = None,
+    st_lpips: bool = False,
     progress: Callable[[int, int, int | None, int], None] | None = None,
 ) -> Comparison:
     """Score a video against its reference. Frames meet by number, not by timestamp; memory does not grow with length.
 
-    PSNR, temporal PSNR and LPIPS are of 8-bit RGB; VMAF and MS-SSIM of 8-bit BT.709 4:2:0. LPIPS needs its backbone,
-    VMAF and MS-SSIM an FFmpeg program with libvmaf; what cannot be had is left out, with a warning.
+    PSNR, temporal PSNR, ghosts, LPIPS and ST-LPIPS are of 8-bit RGB; VMAF, VMAF NEG, MS-SSIM and XPSNR of 8-bit BT.709
+    4:2:0. LPIPS needs its backbone, the latter an FFmpeg program with libvmaf; what cannot be had is left out, with a
+    warning.
 
     Args:
         reference, seen: videos that FFmpeg reads, "-" for one from stdin, or .tokc streams.
@@ -161,6 +176,8 @@ def compare(
         overwrite: replace these if they exist.
         weights, device, dtype: of streams, as for `open_stream`.
         lpips_dir: folder of LPIPS backbones, as for `load_lpips`.
+        st_lpips: also ST-LPIPS (VGG-16) of every fifth frame, which takes seconds a frame on a CPU; it needs the
+            package stlpips-pytorch, or its `vgg_shift_tolerant.pth` in `lpips_dir`.
         progress: is called with frames done, 0, frames in all or None, and pixels of a frame.
 
     Raises:
@@ -171,7 +188,7 @@ def compare(
     chosen = None if weights is None else Path(weights)
     found: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
-        (info, true_frames), (other, seen_frames) = (
+        (info, true_frames, _), (other, seen_frames, borders) = (
             stack.enter_context(_opened(source, chosen, device, dtype)) for source in sources
         )
         height, width = info.height, info.width
@@ -205,12 +222,13 @@ def compare(
 
         scored = pairs()
         if (ffmpeg := _vmaf_program(height, width)) is not None:
-            scored = scoring(ffmpeg, scored, (height, width), found)
-        judges = _judges(None if lpips_dir is None else Path(lpips_dir), height, width)
+            scored = scoring(ffmpeg, scored, (height, width), found, info.frame_rate or DEFAULT_FPS)
+        judges = _judges(None if lpips_dir is None else Path(lpips_dir), st_lpips, height, width)
         with contextlib.closing(scored):  # type: ignore[type-var]
             found |= frame_scores(scored, judges, sync)
     scores = {name: summary(frames) for name, frames in found.items() if frames}
-    return Comparison(len(found["psnr_rgb_db"]), width, height, scores, sync.shift())
+    even = stability([mse_of(psnr) for psnr in found["psnr_rgb_db"]], borders)
+    return Comparison(len(found["psnr_rgb_db"]), width, height, scores, even, sync.shift())
 
 
 @contextlib.contextmanager

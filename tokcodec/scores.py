@@ -1,7 +1,7 @@
 """How near pictures are to their originals: one definition of each score for encoder, trainer, benchmark and `compare`.
 
-Scores of frames in 8-bit RGB are computed here: PSNR, temporal PSNR and LPIPS. `vmaf.py` has FFmpeg's, in 8-bit 4:2:0.
-Scores of a clip are means over its frames.
+Scores of frames in 8-bit RGB are computed here: PSNR, temporal PSNR, LPIPS; `ghosts.py` has ghosts, `vmaf.py` FFmpeg's,
+in 8-bit 4:2:0. Scores of a clip are means over its frames.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import TokcodecError
+from tokcodec.ghosts import ghosts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,22 +32,26 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Metric:
-    """A score's name for people, and which way is up."""
+    """A score's name for people, which way is up, and of which frames it is: every n-th from the first."""
 
     label: str
     lower_is_better: bool = False
+    every: int = 1
 
 
 METRICS = {
     "lpips_alex": Metric("LPIPS (AlexNet)", lower_is_better=True),
     "lpips_vgg": Metric("LPIPS (VGG)", lower_is_better=True),
     "lpips_squeeze": Metric("LPIPS (SqueezeNet)", lower_is_better=True),
+    "stlpips_vgg": Metric("ST-LPIPS (VGG)", lower_is_better=True, every=5),  # it takes seconds a frame
     "psnr_rgb_db": Metric("PSNR-RGB, dB"),
     "psnr_y_db": Metric("PSNR-Y, dB"),
     "ms_ssim": Metric("MS-SSIM"),
     "vmaf": Metric("VMAF"),
+    "vmaf_neg": Metric("VMAF NEG"),
     "xpsnr_y_db": Metric("XPSNR-Y, dB"),
     "temporal_psnr_db": Metric("temporal PSNR, dB"),
+    "ghosts": Metric("ghosts, %", lower_is_better=True),
 }
 
 
@@ -57,6 +62,11 @@ class SyncError(TokcodecError):
 def psnr_db(mse: float) -> float:
     """PSNR of a mean squared error of 8-bit values; 100 dB for none."""
     return IDENTICAL_DB if mse == 0 else min(IDENTICAL_DB, 10 * math.log10(255**2 / mse))
+
+
+def mse_of(psnr: float) -> float:
+    """Mean squared error of 8-bit values, from its PSNR in dB."""
+    return float(255**2 / 10 ** (psnr / 10))
 
 
 def _error(true: NDArray[Any], seen: NDArray[Any]) -> NDArray[np.int16]:
@@ -137,23 +147,24 @@ def _block_means(frame: Frames) -> NDArray[np.float32]:
 def frame_scores(
     pairs: Iterable[tuple[Frames | None, Frames | None]], judges: Mapping[str, nn.Module], sync: SyncCheck
 ) -> dict[str, list[float]]:
-    """Scores per frame in 8-bit RGB: `psnr_rgb_db`, `temporal_psnr_db` and one per judge.
+    """Scores per frame in 8-bit RGB: `psnr_rgb_db`, `temporal_psnr_db`, `ghosts` and one per judge.
 
     Temporal PSNR compares each frame's change from the frame before it with the reference's change: flicker
-    and frozen detail lower it, a constant error does not. It starts at the second frame.
+    and frozen detail lower it, a constant error does not. It starts at the second frame. Frames of less than 18 pixels
+    a side have no ghosts.
 
     Args:
         pairs: frames uint8 `[H, W, 3]` of the reference and of the video, in one pass; None where one has ended
             before the other.
-        judges: LPIPS networks by metric name.
+        judges: LPIPS networks by metric name; each judges every n-th frame, as `METRICS` says.
         sync: is shown every pair.
 
     Raises:
         SyncError: one has ended before the other.
     """
-    scores: dict[str, list[float]] = {name: [] for name in ("psnr_rgb_db", "temporal_psnr_db", *judges)}
+    scores: dict[str, list[float]] = {name: [] for name in ("psnr_rgb_db", "temporal_psnr_db", "ghosts", *judges)}
     previous: NDArray[np.int16] | None = None
-    remaining = iter(pairs)
+    remaining, done = iter(pairs), 0
     while batch := list(itertools.islice(remaining, LPIPS_BATCH)):
         both: list[tuple[Frames, Frames]] = []
         for true, seen in batch:
@@ -166,8 +177,16 @@ def frame_scores(
             if previous is not None:
                 scores["temporal_psnr_db"].append(psnr_db(_mean_square(error - previous)))
             previous = error
+            if (found := ghosts(true, seen)) is not None:
+                scores["ghosts"].append(found)
         for name, judge in judges.items():
-            scores[name] += lpips_distances(judge, *(np.stack(frames) for frames in zip(*both, strict=True)))
+            every = METRICS[name].every
+            if every == 1:
+                scores[name] += lpips_distances(judge, *(np.stack(frames) for frames in zip(*both, strict=True)))
+            else:
+                for true, seen in both[-done % every :: every]:  # one by one: the network is large
+                    scores[name] += lpips_distances(judge, true[None], seen[None])
+        done += len(both)
     return scores
 
 

@@ -1,6 +1,7 @@
-"""The scores that FFmpeg's filters compute, in 8-bit BT.709 4:2:0: VMAF, MS-SSIM, PSNR-Y and XPSNR-Y.
+"""The scores that FFmpeg's filters compute, in 8-bit BT.709 4:2:0: VMAF, VMAF NEG, MS-SSIM, PSNR-Y and XPSNR-Y.
 
-They need the FFmpeg program, built with libvmaf for the first two; the package imageio-ffmpeg brings one.
+VMAF NEG is VMAF that no sharpening raises. They need the FFmpeg program, built with libvmaf for the first three; the
+package imageio-ffmpeg brings one.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from tokcodec.errors import TokcodecError
 from tokcodec.scores import IDENTICAL_DB, Frames
 
+DEFAULT_FPS = Fraction(25)  # of frames without a clock
 MS_SSIM_SIDE = 176  # pixels: its window of 11 at a sixteenth of the size
 SCALE_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 YUV_FROM_RGB = f"scale=out_color_matrix=bt709:out_range=limited:{SCALE_FLAGS}"
+VMAF_MODELS = r"model='version=vmaf_v0.6.1\:name=vmaf|version=vmaf_v0.6.1neg\:name=vmaf_neg'"
 SCORERS = ("psnr", "xpsnr", "libvmaf")
 
 
@@ -65,7 +69,7 @@ def scoring_argv(
         size: (height, width) of both; MS-SSIM is left out below 176.
         threads: of FFmpeg.
     """
-    vmaf = f"libvmaf=log_path=vmaf.json:log_fmt=json:n_threads={threads}"
+    vmaf = f"libvmaf=log_path=vmaf.json:log_fmt=json:n_threads={threads}:{VMAF_MODELS}"
     vmaf += ":feature=name=float_ms_ssim" * (min(size) >= MS_SSIM_SIDE)
     filters = {"psnr": "psnr=stats_file=psnr.log", "xpsnr": "xpsnr=stats_file=xpsnr.log", "libvmaf": vmaf}
     n = len(scorers)
@@ -91,36 +95,47 @@ def read_scores(folder: Path) -> dict[str, list[float]]:
             scores[name] = [min(IDENTICAL_DB, float(x)) for x in found]
     if (folder / "vmaf.json").exists():
         frames = [frame["metrics"] for frame in json.loads((folder / "vmaf.json").read_text())["frames"]]
-        for name, key in (("vmaf", "vmaf"), ("ms_ssim", "float_ms_ssim")):
+        for name, key in (("vmaf", "vmaf"), ("vmaf_neg", "vmaf_neg"), ("ms_ssim", "float_ms_ssim")):
             if frames and key in frames[0]:
                 scores[name] = [frame[key] for frame in frames]
     return scores
 
 
 def scoring(
-    ffmpeg: str, pairs: Iterable[tuple[Frames, Frames]], size: tuple[int, int], found: dict[str, list[float]]
+    ffmpeg: str,
+    pairs: Iterable[tuple[Frames, Frames]],
+    size: tuple[int, int],
+    found: dict[str, list[float]],
+    fps: Fraction = DEFAULT_FPS,
 ) -> Iterator[tuple[Frames, Frames]]:
-    """Pass on pairs of frames while FFmpeg looks at them too; when they have ended, put VMAF and MS-SSIM into `found`.
+    """Pass on pairs of frames while FFmpeg looks at them too; when they have ended, put its scores into `found`.
+
+    These are VMAF, VMAF NEG, MS-SSIM, and XPSNR-Y if this FFmpeg has it.
 
     Args:
         ffmpeg: a program with the filter libvmaf.
         pairs: of the reference and what is scored, uint8 `[H, W, 3]`.
         size: (height, width) of each.
         found: is given the scores per frame.
+        fps: frames/s; XPSNR looks at it.
 
     Raises:
         TokcodecError: FFmpeg failed.
     """
     height, width = size
     # one input for both, the reference above: a program can be given one pipe everywhere
-    inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{2 * height}", "-i", "-"]
+    inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{2 * height}"]
+    inputs += ["-framerate", str(fps), "-i", "-"]
+    scorers = [
+        name for name in SCORERS if name == "libvmaf" or (name == "xpsnr" and name in ffmpeg_has(ffmpeg, "filters"))
+    ]
     upper, lower = (
         f"[{half}]crop={width}:{height}:0:{top},{YUV_FROM_RGB},format=yuv420p"
         for half, top in (("upper", 0), ("lower", height))
     )
     threads = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile() as messages:
-        argv = scoring_argv(ffmpeg, inputs, f"[0:v]split=2[upper][lower];{upper}", lower, ["libvmaf"], size, threads)
+        argv = scoring_argv(ffmpeg, inputs, f"[0:v]split=2[upper][lower];{upper}", lower, scorers, size, threads)
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=messages, cwd=name)
         assert process.stdin is not None
         try:

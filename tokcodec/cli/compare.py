@@ -26,6 +26,7 @@ from tokcodec.scores import METRICS
 @click.option("--side-by-side", type=click.Path(path_type=Path), help="Write a video of both: .mp4, .mov or .mkv.")
 @click.option("--heatmap", type=click.Path(path_type=Path), help="Write a video of where they differ, and how much.")
 @click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")
+@click.option("--st-lpips", is_flag=True, help="Also ST-LPIPS (VGG-16) of every fifth frame: seconds a frame.")
 @network_options
 @progress_option
 @output_options
@@ -35,6 +36,7 @@ def compare(
     side_by_side: Path | None,
     heatmap: Path | None,
     lpips_dir: Path | None,
+    st_lpips: bool,
     weights: Path | None,
     device: str,
     dtype: str,
@@ -43,10 +45,11 @@ def compare(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Score video or stream B against its reference A: PSNR, temporal PSNR, LPIPS, VMAF and MS-SSIM.
+    """Score video or stream B against its reference A: PSNR, temporal PSNR, ghosts, LPIPS, VMAF, MS-SSIM, XPSNR.
 
-    Frames meet by number; - is a video from stdin. LPIPS needs its backbone, VMAF and MS-SSIM an FFmpeg with libvmaf;
-    what cannot be had is left out. --json has the score of every frame.
+    Frames meet by number; - is a video from stdin. LPIPS needs its backbone; VMAF, VMAF NEG, MS-SSIM and XPSNR need an
+    FFmpeg with libvmaf; what cannot be had is left out. Fade, pop and pulse say how even B is in time. --json has the
+    score of every frame.
     """
     from tokcodec.compare import compare as compare_videos
 
@@ -62,6 +65,7 @@ def compare(
             device=device,
             dtype=dtype,
             lpips_dir=lpips_dir,
+            st_lpips=st_lpips,
             progress=update,
         )
     if as_json:
@@ -74,5 +78,9 @@ def compare(
             ends = ("p95", "p5") if metric.lower_is_better else ("p5", "p95")
             mean, worst, best = (f"{found.scores[name][part]:.5g}" for part in ("mean", *ends))
             click.echo(f"{metric.label:<20}{mean:>10}{worst:>12}{best:>12}")
+    even = found.stability
+    for label, value in (("fade, dB", even.fade_db), ("pop", even.pop), (f"pulse of {even.period}, dB", even.pulse_db)):
+        if value is not None:
+            click.echo(f"{label:<20}{value:>10.3g}")
     if found.shift:
         click.echo(f"tokcodec: warning: {seen} is a frame {found.shift}", err=True)

@@ -1,0 +1,69 @@
+"""Fade, pop and pulse of every measured point, and the table of them at equal bytes.
+
+They come from the PSNR of the frames that a point holds. On each clip all codecs are judged by the borders of
+tokcodec's chunks, on the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bdrate import at_rate
+from benchmarks.tables import OURS, Point, Points, Table, codecs_of, ours_by_step
+from tokcodec.scores import METRICS, mse_of
+from tokcodec.stability import stability
+
+MEASURES = {"fade_db": "fade, dB", "pop": "pop", "pulse_db": "pulse, dB"}
+NOTE = (
+    "Fade: PSNR of frames 2 to 17 of a chunk less that of its last 16. Pop: the largest change of the error where a "
+    "chunk begins, over the median change; without a border that of all frames. Pulse: PSNR of every 2nd, 4th, 8th or "
+    "16th frame less that of those around it, of the period that has most. Lower is better. All by the borders of "
+    "tokcodec's chunks; the others are interpolated, clip by clip, at the bytes that tokcodec spent."
+)
+
+
+def _borders(points: Points, clip: str) -> list[int]:
+    """The frames of a clip that begin a chunk of tokcodec's, besides the first; none where it was not measured."""
+    return next((point.get("borders", []) for point in points.get((clip, OURS), [])), [])
+
+
+def evenness(point: Point, borders: Sequence[int]) -> dict[str, float | None]:
+    """Fade, pop and pulse of a point, by the names of `MEASURES`."""
+    found = stability([mse_of(psnr) for psnr in point["metrics"]["psnr_rgb_db"]["frames"]], borders)
+    return {name: getattr(found, name) for name in MEASURES}
+
+
+def evenness_table(points: Points) -> Table:
+    """tokcodec at each of its settings, and every other codec at the same bytes."""
+    others = [codec for codec in codecs_of(points) if codec != OURS]
+    header = ["step", "bpp", "codec", *MEASURES.values(), METRICS["ghosts"].label, "clips"]
+    table = Table("How even it is in time", NOTE, header)
+    for step, group in ours_by_step(points).items():
+        bpp = f"{np.mean([point['bpp'] for _, point in group]):.4f}"
+        for codec in (OURS, *others):
+            found = [_values_at(points, clip, codec, point) for clip, point in group]
+            columns = [[each[name] for each in found if each.get(name) is not None] for name in (*MEASURES, "ghosts")]
+            if any(columns):
+                cells = [f"{np.mean(column):.3g}" if column else "" for column in columns]
+                table.rows.append([str(step), bpp, codec, *cells, str(max(map(len, columns)))])
+    return table
+
+
+def _values_at(points: Points, clip: str, codec: str, ours: Point) -> dict[str, Any]:
+    """What a codec has on a clip at the bits of one of tokcodec's points there; None for what it does not reach."""
+    borders = _borders(points, clip)
+
+    def values(point: Point) -> dict[str, float | None]:
+        return evenness(point, borders) | {"ghosts": point["metrics"].get("ghosts", {}).get("mean")}
+
+    if codec == OURS:
+        return values(ours)
+    curve = [(point["bpp"], values(point)) for point in points.get((clip, codec), [])]
+    found = {}
+    for name in (*MEASURES, "ghosts"):
+        having = [(bpp, value) for bpp, each in curve if (value := each[name]) is not None]
+        found[name] = at_rate(having, ours["bpp"])
+    return found
