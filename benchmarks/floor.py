@@ -1,7 +1,8 @@
 """The loop by itself: real coded bytes, LPIPS and PSNR of what motion, KLT and coder make without a network.
 
 `python -m benchmarks.floor CLIPS...` writes a JSON file. It is the floor from which training starts: the same bytes are
-scored as the network shows them too. `benchmarks.run` compares the whole codec with other ones.
+scored as the network shows them too. With `--against` it prints the bits that are saved or lost at equal score against
+an earlier file: how one tool of the loop is measured alone. `benchmarks.run` compares the whole codec with other ones.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from benchmarks.clips import file_source, prepare
 from benchmarks.provenance import machine
 from benchmarks.run import parse_size
 from benchmarks.tools import find_tools
-from tokcodec.neural.planes import to_rgb
+from tokcodec.neural.planes import from_rgb, to_rgb
 from tokcodec.neural.tokenizer import Tokenizer
 from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.perceptual import load_lpips
 from tokcodec.rate import STEP_UNITS, whole_units
-from tokcodec.scores import Frames, lpips_distance, mean_psnr_db
+from tokcodec.scores import Frames, lpips_distance, mean_psnr_db, mean_temporal_psnr_db
+from tokcodec.stability import stability
 from tokcodec.stream.entropy import encode_chunk
 from tokcodec.video import VideoReader
 
@@ -39,15 +41,22 @@ def point(tokenizer: Tokenizer, judge: nn.Module, frames: Frames, step: float, e
     encoded_s = time.monotonic() - began_s
     _, motion, levels = encode_chunk(coding.tokens, round(step * STEP_UNITS), tokenizer.tables)
     decoded = to_rgb(coding.base, *frames.shape[1:3])
+    luma = np.square(from_rgb(frames).y.astype(np.float32) - coding.base.y).mean((1, 2))
+    even = stability(luma)
     shown = np.concatenate([*tokenizer.pictures(coding, step, *frames.shape[1:3])])
     return {
         "bpp": 8 * (len(motion) + len(levels)) / (frames.size / 3),
         "motion_bpp": 8 * len(motion) / (frames.size / 3),
         "lpips_alex": lpips_distance(judge, frames, decoded, every),
         "psnr_rgb_db": mean_psnr_db(frames, decoded),
+        "temporal_psnr_db": mean_temporal_psnr_db(frames, decoded),
+        "fade_db": even.fade_db,
+        "pulse_db": even.pulse_db,
+        "spans": coding.tokens.spans.tolist(),
         "last_psnr_rgb_db": mean_psnr_db(frames[-1:], decoded[-1:]),
         "network_lpips_alex": lpips_distance(judge, frames, shown, every),
         "network_psnr_rgb_db": mean_psnr_db(frames, shown),
+        "network_temporal_psnr_db": mean_temporal_psnr_db(frames, shown),
         "encode_fps": len(frames) / encoded_s,
     }
 
@@ -68,6 +77,36 @@ def network_gain(points: list[dict[str, Any]]) -> dict[str, float | None]:
     return gains
 
 
+METRICS = {
+    "lpips_alex": -1,
+    "psnr_rgb_db": 1,
+    "temporal_psnr_db": 1,
+    "network_lpips_alex": -1,
+    "network_psnr_rgb_db": 1,
+    "network_temporal_psnr_db": 1,
+}  # 1 where more is better
+
+
+def gain_over(before: list[dict[str, Any]], points: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Bits saved (below 0) or lost at equal score against earlier points, in percent, by metric and clip.
+
+    A clip without a curve in both is left out; "mean" is that of the others.
+    """
+    table: dict[str, dict[str, float]] = {}
+    for name, sign in METRICS.items():
+        rates: dict[str, float] = {}
+        for clip in dict.fromkeys(p["clip"] for p in points):
+            curves = [
+                [(p["bpp"], sign * p[name]) for p in of if p["clip"] == clip and name in p] for of in (before, points)
+            ]
+            rate = bd_rate(*curves).percent
+            if rate is not None:
+                rates[clip] = round(rate, 1)
+        if rates:
+            table[name] = {"mean": round(float(np.mean(list(rates.values()))), 1)} | rates
+    return table
+
+
 def steps(context: click.Context, parameter: click.Parameter, text: str) -> list[float]:
     try:
         return [whole_units(float(part)) for part in text.split(",")]
@@ -83,6 +122,7 @@ def steps(context: click.Context, parameter: click.Parameter, text: str) -> list
 @click.option("--size", callback=parse_size, default="640x360", show_default=True)
 @click.option("--frames", default=65, show_default=True)
 @click.option("--every", default=5, show_default=True, help="LPIPS of every n-th frame: not of keys alone.")
+@click.option("--against", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="An earlier file.")
 @click.option("--lpips-dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(
     clips: tuple[Path, ...],
@@ -92,6 +132,7 @@ def main(
     size: tuple[int, int] | None,
     frames: int,
     every: int,
+    against: Path | None,
     lpips_dir: Path | None,
 ) -> None:
     """Code the first frames of each of CLIPS at several steps."""
@@ -108,20 +149,17 @@ def main(
             ):
                 points.append({"clip": clip.key, "step": step, **found})
                 click.echo(json.dumps(points[-1]))
+    numbers = [k for k in points[0] if k != "step" and all(isinstance(p[k], float) for p in points)]
     means = [
-        {
-            "step": s,
-            **{
-                k: float(np.mean([p[k] for p in points if p["step"] == s]))
-                for k in points[0]
-                if k not in ("clip", "step")
-            },
-        }
+        {"step": s, **{k: float(np.mean([p[k] for p in points if p["step"] == s])) for k in numbers}}
         for s in coarseness
     ]
     gain = network_gain(points)
     for line in (*means, gain):
         click.echo(json.dumps(line))
+    compared = {} if against is None else gain_over(json.loads(against.read_text())["points"], points)
+    for name, rates in compared.items():
+        click.echo(f"{name}: " + ", ".join(f"{clip} {rate:+.1f} %" for clip, rate in rates.items()))
     about = {
         "weights_sha256": tokenizer.weights.sha256.hex(),
         "numpy": np.__version__,
