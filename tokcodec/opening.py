@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Frames = NDArray[np.uint8]
 
-AHEAD_PX = 1 << 24  # of groups that wait for the network
+AHEAD_PX = 1 << 24  # of what waits for the network
 
 
 @contextlib.contextmanager
@@ -190,8 +190,8 @@ class Stream:
         """The tokens of every chunk that overlaps [start_s, end_s), in seconds from the first frame. No network.
 
         Yields:
-            levels int16 `[D, F, h, w]`, motion int16 `[F - 1, 5, 2 h, 2 w]`, spans uint8 `[n]` and step numbers uint8 `[F]`
-            of a chunk of F frames (FORMAT.md).
+            levels int16 `[D, F, h, w]`, motion int16 `[F - 1, 5, 2 h, 2 w]`, spans uint8 `[n]` and step numbers uint8
+            `[F]` of a chunk of F frames (FORMAT.md).
 
         Raises:
             BitstreamError: a chunk is damaged.
@@ -238,14 +238,14 @@ class Stream:
                     if begin <= group.edges[i] < end:
                         yield picture, group.edges[i], group.edges[i + 1] - group.edges[i]
 
-    def _coded(self, wanted: list[int]) -> Generator[tuple[int, Chunk, FrameTokens], None, None]:
-        """The frames' tokens of some chunks, in the order of coding, each with its chunk and the number of that."""
+    def _coded(self, wanted: list[int]) -> Generator[tuple[Chunk, FrameTokens], None, None]:
+        """The frames' tokens of some chunks, in the order of coding, each with its chunk."""
         tables, header = self._tokenizer().tables, self.header
         for i in wanted:
             try:
                 chunk = self._reader.read_chunk(i)
                 for frame in frames_of(chunk, header.height, header.width, tables):
-                    yield i, chunk, frame
+                    yield chunk, frame
             except BitstreamError as error:  # as in `tokens`
                 raise named(self._path, error) from error
 
@@ -257,11 +257,9 @@ class Stream:
         ahead = max(2, AHEAD_PX // (self.header.height * self.header.width))
         coded = in_background(self._coded(wanted), ahead)
         with contextlib.closing(coded):
-            for _, items in itertools.groupby(coded, key=lambda item: item[0]):
-                _, chunk, frame = next(items)
-                rest = itertools.chain([frame], (frame for _, _, frame in items))
+            for chunk, items in itertools.groupby(coded, key=lambda item: item[0]):
                 step, edges, done = chunk.step / STEP_UNITS, (*chunk.pts, chunk.end_pts), 0
-                for base, prediction in grouped(loop.decode(rest, step)):
+                for base, prediction in grouped(loop.decode((frame for _, frame in items), step)):
                     if edges[done] >= end:
                         break
                     count = len(base.y)

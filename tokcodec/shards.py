@@ -83,9 +83,9 @@ def export_shards(
 
     A sample is a chunk. Its key is the name of the stream, without the suffix and with its path below the folder that
     was given, and the number of the chunk: `a/b/000003`. Its parts are `levels.npy`, int8 or int16 `[D, F, h, w]`;
-    `motion.npy`, int16 `[F - 1, 5, 2 h, 2 w]`; `spans.npy`, uint8 `[n]`; `numbers.npy`, uint8 `[F]`; and `json`: stream, chunk, frames, width, height, step (in levels),
-    pts and duration (of the last frame) in ticks of time_base, format_version, weights_sha256, and the tags of the
-    stream. The same streams make the same bytes.
+    `motion.npy`, int16 `[F - 1, 5, 2 h, 2 w]`; `spans.npy`, uint8 `[n]`; `numbers.npy`, uint8 `[F]`; and `json`:
+    stream, chunk, frames, width, height, step (in levels), pts and duration (of the last frame) in ticks of time_base,
+    format_version, weights_sha256, and the tags of the stream. The same streams make the same bytes.
 
     Args:
         sources: streams, and folders of streams (`.tokc`) at any depth.

@@ -110,9 +110,11 @@ class Loop:
         self.blocks = intra.DIMENSIONS, self.basis.dimensions
         self.dimensions = max(MODES.stop, self.basis.dimensions)
 
-    def encode(self, frames: U8, step: float, helpers: Helpers | None = None) -> Coding:
+    def encode(
+        self, frames: U8, step: float, helpers: Helpers | None = None, spans: Iterable[int] | None = None
+    ) -> Coding:
         """`code`, all frames as one, in the order they are shown."""
-        coded = list(self.code(frames, step, helpers))
+        coded = list(self.code(frames, step, helpers, spans))
         tokens = gathered((c.tokens for c in coded), len(frames))
         shown = sorted(coded, key=lambda c: c.tokens.place.frame if c.tokens.place else 0)
         return Coding(tokens, joined([c.base for c in shown]), joined([c.prediction for c in shown]))
@@ -150,6 +152,7 @@ class Loop:
             anchor = self._predicted(
                 original, place, numbers[0], step16, last.reference, older, coarse, guesses
             )
+            assert anchor.tokens.motion is not None
             guesses.add(place, anchor.tokens.motion)
             now = _Anchor(place, anchor.tokens.motion, reference(anchor.base))
             work = functools.partial(self._between, original, places[1:], numbers, step16, last, now)
@@ -184,6 +187,7 @@ class Loop:
                 original, place, numbers[place.depth], step16, references[place.first], references[place.second],
                 coarse, guesses,
             )  # fmt: skip
+            assert made.tokens.motion is not None
             guesses.add(place, made.tokens.motion)
             if place.distance > 1:
                 references[place.frame] = reference(made.base)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokcodec.neural.planes import GROUP
 from tokcodec.pixels import to_unit
 
 STEP_CENTRE = math.log(22.0)  # of the steps in use, 4 to 120 levels

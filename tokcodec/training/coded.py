@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.network import GROUP
+from tokcodec.neural.planes import GROUP
 from tokcodec.output import writing
 
 STRIDE = 16  # pixels: sizes and places of crops are multiples, so that a crop keeps the loop's blocks whole

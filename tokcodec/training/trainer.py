@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.neural.network import GROUP, Restorer, RestorerConfig, State, to_rgb
+from tokcodec.neural.network import Restorer, RestorerConfig, State, to_rgb
+from tokcodec.neural.planes import GROUP
 from tokcodec.neural.weights import Array, Weights
 from tokcodec.output import writing
 from tokcodec.training import processes
