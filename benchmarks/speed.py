@@ -87,7 +87,7 @@ def in_memory(reference: Path, step: float, repeats: int, dtype: str, device: st
         now = note("encode_entropy", now)
         decode_chunk(coder, motion, levels, frames, height, width, units, tables)
         now = note("decode_entropy", now)
-        for _picture in tokenizer.decode(tokens, step, height, width, frames):
+        for _picture in tokenizer.decode(tokens.in_order(), step, height, width):
             pass
         note("decode_loop_and_network", now)
     # the first compiles, or warms up

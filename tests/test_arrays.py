@@ -34,7 +34,7 @@ def test_tokens_out_and_in_again(tmp_path: Path, suffix: str, streams: bytes | N
     with open_stream(path) as stream:
         tokens = list(stream.tokens())
     assert data["levels"].dtype in (np.int8, np.int16)
-    assert data["levels"].shape == (len(tokens[0].levels), 3 + 3 + 2, 2, 3)
+    assert data["levels"].shape == (len(tokens[0].levels), 22, 2, 3)
     assert data["motion"].dtype == np.int16
     assert np.array_equal(data["levels"], np.concatenate([t.levels for t in tokens], 1))
     assert (data["index"].dtype, data["index"].shape) == (np.int32, data["levels"].shape[1:])
@@ -42,12 +42,20 @@ def test_tokens_out_and_in_again(tmp_path: Path, suffix: str, streams: bytes | N
     bits = [(level > 0, level < 0) for level in data["levels"][:9, *place]]
     assert data["index"][place] == sum(2 ** (2 * d + k) for d in range(9) for k in range(2) if bits[d][k]) > 0
     assert np.array_equal(data["motion"], np.concatenate([t.motion for t in tokens]))
-    assert data["chunks"].tolist() == [[0, 9, 0, 3, 0, 8], [9, 9, 3, 3, 8, 8], [18, 4, 6, 2, 16, 4]]
+    assert (data["spans"].dtype, data["numbers"].dtype) == (np.uint8, np.uint8)
+    assert np.array_equal(data["spans"], np.concatenate([t.spans for t in tokens]))
+    assert np.array_equal(data["numbers"], np.concatenate([t.numbers for t in tokens]))
+    one, two, three = (len(t.spans) for t in tokens)
+    assert data["chunks"].tolist() == [
+        [0, 9, 0, 8, 0, one],
+        [9, 9, 8, 8, one, two],
+        [18, 4, 16, 3, one + two, three],
+    ]
     assert data["step"].tolist() == [320, 336, 352]
     assert data["pts"].tolist() == list(range(7, 7 + 44, 2))
     assert data["durations"].tolist() == [2, 2, 2]
     header = json.loads(data["header"].tobytes())
-    assert (header["format_version"], header["width"], header["time_base"]) == (2, 40, "1/50")
+    assert (header["format_version"], header["width"], header["time_base"]) == (3, 40, "1/50")
     assert Metadata.unpack(data["metadata"].tobytes()) == METADATA
     assert ("streams" in data, "streams_format" in data) == (streams is not None, streams is not None)
     if streams is not None:
@@ -81,6 +89,14 @@ def test_arrays_that_are_no_tokens(tmp_path: Path) -> None:
         "float": good | {"levels": good["levels"].astype(np.float32)},
         "fraction": good | {"step": good["step"].astype(np.float64)},
         "still": good | {"motion": good["motion"][:-1]},
+        "spans": good | {"spans": good["spans"][:-1]},
+        "span": good | {"spans": good["spans"] + np.uint8(2)},
+        "spare": good | {"spans": np.append(good["spans"], np.uint8(1))},
+        "wide": good | {"spans": good["spans"].astype(np.int64) + 256},
+        "numbers": good | {"numbers": good["numbers"] + np.uint8(49)},
+        "number": good | {"numbers": good["numbers"][:-1]},
+        "minus": good | {"numbers": -good["numbers"].astype(np.int8)},
+        "point": good | {"numbers": good["numbers"].astype(np.float32)},
         "wild": good | {"motion": wild},
         "times": good | {"pts": good["pts"][:-1]},
         "order": good | {"pts": good["pts"][::-1].copy()},

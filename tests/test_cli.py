@@ -420,6 +420,23 @@ def test_a_reader_that_has_had_enough_is_no_error_to_tell(
     assert (child.returncode, err) == (1, b"")
 
 
+def test_spans_of_one_length(run: Run, make_clip: MakeClip) -> None:
+    make_clip("in.mp4", moving_frames(12))
+    assert run("encode", "in.mp4", "a.tokc", "--spans", "4").code == 0
+    assert run("encode", "in.mp4", "b.tokc", "--spans", "1", "--target-psnr", "20").code == 0
+    assert run("encode", "in.mp4", "c.tokc").code == run("encode", "in.mp4", "d.tokc", "--spans", "auto").code == 0
+    assert Path("c.tokc").read_bytes() == Path("d.tokc").read_bytes()
+    for name, spans in (("a", [4, 4, 2, 1]), ("b", [1] * 11)):
+        with tokcodec.open_stream(f"{name}.tokc") as stream:
+            (tokens,) = stream.tokens()
+            assert tokens.spans.tolist() == spans
+            assert len(list(stream.frames())) == 12
+    assert run("encode", "in.mp4", "e.tokc", "--spans", "3").code == 2
+    with pytest.raises(ValueError, match="spans have 1, 2, 4, 8, 16, 32 frames, not 3"):
+        tokcodec.encode_video("in.mp4", "e.tokc", spans=3)
+    assert not Path("e.tokc").exists()
+
+
 def test_frames_are_scaled_and_made_even(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
     """As FFmpeg does it: -2 keeps the shape and is even; at half the rate every second frame is left."""
     make_clip("in.mp4", moving_frames(40))

@@ -24,6 +24,7 @@ from tokcodec.cli import cli
 from tokcodec.neural import intra_search, lfq, loop
 from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.rate import COARSEST, FINEST, QUALITIES
+from tokcodec.stream import entropy
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "tokcodec/weights/README.md"]
@@ -162,16 +163,18 @@ def test_numbers_of_how_it_works_are_those_of_the_code() -> None:
     released = Weights.load(find_weights())
     parameters = sum(p.numel() for p in released.restorer().parameters())
     assert f"restorer* ({parameters / 1e6:.1f} million parameters)" in text
-    for name, kind in (("key", "key"), ("three frames between, together", "between")):
-        numbers, kept = released.arrays[f"klt.{kind}"].shape
-        assert f"| {name} | {numbers} | {kept} |" in text
-    key, between = (f"{rate:g}".lstrip("0") for rate in (loop.KEY_MOTION_RATE, loop.BETWEEN_MOTION_RATE))
-    assert f"squared error + {key} step² a bit, {between} in the frames between" in text
-    assert f"First frames take {loop.FIRST_STEP:g} of it".replace("0.", ".") in text
+    numbers, kept = released.arrays["klt"].shape
+    assert f"{numbers} numbers" in text
+    assert f"{kept} latents" in text
+    assert f"squared error + {loop.MOTION_RATE:g} step² a bit".replace("0.", ".") in text
+    first = entropy.frame_step(1600, loop.FIRST_NUMBER) / 1600
+    assert f"First frames take {first:.2f} of it".replace("0.", ".") in text
     assert f"error + {intra_search.RATE:g} step² a bit".replace("0.", ".") in text
     assert f"the best {('two', 'three', 'four')[intra_search.TRIES - 2]} in earnest" in text
-    assert f"keys {loop.KEY_STEP:g}".replace("0.", ".") in text
-    assert f"nothing is predicted, {loop.BETWEEN_STEP:g}." in text
+    for span in (1, 32):
+        shares = [entropy.frame_step(1600, number) / 1600 for number in loop.NUMBERS[span]]
+        assert f"spans of {span} take {shares[0]:.2f}".replace("0.", ".") in text
+    assert f"to {shares[-1]:.2f} for single frames".replace(" 0.", " .") in text
     assert f"below {1 - lfq.ROUNDING:g} steps is zero".replace("0.", ".") in text
     assert f"({lfq.LEVEL_RATE:g} step² a bit)".replace("0.", ".") in text
     assert f"Qualities 1 to {QUALITIES} are steps from {COARSEST:g} to {FINEST:g} levels" in text

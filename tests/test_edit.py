@@ -37,6 +37,7 @@ def make_stream(
     metadata: Metadata | None = None,
     chunk_frames: int = 9,
     streams: bytes | None = None,
+    spans: int | None = None,
 ) -> Path:
     """A stream of noise, two ticks a frame, chunks of different steps."""
     tokenizer = load_tokenizer(Weights.find(), "cpu", "float32")
@@ -46,7 +47,7 @@ def make_stream(
         writer, pts = Writer(file, header), first_pts
         for i, frames in enumerate(lengths):
             step = 20 + i
-            tokens = tokenizer.encode(rng.integers(0, 255, (frames, 24, width, 3), np.uint8), step).tokens
+            tokens = tokenizer.encode(rng.integers(0, 255, (frames, 24, width, 3), np.uint8), step, spans=spans).tokens
             coder, motion, levels = encode_chunk(tokens, 16 * step, tokenizer.tables)
             times = tuple(range(pts, pts + 2 * frames, 2))
             writer.write_chunk(Chunk(frames, coder, 16 * step, times, 2, motion, levels))
@@ -76,7 +77,7 @@ def test_describe_is_what_was_written(tmp_path: Path) -> None:
     assert facts["bytes"] == path.stat().st_size
     assert facts["bpp"] == pytest.approx(8 * path.stat().st_size / (40 * 24 * 22), abs=1e-6)
     assert facts["weights_sha256"] == Weights.load(find_weights()).sha256.hex()
-    assert (facts["format_version"], facts["step"]) == (2, (20, 22))
+    assert (facts["format_version"], facts["step"]) == (3, (20, 22))
     coded = payloads(path)
     assert facts["motion_bytes"] == sum(len(motion) for motion, _ in coded)
     assert facts["levels_bytes"] == sum(len(levels) for _, levels in coded)

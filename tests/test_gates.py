@@ -100,8 +100,8 @@ def test_no_grid_shows(tokenizer: Tokenizer, step: float, share: float) -> None:
 def test_a_long_chunk_fades_no_more_than_it_does(tokenizer: Tokenizer, pan: bool, loss_db: float) -> None:
     """From the tenth to the last of 129 frames; wanted are 0.3 dB.
 
-    What is uncovered, or enters in a slow pan, is coded as coarsely as keys are, and all is interpolated again and
-    again. Finer keys every 32 frames hold the level and cost as many bits as a smaller step for all; they pulse.
+    What is uncovered, or enters in a slow pan, is coded as coarsely as anchors are, and all is interpolated again and
+    again. Finer anchors every 32 frames hold the level and cost as many bits as a smaller step for all; they pulse.
     """
     big = texture(HEIGHT, WIDTH + 40, 3)
     rng = np.random.default_rng(4)

@@ -29,16 +29,16 @@ def seen(plane: np.ndarray, top: int, left: int, border: int, rows: int, columns
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
 def test_the_error_of_a_block_is_that_of_numpy(size: int, kind: int) -> None:
     now = noise(0)
-    references, spans = [reference(noise(1)), reference(noise(2))], (1, -3)
+    references, scales = [reference(noise(1)), reference(noise(2))], (16, -12)
     rng = np.random.default_rng(3)
-    args = now.y[0], now.c[0], *references[0], *references[1], *spans
+    args = now.y[0], now.c[0], *references[0], *references[1], scales[1]
     for _ in range(60):
         top, left = size * rng.integers(-(-80 // size)), size * rng.integers(-(-112 // size))
         vector = rng.integers(-600, 600, 2)
         rows, columns = min(size, 80 - top), min(size, 112 - left)
         luma, chroma = [], []
-        for r, span in zip(references, spans, strict=True):
-            y, x = ((v * span + 2) >> 2 for v in vector)
+        for r, scale in zip(references, scales, strict=True):
+            y, x = ((v * scale + 8) >> 4 for v in vector)
             luma.append(seen(r.luma[4 * (y & 3) + (x & 3)], top + (y >> 2), left + (x >> 2), BORDER, rows, columns))
             at = top // 2 + ((y + 4) >> 3), left // 2 + ((x + 4) >> 3)
             chroma.append(np.stack([seen(p, *at, BORDER // 2, rows // 2, columns // 2) for p in r.chroma]))

@@ -12,8 +12,9 @@ from conftest import TINY, loop_arrays, moving_frames
 from tokcodec import ModelError
 from tokcodec.neural.network import Restorer
 from tokcodec.neural.planes import to_rgb
-from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
+from tokcodec.neural.tokenizer import Tokenizer, grouped, load_tokenizer
 from tokcodec.neural.weights import Weights, save_weights
+from tokcodec.stream.entropy import encode_chunk
 
 STEP = 12.0
 
@@ -42,7 +43,7 @@ def test_decoding_gives_what_the_encoder_saw(
     codec = tokenizer(tmp_path / "w.safetensors", trained() if with_network else None)
     clip = np.stack(moving_frames(frames, max(size[0], 8), max(size[1], 16)))[:, : size[0], : size[1]]
     coding = codec.encode(clip, STEP)
-    groups = list(codec.decode(coding.tokens, STEP, *size, frames))
+    groups = list(codec.decode(coding.tokens.in_order(), STEP, *size))
     assert [len(group) for group in groups] == [
         1,
         *[4] * ((frames - 1) // 4),
@@ -64,7 +65,7 @@ def test_an_untrained_network_shows_what_the_loop_shows(tmp_path: Path) -> None:
     zero = tokenizer(tmp_path / "zero.safetensors", Restorer(TINY))
     tokens = plain.encode(clip, STEP).tokens
     assert np.array_equal(zero.encode(clip, STEP).tokens.levels, tokens.levels)
-    pair = [np.concatenate(list(each.decode(tokens, STEP, 48, 64, 13))) for each in (plain, zero)]
+    pair = [np.concatenate(list(each.decode(tokens.in_order(), STEP, 48, 64))) for each in (plain, zero)]
     difference = np.abs(pair[0].astype(int) - pair[1])
     assert difference.max() <= 1  # a tie of rounding
     assert (difference > 0).mean() < 0.001
@@ -75,11 +76,23 @@ def test_the_network_is_told_what_went_before(tmp_path: Path) -> None:
     codec = tokenizer(tmp_path / "w.safetensors", trained())
     clip = np.stack(moving_frames(9, 48, 64))
     tokens = codec.encode(clip, STEP).tokens
-    once, again = (np.concatenate(list(codec.decode(tokens, STEP, 48, 64, 9))) for _ in range(2))
+    once, again = (np.concatenate(list(codec.decode(tokens.in_order(), STEP, 48, 64))) for _ in range(2))
     assert np.array_equal(once, again)
-    base, prediction = list(codec.loop.decode(tokens, STEP, 9))[2]
+    base, prediction = list(grouped(codec.loop.decode(tokens.in_order(), STEP)))[2]
     forgetful, _ = codec.restore(base, prediction, STEP, False, None, 48, 64)
     assert not np.array_equal(forgetful, once[5:])
+
+
+@pytest.mark.parametrize("spans", [None, 4])
+def test_what_is_packed_frame_by_frame_is_what_is_coded_at_once(tmp_path: Path, spans: int | None) -> None:
+    codec, told = tokenizer(tmp_path / "w.safetensors", None), []
+    clip = np.stack(moving_frames(8, 48, 64))
+    packed = codec.pack(clip, STEP, told=told.append, spans=spans)
+    tokens = codec.encode(clip, STEP, spans=spans).tokens
+    assert packed == encode_chunk(tokens, round(16 * STEP), codec.tables)
+    assert told == [1] * 8
+    if spans:
+        assert tokens.spans.tolist() == [4, 2, 1]
 
 
 def test_weights_that_hold_no_loop(tmp_path: Path) -> None:
@@ -94,4 +107,4 @@ def test_a_device_that_is_absent_is_told_when_a_picture_is_due(tmp_path: Path) -
     codec = Tokenizer(Weights.load(tmp_path / "w.safetensors"), "cuda")
     tokens = codec.encode(np.stack(moving_frames(1)), STEP).tokens
     with pytest.raises(ModelError, match="no CUDA device"):
-        next(codec.decode(tokens, STEP, 48, 64, 1))
+        next(codec.decode(tokens.in_order(), STEP, 48, 64))

@@ -64,13 +64,16 @@ def test_webdataset_reads_what_the_streams_hold(streams: Path, tmp_path: Path) -
     for key in keys:
         name, number = key.rsplit("/", 1)
         with open_stream(streams / f"{name}.tokc") as stream:
-            levels, motion = list(stream.tokens())[int(number)]
+            tokens = list(stream.tokens())[int(number)]
             entry, header = stream.chunks[int(number)], stream.header
         sample, facts = found[key], found[key]["json"]
-        assert np.array_equal(sample["levels.npy"], levels)
+        assert np.array_equal(sample["levels.npy"], tokens.levels)
         assert sample["levels.npy"].dtype in (np.int8, np.int16)
-        assert np.array_equal(sample["motion.npy"], motion)
+        assert np.array_equal(sample["motion.npy"], tokens.motion)
         assert sample["motion.npy"].dtype == np.int16
+        assert np.array_equal(sample["spans.npy"], tokens.spans)
+        assert np.array_equal(sample["numbers.npy"], tokens.numbers)
+        assert sample["spans.npy"].dtype == sample["numbers.npy"].dtype == np.uint8
         assert (facts["stream"], facts["chunk"], facts["frames"]) == (name, int(number), entry.frames)
         assert (facts["width"], facts["height"], facts["step"]) == (header.width, header.height, entry.step / 16)
         assert facts["pts"][0] == entry.first_pts
@@ -85,7 +88,7 @@ def test_shards_are_bounded_and_always_the_same(streams: Path, tmp_path: Path) -
     cases = [({"shard_samples": 4}, [4, 2]), ({"shard_samples": 1}, 6 * [1]), ({"shard_bytes": 1}, 6 * [1])]
     for limits, counts in cases:
         export_shards([streams], tmp_path / "n" / "%d.tar", overwrite=True, cores=2, **limits)
-        assert [len(names_in(path)) for path in sorted((tmp_path / "n").iterdir())] == [3 * count for count in counts]
+        assert [len(names_in(path)) for path in sorted((tmp_path / "n").iterdir())] == [5 * count for count in counts]
     most = 20480
     made = export_shards([streams], tmp_path / "n" / "%d.tar", overwrite=True, shard_bytes=most)
     sizes = [path.stat().st_size for path in sorted((tmp_path / "n").iterdir())]
@@ -103,7 +106,7 @@ def test_long_names_count_too(tmp_path: Path) -> None:
     for most in range(10240, 61441, 10240):
         export_shards([tmp_path], tmp_path / "n" / "%d.tar", overwrite=True, shard_bytes=most)
         sizes = {path: path.stat().st_size for path in (tmp_path / "n").iterdir()}
-        assert all(size <= most or len(names_in(path)) == 3 for path, size in sizes.items())
+        assert all(size <= most or len(names_in(path)) == 5 for path, size in sizes.items())
 
 
 def names_in(shard: Path) -> list[str]:

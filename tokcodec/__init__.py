@@ -5,7 +5,7 @@
     tokcodec.encode_video("in.mp4", "in.tokc")
     tokcodec.decode_video("in.tokc", "out.mp4")
     with tokcodec.open_stream("in.tokc") as stream:
-        for levels, motion in stream.tokens(0.0, 2.0):  # int16 [D, t, h, w] and [4 (t - 1), 5, 2 h, 2 w] a chunk
+        for tokens in stream.tokens(0.0, 2.0):  # of a chunk: levels int16 [D, F, h, w], motion, spans and numbers
             ...
 
 torch is imported on the first use of what needs it, not by `import tokcodec`.

@@ -50,6 +50,7 @@ from tokcodec.report import Report, report_of
 from tokcodec.stream.container import Reader, Rest, Writer, streams_bytes, write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
+from tokcodec.stream.pyramid import SPANS
 from tokcodec.stream.records import MAX_TICKS, Chunk, Header
 
 log = logging.getLogger("tokcodec")
@@ -68,7 +69,7 @@ INDEX_SLACK_BYTES = 3  # that an entry of the index may grow by when a chunk is 
 
 
 def chunk_frames_for(height: int, width: int) -> int:
-    """The most frames of a chunk of frames of this size: whole groups behind the first frame."""
+    """The most frames of a chunk of frames of this size: the first, and whole groups of the network behind it."""
     return 1 + (min(CHUNK_FRAMES, max(1, CHUNK_PX // (height * width))) - 1) // 4 * 4
 
 
@@ -123,17 +124,17 @@ def _chunk(clip: _Clip, step: float, coder: int, motion: bytes, levels: bytes) -
     return Chunk(len(clip.pts), coder, round(STEP_UNITS * step), clip.pts, clip.duration, motion, levels)
 
 
-def _coded(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, step: float) -> Chunk:
+def _coded(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, spans: int | None, step: float) -> Chunk:
     """A chunk coded with a step."""
-    return _chunk(clip, step, *tokenizer.pack(clip.frames, step, helpers))
+    return _chunk(clip, step, *tokenizer.pack(clip.frames, step, helpers, spans=spans))
 
 
-def _judged(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, judge: Judge) -> Chunk:
+def _judged(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, spans: int | None, judge: Judge) -> Chunk:
     """A chunk coded with the coarsest step whose pictures the judge takes."""
     height, width = clip.frames.shape[1:3]
 
     def attempt(step: float) -> tuple[bool, Tokens]:
-        coding = tokenizer.encode(clip.frames, step, helpers)
+        coding = tokenizer.encode(clip.frames, step, helpers, spans)
         shown = np.concatenate(list(tokenizer.pictures(coding, step, height, width)))
         return judge(clip.frames, shown), coding.tokens
 
@@ -165,6 +166,7 @@ def encode_video(
     target: str | Path,
     *,
     rate: Rate = DEFAULT_RATE,
+    spans: int | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -185,6 +187,8 @@ def encode_video(
         source: any file FFmpeg reads; "-" reads stdin.
         target: the stream; "-" writes stdout. A file appears when it is whole.
         rate: what to spend; quality 4 by default.
+        spans: frames of all spans (1, 2, 4, 8, 16 or 32), and shorter ones for what is left at the end of a chunk;
+            None chooses them by content. A language model of tokens needs 4.
         weights: safetensors file; the released ones if None.
         device: of the network, which only a target of quality needs: "auto", "cpu" or "cuda".
         dtype: of its arithmetic: "auto", "float32" or "bfloat16".
@@ -201,7 +205,10 @@ def encode_video(
         VideoError: the source cannot be read.
         ModelError: the weights cannot be used.
         TokcodecError: the target cannot be written, or the rate cannot be met.
+        ValueError: there are no spans of so many frames.
     """
+    if spans is not None and spans not in SPANS:
+        raise ValueError(f"spans have {', '.join(map(str, SPANS))} frames, not {spans}")
     started, source = time.monotonic(), str(source)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
@@ -250,6 +257,7 @@ def encode_video(
             return metadata_of(info), (reader.side_format, side) if reader.side_format else None
 
         code: Callable[[_Clip], Chunk]
+        coded_with = functools.partial(_coded, tokenizer=tokenizer, helpers=helpers, spans=spans)
         if rate.is_of_the_whole:
             tries: list[Try] = []
             coded: list[Reader] = []
@@ -258,7 +266,7 @@ def encode_video(
             step: float | None = _guess(rate, info)
             while step is not None and len(tries) < (MAX_TRIES if chosen else MAX_HARD_TRIES):
                 spool = stack.enter_context(temporary_file())
-                code = functools.partial(_coded, tokenizer=tokenizer, helpers=helpers, step=step)
+                code = functools.partial(coded_with, step=step)
                 with contextlib.closing(chunks_of(open_video() if tries else reader, code)) as chunks:
                     writer = write_stream(spool, header, chunks, told=told)
                 coded.append(Reader(spool))
@@ -277,9 +285,9 @@ def encode_video(
             judge = judge_of(rate)
             if judge is None:
                 assert rate.fixed_step is not None
-                code = functools.partial(_coded, tokenizer=tokenizer, helpers=helpers, step=rate.fixed_step)
+                code = functools.partial(coded_with, step=rate.fixed_step)
             else:
-                code = functools.partial(_judged, tokenizer=tokenizer, helpers=helpers, judge=judge)
+                code = functools.partial(_judged, tokenizer=tokenizer, helpers=helpers, spans=spans, judge=judge)
             with contextlib.closing(chunks_of(reader, code)) as chunks:
                 writer = write_stream(file, header, chunks, rest, told)
     made = report_of(header, writer.index, writer.bytes, writer.video_bytes, started, reader.damaged)

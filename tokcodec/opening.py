@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Frames = NDArray[np.uint8]
 
-AHEAD_PX = 1 << 24  # of groups that wait for the network
+AHEAD_PX = 1 << 24  # of what waits for the network
 
 
 @contextlib.contextmanager

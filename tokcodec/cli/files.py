@@ -29,6 +29,7 @@ from tokcodec.cli.options import (
 from tokcodec.cli.terminal import frames_meter, show
 from tokcodec.errors import TokcodecError
 from tokcodec.rate import DEFAULT_RATE
+from tokcodec.stream.pyramid import SPANS
 
 
 def beside(source: str, suffix: str) -> str:
@@ -50,6 +51,7 @@ def beside(source: str, suffix: str) -> str:
         "encode in.mp4 out.tokc --target-psnr 30     # at least, in every chunk",
         "encode in.mp4 out.tokc --scale 640:-2 --fps 30000/1001",
         "encode in.mp4 out.tokc --start 00:01:30 --duration 10",
+        "encode in.mp4 out.tokc --spans 4            # for learn-tokens, predict, fill and probe",
         "encode - out.tokc <in.mkv",
     )
 )
@@ -60,6 +62,13 @@ def beside(source: str, suffix: str) -> str:
 @click.option("--scale", type=Size(), help="Of frames, as shown, before they are coded: 640:360, 640:-2.")
 @click.option("--fps", type=FrameRate(), help="Frames/s: leave out and repeat frames to make them even.")
 @deinterlace_option
+@click.option(
+    "--spans",
+    type=click.Choice(["auto", *map(str, SPANS)]),
+    default="auto",
+    show_default=True,
+    help="Frames between anchors; auto: by content. A language model of tokens needs 4.",
+)
 @network_options
 @progress_option
 @output_options
@@ -77,6 +86,7 @@ def encode(
     scale: tuple[int, int] | None,
     fps: Fraction | None,
     deinterlace: bool,
+    spans: str,
     weights: Path | None,
     device: str,
     dtype: str,
@@ -105,6 +115,7 @@ def encode(
             source,
             target,
             rate=rate,
+            spans=None if spans == "auto" else int(spans),
             weights=weights,
             device=device,
             dtype=dtype,

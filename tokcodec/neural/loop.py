@@ -105,9 +105,11 @@ class Loop:
         self.blocks = intra.DIMENSIONS, self.basis.dimensions
         self.dimensions = max(MODES.stop, self.basis.dimensions)
 
-    def encode(self, frames: U8, step: float, helpers: Helpers | None = None) -> Coding:
+    def encode(
+        self, frames: U8, step: float, helpers: Helpers | None = None, spans: Iterable[int] | None = None
+    ) -> Coding:
         """`code`, all frames as one, in the order they are shown."""
-        coded = list(self.code(frames, step, helpers))
+        coded = list(self.code(frames, step, helpers, spans))
         tokens = gathered((c.tokens for c in coded), len(frames))
         shown = sorted(coded, key=lambda c: c.tokens.place.frame if c.tokens.place else 0)
         return Coding(tokens, joined([c.base for c in shown]), joined([c.prediction for c in shown]))

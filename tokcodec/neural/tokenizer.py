@@ -22,6 +22,7 @@ from tokcodec.neural.weights import Weights
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables
+from tokcodec.stream.pyramid import uniform
 
 if TYPE_CHECKING:
     import torch
@@ -80,23 +81,29 @@ class Tokenizer:
 
         return torch.cuda.max_memory_allocated()
 
-    def encode(self, frames: Frames, step: float, helpers: Helpers | None = None) -> Coding:
+    def encode(self, frames: Frames, step: float, helpers: Helpers | None = None, spans: int | None = None) -> Coding:
         """Code a chunk.
 
         Args:
             frames: uint8 `[F, H, W, 3]`, any F, H and W from 1.
             step: of the quantizer, in levels; a multiple of 1/16.
             helpers: take over a part of the work.
+            spans: length of all of them, in frames, and shorter ones for what is left at the end; by content if None.
         """
-        return self.loop.encode(frames, step, helpers)
+        return self.loop.encode(frames, step, helpers, uniform(len(frames), spans) if spans else None)
 
     def pack(
-        self, frames: Frames, step: float, helpers: Helpers | None = None, told: Callable[[int], None] | None = None
+        self,
+        frames: Frames,
+        step: float,
+        helpers: Helpers | None = None,
+        told: Callable[[int], None] | None = None,
+        spans: int | None = None,
     ) -> tuple[int, bytes, bytes]:
         """Code a chunk to bytes, frame by frame: as `encode` and `encode_chunk`, with less memory.
 
         Args:
-            frames, step, helpers: as for `encode`.
+            frames, step, helpers, spans: as for `encode`.
             told: called with the number of frames, 1, when a frame is coded.
 
         Returns:
@@ -104,7 +111,7 @@ class Tokenizer:
         """
         count, height, width = frames.shape[:3]
         coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, -(-height // GRID), -(-width // GRID))
-        for coded in self.loop.code(frames, step, helpers):
+        for coded in self.loop.code(frames, step, helpers, uniform(count, spans) if spans else None):
             coder.add(coded.tokens)
             if told:
                 told(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ PLAIN = 24  # the number of the chunk's own step; eight numbers are a factor of 
 STEP_RATIOS = np.rint(4096 * 2.0 ** ((np.arange(STEP_NUMBERS) - PLAIN) / 8)).astype(np.int64)  # none is near a half
 FIRST_GUESS = 11  # of the number of a first frame
 NO_SPAN = 6  # what stands for the span before the first
+PLAIN_WINDOW = 1 << 23  # of zstd, at most: what a decoder holds
+PLAIN_PIECE = 256  # bytes of a zstd payload that are read at once: they can stand for 8 MiB
 ROOM = 4096  # bytes of a coder's buffer beyond those that the tokens take as plain numbers
 
 Array = NDArray[Any]
@@ -340,7 +343,7 @@ class ChunkEncoder:
         walk.number(frame.number, place)
         self._add_plain(0, bytes([frame.number]))
         if place is None:
-            is_sound = walk.first(frame.levels, frame.number) is not None
+            self._is_mixed = walk.first(frame.levels, frame.number) is not None
         else:
             assert frame.motion is not None
             field = walk.field(frame.motion, place)
@@ -348,9 +351,9 @@ class ChunkEncoder:
                 raise ValueError("the motion has vectors out of range")
             if not np.array_equal(field, frame.motion):
                 raise ValueError("the motion is no quad-tree of blocks and their candidates")
-            is_sound = walk.other(frame.levels, place, frame.number, field) is not None
+            if self._is_mixed:  # what follows from levels that were lost cannot be coded
+                self._is_mixed = walk.other(frame.levels, place, frame.number, field) is not None
             self._add_plain(0, _plain(frame.motion))
-        self._is_mixed &= is_sound
         self._add_plain(1, _plain(frame.levels))
 
     def _add_plain(self, part: int, data: bytes) -> None:
@@ -492,29 +495,51 @@ def _numbers(data: bytes, shape: tuple[int, ...]) -> I16:
     return array
 
 
+class _Plain:
+    """Reads a zstd payload of any origin, hardly further than it is asked for."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload, self._at, self._held = payload, 0, bytearray()
+        self._source = zstandard.ZstdDecompressor(max_window_size=PLAIN_WINDOW).decompressobj()
+
+    def _hold(self, count: int) -> None:
+        try:
+            while len(self._held) < count and self._at < len(self._payload) and not self._source.eof:
+                piece = self._payload[self._at : self._at + PLAIN_PIECE]
+                self._held += self._source.decompress(piece)
+                self._at += len(piece)
+        except zstandard.ZstdError as error:
+            raise BitstreamError(f"a zstd payload is damaged: {error}") from error
+
+    def read(self, count: int) -> bytes:
+        self._hold(count)
+        if len(self._held) < count:
+            raise BitstreamError("a zstd payload is too short")
+        data = bytes(self._held[:count])
+        del self._held[:count]
+        return data
+
+    def finish(self) -> None:
+        """Refuse a payload that does not end here."""
+        self._hold(1)
+        if self._held or not self._source.eof or self._source.unused_data or self._at < len(self._payload):
+            raise BitstreamError("a zstd payload does not end where its frames do")
+
+
 def _from_plain(
     motion: bytes, levels: bytes, frames: int, grid: tuple[int, int], tables: Tables
 ) -> Iterator[FrameTokens]:
     """Frames from payloads of zstd."""
     of_levels, of_motion = (tables.dims, *grid), (5, 2 * grid[0], 2 * grid[1])
     low, high = (np.array(bound, np.int16)[:, None, None] for bound in _BOUNDS)
-    sources = [zstandard.ZstdDecompressor().stream_reader(part) for part in (motion, levels)]
-
-    def read(part: int, count: int) -> bytes:
-        try:
-            data = sources[part].read(count)
-        except zstandard.ZstdError as error:
-            raise BitstreamError(f"a zstd payload is damaged: {error}") from error
-        if len(data) != count:
-            raise BitstreamError("a zstd payload is too short")
-        return bytes(data)
-
+    of_motion_bytes, of_levels_bytes = (2 * math.prod(shape) for shape in (of_motion, of_levels))
+    sources = [_Plain(part) for part in (motion, levels)]
     left = frames - 1
 
     def spans() -> Iterator[int]:
         nonlocal left
         while left:
-            span = read(0, 1)[0]
+            span = sources[0].read(1)[0]
             if span not in SPANS or span > left:
                 raise BitstreamError(f"a payload is damaged: a span of {span} frames")
             left -= span
@@ -525,20 +550,19 @@ def _from_plain(
         yield from order(spans())
 
     for place in places():
-        number, field = read(0, 1)[0], None
+        number, field = sources[0].read(1)[0], None
         if place is not None:
-            field = _numbers(read(0, 2 * int(np.prod(of_motion))), of_motion)
+            field = _numbers(sources[0].read(of_motion_bytes), of_motion)
             if ((field < low) | (field > high)).any():
                 raise BitstreamError("a motion payload is damaged")
-        frame = FrameTokens(place, number, _numbers(read(1, 2 * int(np.prod(of_levels))), of_levels), field)
+        frame = FrameTokens(place, number, _numbers(sources[1].read(of_levels_bytes), of_levels), field)
         try:
             _check(frame, tables, grid)
         except ValueError as error:
             raise BitstreamError(f"a payload is damaged: {error}") from error
         yield frame
     for source in sources:
-        if source.read(1):
-            raise BitstreamError("a zstd payload is too long")
+        source.finish()
 
 
 TRAINED_COUNT = 24  # what a slot of the tables counts at most, so that a chunk can change it soon

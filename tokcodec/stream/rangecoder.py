@@ -65,7 +65,7 @@ def encoder(slots: U32, weights: I32, capacity: int) -> Coder:
 def with_room(coder: Coder, count: int) -> Coder:
     """An encoder that goes on with room for at least `count` more bytes in its buffer."""
     used = int(coder.registers[POSITION])
-    if coder.buffer.size - used >= count:
+    if coder.registers[OVERRUN] or coder.buffer.size - used >= count:  # what does not fit stays lost
         return coder
     buffer = np.zeros(max(2 * coder.buffer.size, used + count), np.uint8)
     buffer[:used] = coder.buffer[:used]
