@@ -106,7 +106,7 @@ class Loop:
         self.dimensions = max(MODES.stop, self.basis.dimensions)
 
     def encode(
-        self, frames: U8, step: float, helpers: Helpers | None = None, spans: Iterable[int] | None = None
+        self, frames: U8, step: float, helpers: Helpers | None = None, spans: Sequence[int] | None = None
     ) -> Coding:
         """`code`, all frames as one, in the order they are shown."""
         coded = list(self.code(frames, step, helpers, spans))
