@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tokcodec.cli import cli, main
 from tokcodec.cli.options import Amount, Seconds, Within
 from tokcodec.cli.streams import _clock, _size
 from tokcodec.cli.terminal import Meter
-from tokcodec.video import VideoWriter
+from tokcodec.video import VideoInfo, VideoWriter
 
 
 class Result(NamedTuple):
@@ -748,3 +749,23 @@ def test_interrupt_ends_a_read_that_stalls(weights: Path, tmp_path: Path) -> Non
     child.stdin.close()
     assert child.stderr is not None
     child.stderr.close()
+
+
+def test_text_of_a_file_does_not_reach_the_terminal_raw(run: Run) -> None:
+    """Escapes that colour or forge lines, in a tag and in the name of a file; and what a terminal has no letter for."""
+    shutil.copy(Path(__file__).parent / "cases/title_with_terminal_escapes.mp4", "in.mp4")
+    run("encode", "in.mp4", "a.tokc")
+    assert "title: a\\x1b[31mred\\x1b]0;pwn\\x07\\nfake          line\\r\\x08\n" in run("info", "a.tokc").out
+    assert json.loads(run("info", "a.tokc", "--json").out)["tags"]["title"].startswith("a\x1b[31mred")
+    assert run("info", "\x1b[31m\u202e").err == "tokcodec: \\x1b[31m\\u202e: No such file or directory\n"
+    assert run("encode", "in.mp4", "\x1b\u00e9.tokc").out.startswith("\\x1b\u00e9.tokc: 15 frames")
+    with VideoWriter("a.mp4", VideoInfo(64, 48, Fraction(1, 25), tags={"title": "caf\u00e9"})) as writer:
+        writer.write(moving_frames(1)[0], 0)
+    run("encode", "a.mp4", "b.tokc")
+    done = subprocess.run(
+        [sys.executable, "-m", "tokcodec", "info", "b.tokc"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"title: caf\\xe9\n" in done.stdout

@@ -26,7 +26,7 @@ from tokcodec.cli.options import (
     span_options,
     use_threads,
 )
-from tokcodec.cli.terminal import frames_meter, show
+from tokcodec.cli.terminal import frames_meter, show, tell
 from tokcodec.errors import TokcodecError
 from tokcodec.rate import DEFAULT_RATE
 
@@ -270,9 +270,9 @@ def roundtrip(
         about = {"input": source, "output": target, **dataclasses.asdict(made)}
         click.echo(json.dumps(about | {"decode_seconds": decoded.seconds, "scores": scores}))
         return
-    click.echo(
+    tell(
         f"{target}: {made.frames} frames, {made.bytes} bytes, {made.bpp:.4f} bpp, {made.kbps:.1f} kbit/s, "
         f"encoded in {made.seconds:.1f} s, decoded in {decoded.seconds:.1f} s"
     )
     for name, score in scores.items():
-        click.echo(f"{METRICS[name].label:<20}{score:.5g}")
+        tell(f"{METRICS[name].label:<20}{score:.5g}")
