@@ -51,6 +51,18 @@ class Shown(NamedTuple):
     duration: int
 
 
+class Crop(NamedTuple):
+    """Pixels to be taken off the edges of a frame."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+
+UNCROPPED = Crop()
+
+
 class Chain:
     """Frames through the filters, whatever their size and format; without filters they pass untouched.
 
@@ -63,12 +75,15 @@ class Chain:
         size: width and height of all frames that come out from now on; None at first, for any.
     """
 
-    def __init__(self, filters: Filters, time_base: Fraction, threads: int) -> None:
-        """Make a chain for frames with timestamps in `time_base`; `threads` 0 is as many as there are cores."""
+    def __init__(self, filters: Filters, time_base: Fraction, threads: int, crop: Crop = UNCROPPED) -> None:
+        """Make a chain for frames with timestamps in `time_base`; `threads` 0 is as many as there are cores.
+
+        What `crop` says is taken off before all else.
+        """
         self.time_base = time_base if filters.fps is None else 1 / filters.fps
         self.source: av.VideoFrame | None = None
         self.size: tuple[int, int] | None = None
-        self._filters, self._threads, self._source_time_base = filters, threads, time_base
+        self._filters, self._threads, self._source_time_base, self._crop = filters, threads, time_base, crop
         self._graph: Graph | None = None
         self._previous: int | None = None
 
@@ -99,6 +114,11 @@ class Chain:
             yield from self._pulled()
             self._graph = None
 
+    def cropped(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Width and height of what is left of a frame of the source when its edges are off."""
+        width = frame.width - self._crop.left - self._crop.right
+        return width, frame.height - self._crop.top - self._crop.bottom
+
     def _pulled(self) -> Iterator[Shown]:
         while self._graph is not None:
             try:
@@ -115,13 +135,16 @@ class Chain:
     def _steps(self, frame: av.VideoFrame, turned: bool) -> list[tuple[str, str]]:
         """Filters and their arguments."""
         steps = []
+        width, height = self.cropped(frame)
+        if self._crop != UNCROPPED:
+            steps.append(("crop", f"w={width}:h={height}:x={self._crop.left}:y={self._crop.top}"))
         if self._filters.deinterlace:
             if frame.format.is_rgb:
                 steps.append(("format", "gbrap" if has_alpha(frame.format) else "gbrp"))
             steps.append(("bwdif", "mode=send_frame"))
         if self._filters.fps is not None:
             steps.append(("fps", f"fps={self._filters.fps}"))
-        if self.size is not None and (self.size != (frame.width, frame.height) or self._filters.scale is not None):
+        if self.size is not None and (self.size != (width, height) or self._filters.scale is not None):
             size = self.size
         elif self._filters.scale is not None:
             size = self._filters.scale[::-1] if turned else self._filters.scale

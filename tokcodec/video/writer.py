@@ -8,7 +8,7 @@ import io
 import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 import av
 import numpy as np
 from av.container import OutputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.reformatter import ColorRange, VideoReformatter
 
@@ -23,7 +24,7 @@ from tokcodec import standard
 from tokcodec.errors import VideoError
 from tokcodec.video.ffmpeg import errors, is_pattern, url_of
 from tokcodec.video.info import MATRICES, MATRIX_ONE, ORIENTATIONS, SCALING, Frame, VideoInfo, untagged_matrix
-from tokcodec.video.others import BARE_MUXERS, MUXER_OPTIONS, Side
+from tokcodec.video.others import BARE_MUXERS, MUXER_OPTIONS, Side, is_known
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -160,14 +161,16 @@ class VideoWriter:
             context.color_trc = colour.transfer
             context.colorspace = 0 if is_rgb else colour.matrix
             context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
-            if lost := _lost(info, muxer, options):
+            lost, tags = _kept(info, rate, muxer, options)
+            if lost:
                 log.warning("%s: %s has no room for its %s", self.name, kind, ", ".join(lost))
             if not bare:
-                self._describe(info)
+                self._describe(dataclasses.replace(info, tags=tags))
             if not bare and (info.rotation or info.mirrored):
                 a, b, c, d = (MATRIX_ONE * value for value in ORIENTATIONS[info.rotation, info.mirrored])
                 self._stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
-            self._side = Side(*side, self._container, self.name, kind) if side else None
+            is_kept = side is not None and is_known(side[1], self.name)
+            self._side = Side(*side, self._container, self.name, kind) if side and is_kept else None
             self._container.start_encoding()
 
     def _describe(self, info: VideoInfo) -> None:
@@ -277,29 +280,45 @@ def _of_stream(info: VideoInfo) -> dict[str, str]:
     return {key: value for key, value in (("language", info.language), ("title", info.name)) if value}
 
 
-def _lost(info: VideoInfo, muxer: str, options: dict[str, str]) -> list[str]:
-    """What of tags, language, name and chapters a container has no room for: mp4 and mov are asked."""
-    if muxer == "matroska":
-        return []
+def _kept(info: VideoInfo, rate: Fraction, muxer: str, options: dict[str, str]) -> tuple[list[str], Mapping[str, str]]:
+    """What of tags, language, name and chapters a container has no room for, and the tags to write.
+
+    mp4 and mov are asked. A time code that is none at the frame rate would make them refuse all.
+    """
     if muxer in BARE_MUXERS:
         about = {"tags": info.tags, "language": info.language, "name": info.name, "chapters": info.chapters}
-        return [key for key, value in about.items() if value]
+        return [key for key, value in about.items() if value], info.tags
+    if muxer == "matroska":
+        return [], info.tags
+    tags = dict(info.tags)
+    try:
+        kept, language = _asked(info, tags, rate, muxer, options)
+    except FFmpegError:
+        tags = {key: value for key, value in tags.items() if _plain(key) != "timecode"}
+        kept, language = _asked(info, tags, rate, muxer, options)
+    lost = [f"tag {key}" for key, value in info.tags.items() if value and _plain(key) not in kept]
+    if info.language and not language:
+        lost.append(f"language {info.language}")
+    return lost, tags
+
+
+def _asked(
+    info: VideoInfo, tags: Mapping[str, str], rate: Fraction, muxer: str, options: dict[str, str]
+) -> tuple[set[str], bool]:
+    """Which tags a file of a frame holds, and whether it holds the language. Raises FFmpegError if it cannot be."""
     file = io.BytesIO()
     with av.open(file, "w", format=muxer, container_options=options) as trial:
-        trial.metadata.update(info.tags)
-        stream = trial.add_mux_stream("mpeg4", width=16, height=16)
+        trial.metadata.update(tags)
+        stream = trial.add_mux_stream("mpeg4", rate=rate, width=16, height=16)
         stream.metadata.update(_of_stream(info))
         packet: Packet[Any] = Packet(b"frame")  # a track without any is left out
         packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 25)
         trial.mux_one(packet)
     file.seek(0)
     with av.open(file, "r") as written:
-        kept = {_plain(key) for key in written.metadata}
-        of_stream = written.streams[0].metadata
-    lost = [f"tag {key}" for key, value in info.tags.items() if value and _plain(key) not in kept]
-    if info.language and "language" not in of_stream:
-        lost.append(f"language {info.language}")
-    return lost
+        stream = written.streams[0]
+        kept = {_plain(key) for key in (*written.metadata, *({"timecode"} & stream.metadata.keys()))}
+        return kept, "language" in stream.metadata
 
 
 def _plain(key: str) -> str:
