@@ -102,6 +102,8 @@ def test_outputs_without_a_name_stand_beside_the_input(run: Run, make_clip: Make
         ("decode a.tokc b.mp4 --format rgb24", "--format is for stdout"),
         ("decode a.tokc b.mkv --lossless --crf 3", "--crf is for H.264"),
         ("decode a.tokc %d.png --crf 3", "--crf is for H.264"),
+        ("decode a.tokc b.gif --vcodec gif", "--vcodec is for H.264"),
+        ("decode a.tokc b.mkv --lossless --vcodec ffv1", "--vcodec is for H.264"),
         ("batch in out --to mkv", "--to is for --decode"),
         ("batch in out --crf 12", "--crf is for --decode"),
         ("tokens a.tokc a.npz --shard-samples 5", "--shard-samples is for --webdataset"),
@@ -148,6 +150,24 @@ def test_names_as_long_as_a_file_system_takes(run: Run, make_clip: MakeClip, tmp
         run("encode", "in.mp4", "-f")
     result = run("encode", "in.mp4", 300 * "n")
     assert (result.code, result.err) == (1, f"tokcodec: {300 * 'n'}: cannot write: File name too long\n")
+
+
+def test_decode_writes_what_is_asked_for(
+    run: Run, make_clip: MakeClip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_clip("in.mp4", moving_frames(20))
+    run("encode", "in.mp4", "a.tokc")
+    result = run("decode", "a.tokc", "still.png", "--start", "0.2", "--json")
+    assert caplog.messages == ["still.png: takes the first frame only; still-%05d.png would take all"]
+    assert (result.code, json.loads(result.out)["frames"]) == (0, 1)
+    run("decode", "a.tokc", "frames/%d.png")
+    assert np.array_equal(frames_of(tmp_path / "still.png")[0], frames_of(tmp_path / "frames/7.png")[0])
+    assert run("decode", "a.tokc", "out.mkv", "--vcodec", "libx265", "--crf", "20").code == 0
+    assert len(frames_of(tmp_path / "out.mkv")) == 20
+    assert run("decode", "a.tokc", "out.gif").out.startswith("out.gif: 20 frames")
+    result = run("decode", "a.tokc", "out.mp4", "--vcodec", "h266")
+    assert (result.code, result.err) == (1, "tokcodec: out.mp4: this FFmpeg has no video encoder h266\n")
+    assert names(tmp_path) == ["a.tokc", "frames", "in.mp4", "out.gif", "out.mkv", "still.png"]
 
 
 def test_json_says_what_the_file_says(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:

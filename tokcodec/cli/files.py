@@ -122,14 +122,17 @@ def encode(
     epilog=examples(
         "decode in.tokc                              # to in.decoded.mp4",
         "decode in.tokc out.mkv --lossless           # FFV1: exactly what was decoded",
-        "decode in.tokc frames/%05d.png",
+        "decode in.tokc frames/%05d.png              # or .jpg; still.png takes the first frame",
+        "decode in.tokc out.gif                      # also .webp and .webm",
+        "decode in.tokc out.mp4 --vcodec libx265 --crf 20",
         "decode in.tokc - --format rgb24 >out.rgb    # or y4m, for other programs",
         "decode broken.tokc out.mp4 --salvage        # what is intact",
     )
 )
 @click.argument("source", metavar="INPUT", type=FileName(".tokc", path_type=str))
 @click.argument("target", metavar="[OUTPUT]", required=False, type=FileName(path_type=str))
-@click.option("--crf", type=Within(0, 51), default=12.0, show_default=True, help="Of libx264; 0 is best.")
+@click.option("--vcodec", metavar="NAME", help="FFmpeg's encoder [default: libx264; VP9 or AV1 for .webm].")
+@click.option("--crf", type=Within(0, 51), help="Of the encoder; 0 is best [default: 12 for libx264].")
 @click.option("--lossless", is_flag=True, help="FFV1 in RGB, every pixel as decoded; for .mkv.")
 @click.option("--format", type=click.Choice(["rgb24", "y4m"]), default="y4m", show_default=True, help="On stdout.")
 @click.option("--salvage", is_flag=True, help="Play every intact chunk of a damaged stream.")
@@ -140,7 +143,8 @@ def encode(
 def decode(
     source: str,
     target: str | None,
-    crf: float,
+    vcodec: str | None,
+    crf: float | None,
     lossless: bool,
     format: str,
     salvage: bool,
@@ -156,9 +160,9 @@ def decode(
 ) -> None:
     """Decode a .tokc stream to a video.
 
-    OUTPUT is .mp4, .mov or .mkv (H.264, with the other streams), .y4m, a pattern of images
-    (frames/%05d.png), or - for y4m or raw frames on stdout. Without it, a.tokc becomes a.decoded.mp4 beside it
-    (.mkv with --lossless).
+    OUTPUT is .mp4, .mov or .mkv (H.264, with the other streams), .webm, .gif, .webp, .y4m, a pattern of images
+    (frames/%05d.png, .jpg), one image (the first frame), or - for y4m or raw frames on stdout. Without it, a.tokc
+    becomes a.decoded.mp4 beside it (.mkv with --lossless).
     """
     from tokcodec.codec import decode_video
 
@@ -167,8 +171,8 @@ def decode(
         raise click.UsageError("--lossless writes .mkv only")
     if target != "-":
         refuse_unused("for stdout", "format")
-    if lossless or Path(target).suffix.lower() not in (".mp4", ".mov", ".mkv"):
-        refuse_unused("for H.264: .mp4, .mov and .mkv", "crf")
+    if lossless or Path(target).suffix.lower() not in (".mp4", ".m4v", ".mov", ".mkv", ".webm"):
+        refuse_unused("for H.264 and other codecs of .mp4, .mov, .mkv and .webm", "crf", "vcodec")
     use_threads(threads)
     with frames_meter("decode", progress) as update:
         report = decode_video(
@@ -178,6 +182,7 @@ def decode(
             device=device,
             dtype=dtype,
             cores=threads,
+            codec=vcodec,
             crf=crf,
             lossless=lossless,
             stdout_format=format,

@@ -26,7 +26,9 @@ SIDE_FORMATS = ("mp4", "mov", "matroska")  # for the other streams; Matroska las
 MUXER_OPTIONS = {"movie_timescale": "90000"}  # of mov and mp4: the default rounds the start of a track to 1 ms
 LISTENED = ("audio", "subtitle")  # kinds whose loss is a loss of what people hear and read
 ROUNDING_S = Fraction(3, 2000)  # that timestamps in whole ms may be off
-BARE_MUXERS = ("rawvideo", "image2")  # frames alone: no other streams, orientation or timestamps
+MATROSKA = ("matroska", "webm")
+TIMELESS_MUXERS = ("rawvideo", "image2")
+BARE_MUXERS = (*TIMELESS_MUXERS, "gif", "webp")  # frames alone: no other streams, orientation or tags
 
 
 def cut_streams(
@@ -115,14 +117,15 @@ class Copy:
         self._target = target
         self._name = name
         self._refused: set[int] = set()
-        self._is_matroska = target.format.name == "matroska"
+        self._is_matroska = target.format.name in MATROSKA
         self._whole: dict[int, int] = {}  # stream of sound to the samples of a packet
         self._heard_s: dict[int, Fraction] = {}  # stream of sound to when it is heard first
         self._newest: dict[int, int] = {}  # stream to the time (dts) of its newest packet, in ticks of the output
         for stream in streams:
             if not takes(target.format.name, stream):
                 refuser = kind or target.format.name
-                log.warning("%s: %s is dropped: %s does not take it", name, title_of(stream), refuser)
+                hint = ", only Opus and Vorbis; mkv takes it" if refuser == "webm" and stream.type == "audio" else ""
+                log.warning("%s: %s is dropped: %s does not take it%s", name, title_of(stream), refuser, hint)
                 self.lost += stream.type in LISTENED
                 continue
             output = target.add_stream_from_template(stream)
