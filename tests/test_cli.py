@@ -18,7 +18,7 @@ import click
 import numpy as np
 import pytest
 import torch
-from conftest import MakeClip, frames_of, moving_frames, with_sound
+from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound
 
 import tokcodec
 from tokcodec.cli import cli, main
@@ -647,20 +647,28 @@ def player(folder: Path, name: str, script: str) -> None:
 def test_play_hands_frames_to_a_player(
     run: Run, make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_clip("in.mp4", moving_frames(40))
+    pts = [i + (i > 20) * 5 for i in range(39)]  # of an even rate but for a gap
+    with_sound(
+        make_clip("silent.mp4", [frame[:47, :63] for frame in moving_frames(39)], pts, pix_fmt="yuv444p"),
+        Path("in.mp4"),
+    )
     run("encode", "in.mp4", "a.tokc")
     programs = os.environ["PATH"]
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert run("play", "a.tokc").err == "tokcodec: mpv or ffplay is needed to play, and is not installed\n"
-    player(tmp_path / "bin", "ffplay", f'PATH="{programs}"; echo "$@" >told; cat >seen.y4m')
+    player(tmp_path / "bin", "ffplay", f'PATH="{programs}"; echo "$@" >told; cat >seen.mkv')
     assert run("play", "a.tokc") == Result(0, "", "")
-    run("decode", "a.tokc", "wanted.y4m")
-    assert (tmp_path / "seen.y4m").read_bytes() == (tmp_path / "wanted.y4m").read_bytes()
+    run("decode", "a.tokc", "wanted.mkv", "--vcodec", "ffv1")
+    assert np.array_equal(frames_of(tmp_path / "seen.mkv"), frames_of(tmp_path / "wanted.mkv"))
+    for kind in ("video", "audio"):
+        assert times_of(tmp_path / "seen.mkv", kind) == times_of(tmp_path / "wanted.mkv", kind)
+    assert len(times_of(tmp_path / "seen.mkv", "audio")) > 50
+    assert times_of(tmp_path / "seen.mkv")[20:22] == [Fraction(667, 1000), Fraction(867, 1000)]
     assert "-window_title a.tokc" in (tmp_path / "told").read_text()
     assert run("play", "a.tokc", "--player", "mpv").code == 1
     player(tmp_path / "bin", "mpv", "exit 3")
     assert run("play", "a.tokc").err == "tokcodec: mpv: stopped with exit code 3\n"
-    assert run("play", "wanted.y4m", "--player", "ffplay").err.endswith("this is not a .tokc stream\n")
+    assert run("play", "wanted.mkv", "--player", "ffplay").err.endswith("this is not a .tokc stream\n")
 
 
 def test_a_player_that_is_closed_early_is_no_error(

@@ -404,7 +404,7 @@ def decode_video(
         codec: FFmpeg's name of an encoder, for .mp4, .mov, .mkv and .webm; None takes libx264, for .webm VP9 or AV1.
         crf: of the encoder, 0 (best) to 51; None takes 12 for libx264 and the like of it for others.
         lossless: FFV1 in RGB, for .mkv.
-        stdout_format: "y4m" or "rgb24", for "-" and for a binary file.
+        stdout_format: "y4m" or "rgb24", for "-" and for a binary file; for the latter also "mkv".
         salvage: decode every intact chunk of a damaged stream.
         weights: safetensors file; the released ones if None. They must be those of the stream.
         device: "auto", "cpu" or "cuda".
