@@ -185,6 +185,8 @@ class VideoWriter:
                 url_of(path, is_pattern(Path(path))) if path else (standard.stdout() if target == "-" else target)
             )
             options = MUXER_OPTIONS | ({"update": "1"} if self._is_single else {})
+            if encoder == "rawvideo":  # sound that ends early holds raw frames back, up to so many us
+                options = options | {"max_interleave_delta": "500000"}
             if kind == "mov" and any(key.startswith("com.apple.") for key in info.tags):
                 options = options | {"movflags": "use_metadata_tags"}  # what reads such files knows these
             self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=options)
