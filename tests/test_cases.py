@@ -22,7 +22,8 @@ from conftest import MakeClip, frames_of, moving_frames, times_of
 
 import tokcodec
 from tokcodec import edit
-from tokcodec.video import Filters, VideoInfo, VideoReader, VideoWriter, cut_streams
+from tokcodec.video import Colour, Filters, VideoInfo, VideoReader, VideoWriter, cut_streams
+from tokcodec.video.tonemap import mapped
 
 CASES = Path(__file__).parent / "cases"
 
@@ -438,6 +439,62 @@ def test_what_hdr_loses_is_told(caplog: pytest.LogCaptureFixture) -> None:
         "10-bit video is coded with 8 bits",
         "HDR (PQ) is kept as tagged, without tone mapping",
     ]
+
+
+def hdr_patches(path: Path, transfer: int) -> Path:
+    """A picture of squares in 10 bits, no two alike, up to 1000 cd/m2, none far from grey."""
+    rng = np.random.default_rng(1)
+    grey = np.linspace(60, 769, 48)[:, None]
+    colours = (grey * (1 - rng.uniform(0, 0.12, (48, 3)))).reshape(6, 8, 3).repeat(8, 0).repeat(8, 1)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=64, height=48)
+        context = stream.codec_context
+        context.pix_fmt, context.color_trc, context.color_primaries, context.colorspace = "gbrp10le", transfer, 9, 0
+        frame = av.VideoFrame(64, 48, "gbrp10le")
+        for plane, channel in zip(frame.planes, (1, 2, 0), strict=True):
+            line = plane.line_size // 2
+            padded = np.zeros((48, line), np.uint16)
+            padded[:, :64] = colours[..., channel].round()
+            plane.update(padded.tobytes())
+        frame.color_trc, frame.color_primaries, frame.colorspace = transfer, 9, 0
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_tone_mapping_is_that_of_ffmpeg(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    path = hdr_patches(tmp_path / "a.mkv", 16)
+    with VideoReader(path, filters=Filters(tonemap=True)) as reader:
+        ((frame, _),) = reader
+    assert reader.info.colour == Colour(1, 1, 1)
+    assert caplog.messages == []
+    chain = "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=hable:desat=0:peak=10"
+    raw = [ffmpeg, "-v", "error", "-i", path, "-vf", f"{chain},zscale=t=bt709:m=gbr:r=pc,format=gbrp"]
+    done = subprocess.run([*raw, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"], capture_output=True)
+    if b"No such filter" in done.stderr:
+        pytest.skip("this ffmpeg has no zscale")
+    expected = np.frombuffer(done.stdout, np.uint8).reshape(48, 64, 3)
+    assert np.abs(frame.astype(int) - expected).max() <= 2
+
+
+def test_reference_white_of_hlg_and_pq_is_one(tmp_path: Path) -> None:
+    """203 cd/m2 in both (ITU-R BT.2408): 75 % of HLG, 58 % of PQ. What is not HDR passes with a warning."""
+    grey = [mapped(np.full(3, value), transfer) for value, transfer in ((0.5807, 16), (0.75, 18))]
+    np.testing.assert_allclose(grey[0], grey[1], atol=2e-3)
+    np.testing.assert_allclose(mapped(np.array([[0, 0, 0], [1, 1, 1]]), 16), [[0, 0, 0], [1, 1, 1]], atol=1e-3)
+
+
+def test_tone_mapping_is_told(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(CASES / "hdr_pq.mp4", filters=Filters(tonemap=True))
+    assert messages(caplog, "hdr_pq.mp4") == []
+    read(CASES / "basic.mp4", filters=Filters(tonemap=True))
+    assert messages(caplog, "basic.mp4")[-1] == "it is not tagged as HDR (PQ or HLG); no tones are mapped"
+    tokcodec.encode_video(
+        CASES / "hdr_pq.mp4", tmp_path / "a.tokc", weights=weights, filters=Filters(tonemap=True, scale=(48, 32))
+    )
+    assert edit.describe(tmp_path / "a.tokc")["colour"] == "bt709/bt709/bt709"
 
 
 def test_the_transparency_of_webm_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -60,6 +60,7 @@ def beside(source: str, suffix: str) -> str:
 @click.option("--scale", type=Size(), help="Of frames, as shown, before they are coded: 640:360, 640:-2.")
 @click.option("--fps", type=FrameRate(), help="Frames/s: leave out and repeat frames to make them even.")
 @deinterlace_option
+@click.option("--tonemap", is_flag=True, help="Make SDR (BT.709) of HDR (PQ, HLG).")
 @network_options
 @progress_option
 @output_options
@@ -77,6 +78,7 @@ def encode(
     scale: tuple[int, int] | None,
     fps: Fraction | None,
     deinterlace: bool,
+    tonemap: bool,
     weights: Path | None,
     device: str,
     dtype: str,
@@ -97,7 +99,7 @@ def encode(
         use_threads(threads)
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
     try:
-        filters = Filters(deinterlace=deinterlace, fps=fps, scale=scale)
+        filters = Filters(deinterlace=deinterlace, tonemap=tonemap, fps=fps, scale=scale)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with frames_meter("encode", progress) as update:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,6 +14,7 @@ from av.error import EOFError as EndOfFileError
 from av.filter import Graph
 
 from tokcodec.video.info import has_alpha
+from tokcodec.video.tonemap import HLG, PQ, table
 
 SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int"
 
@@ -24,12 +26,14 @@ class Filters:
     Attributes:
         deinterlace: fill in each frame what its second field is, from the frames around it (FFmpeg's bwdif); as many
             frames as before.
+        tonemap: make SDR in BT.709 of what is tagged as HDR (PQ or HLG).
         fps: frames/s, made even by leaving out and repeating frames; None leaves them as they are.
         scale: width and height in pixels, as shown (after rotation); one of them may be -n, to be a multiple of n that
             keeps the shape. None leaves them as they are.
     """
 
     deinterlace: bool = False
+    tonemap: bool = False
     fps: Fraction | None = None
     scale: tuple[int, int] | None = None
 
@@ -114,6 +118,10 @@ class Chain:
             yield from self._pulled()
             self._graph = None
 
+    def is_mapped(self, frame: av.VideoFrame) -> bool:
+        """Whether a frame of the source is HDR and becomes SDR."""
+        return self._filters.tonemap and frame.color_trc in (PQ, HLG)
+
     def cropped(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Width and height of what is left of a frame of the source when its edges are off."""
         width = frame.width - self._crop.left - self._crop.right
@@ -142,6 +150,8 @@ class Chain:
             if frame.format.is_rgb:
                 steps.append(("format", "gbrap" if has_alpha(frame.format) else "gbrp"))
             steps.append(("bwdif", "mode=send_frame"))
+        if self.is_mapped(frame):
+            steps += [("scale", f"flags={SCALE_FLAGS}"), ("format", "gbrp16le"), ("lut3d", "")]
         if self._filters.fps is not None:
             steps.append(("fps", f"fps={self._filters.fps}"))
         if self.size is not None and (self.size != (width, height) or self._filters.scale is not None):
@@ -163,10 +173,13 @@ class Chain:
             colorspace=str(int(frame.colorspace)),
             range=str(int(frame.color_range)),
         )
-        graph.link_nodes(source, *(graph.add(name, args) for name, args in steps), graph.add("buffersink")).configure()
+        with table(frame.color_trc) if self.is_mapped(frame) else contextlib.nullcontext("") as path:
+            steps = [(name, f"file={path}" if name == "lut3d" else args) for name, args in steps]
+            filters = [graph.add(name, args) for name, args in steps]
+            graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
         return graph
 
 
 def _layout(frame: av.VideoFrame) -> tuple[object, ...]:
     """What a filter graph is made for."""
-    return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
+    return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.color_trc

@@ -30,7 +30,17 @@ from tokcodec.errors import VideoError
 from tokcodec.video.cropping import crop_of
 from tokcodec.video.ffmpeg import errors, exact, numbers_of, reason, url_of
 from tokcodec.video.filters import UNFILTERED, Chain, Filters, Shown
-from tokcodec.video.info import MATRICES, SCALING, Frame, VideoInfo, colour_of, has_alpha, orientation_of, unkept
+from tokcodec.video.info import (
+    MATRICES,
+    SCALING,
+    Colour,
+    Frame,
+    VideoInfo,
+    colour_of,
+    has_alpha,
+    orientation_of,
+    unkept,
+)
 from tokcodec.video.others import (
     LISTENED,
     MUXER_OPTIONS,
@@ -164,7 +174,7 @@ class VideoReader:
         for frame, pts in self._frames:
             if source is not self._chain.source and self._chain.source is not None:
                 source = self._chain.source
-                colour = colour_of(source, self._warn)
+                colour = self._colour_of(source)
             see_through = has_alpha(frame.format)
             with errors(self.name):
                 converted = self._scaler.reformat(
@@ -396,7 +406,7 @@ class VideoReader:
         elif aspect != self._first_aspect:
             first, new = (f"{shape.numerator}:{shape.denominator}" for shape in (self._first_aspect, aspect))
             self._warn(f"the shape of its pixels changes from {first} to {new}; that of the first is kept for all")
-        for name in unkept(frame):
+        for name in () if self._chain.is_mapped(frame) else unkept(frame):  # which is no longer true of SDR
             self._warn(f"its {name} is not kept")
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -515,7 +525,7 @@ class VideoReader:
             sample_aspect=exact(aspect) * stretch if aspect else Fraction(1),
             rotation=rotation,
             mirrored=mirrored,
-            colour=colour_of(source, self._warn),
+            colour=self._colour_of(source),
             frames=frames,
             duration_s=part_s,
             tags={k: v for k, v in self._container.metadata.items() if k.lower() not in OWN_TAGS},
@@ -523,6 +533,14 @@ class VideoReader:
             chapters=self._chapters(),
             name=stream.metadata.get("title") or stream.metadata.get("name", ""),  # the latter in mp4 and mov
         )
+
+    def _colour_of(self, source: av.VideoFrame) -> Colour:
+        """What the frames made of one of the source have for colour."""
+        if self._chain.is_mapped(source):
+            return Colour(1, 1, 1)
+        if self._filters.tonemap:
+            self._warn("it is not tagged as HDR (PQ or HLG); no tones are mapped")
+        return colour_of(source, self._warn)
 
     def _chapters(self) -> tuple[tuple[int, int, str], ...]:
         """Those of the wanted part, on the clock of the result."""
