@@ -26,16 +26,16 @@ class Filters:
     Attributes:
         deinterlace: fill in each frame what its second field is, from the frames around it (FFmpeg's bwdif); as many
             frames as before.
-        tonemap: make SDR in BT.709 of what is tagged as HDR (PQ or HLG).
         fps: frames/s, made even by leaving out and repeating frames; None leaves them as they are.
         scale: width and height in pixels, as shown (after rotation); one of them may be -n, to be a multiple of n that
             keeps the shape. None leaves them as they are.
+        tonemap: make SDR in BT.709 of what is tagged as HDR (PQ or HLG), before frames are left out and scaled.
     """
 
     deinterlace: bool = False
-    tonemap: bool = False
     fps: Fraction | None = None
     scale: tuple[int, int] | None = None
+    tonemap: bool = False
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0 < self.fps <= 1000:
