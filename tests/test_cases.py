@@ -16,12 +16,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
 from conftest import MakeClip, frames_of, moving_frames, times_of
 
 import tokcodec
 from tokcodec import edit
-from tokcodec.video import Filters, VideoInfo, VideoReader, VideoWriter
+from tokcodec.video import Colour, Filters, VideoInfo, VideoReader, VideoWriter, cut_streams
+from tokcodec.video.tonemap import mapped
 
 CASES = Path(__file__).parent / "cases"
 
@@ -193,7 +195,138 @@ def test_packets_where_a_recording_was_joined_are_kept(tmp_path: Path, caplog: p
     assert len(sound_of(tmp_path / "a.mp4")) == len(sound_of(CASES / "s_join.ts"))
 
 
+def heard(path: Path) -> tuple[Fraction, int]:
+    """When the first sound of a file is heard, in seconds, and how many samples FFmpeg's libraries play."""
+    with av.open(path) as container:
+        frames = list(container.decode(audio=0))
+    return frames[0].pts * frames[0].time_base, sum(frame.samples for frame in frames)
+
+
+def copied(source: Path, target: Path, **options: Any) -> Path:
+    """A video and its other streams, read and written."""
+    with tempfile.TemporaryFile() as side, VideoReader(source, side=side, **options) as reader:
+        frames = list(reader)
+        streams = (side, reader.side_format) if reader.side_format else None
+        with VideoWriter(target, reader.info, side=streams, name="out") as writer:
+            for frame, pts in frames:
+                writer.write(frame, pts, reader.last_duration)
+    return target
+
+
+def test_sound_that_the_source_hides_stays_hidden(tmp_path: Path) -> None:
+    """The codec's delay, here of a part that was cut out, and the padding at the end."""
+    source = CASES / "mkv_codecdelay_520ms.mkv"
+    assert heard(source) == heard(copied(source, tmp_path / "a.mkv")) == (Fraction(52, 100), 66150)
+    first_s, _ = heard(copied(source, tmp_path / "a.mp4"))  # MP4 hides whole packets in front only
+    assert Fraction(52, 100) - Fraction(1024, 44100) < first_s <= Fraction(52, 100)
+    assert [data for _, data in sound_of(tmp_path / "a.mp4")] == [data for _, data in sound_of(source)[-66:]]
+    with av.open(tmp_path / "a.mp4") as container:
+        assert [p.duration for p in container.demux(audio=0)][65] == 1024 - 892  # in ticks of a sample, from whole ms
+    part_s, _ = heard(copied(source, tmp_path / "b.mkv", start_s=1.0))  # the delay hides what lies before the cut
+    assert 0 <= part_s < Fraction(24, 1000)
+
+
+@pytest.mark.parametrize("codec", ["aac", "libopus"])
+@pytest.mark.parametrize("suffixes", ["mp4 mp4", "mp4 mkv", "mkv mp4", "mkv mkv"])
+def test_the_edges_of_sound_are_those_of_the_source(
+    make_clip: MakeClip, tmp_path: Path, suffixes: str, codec: str
+) -> None:
+    """As the ffmpeg tool plays it, to the ms that Matroska's timestamps have."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    first, second = suffixes.split()
+    picture = make_clip("picture.mp4", moving_frames(30))
+    source, rate = tmp_path / f"in.{first}", 48000
+    tone = ["-f", "lavfi", "-i", f"sine=d=0.91:r={rate}", "-c:v", "copy", "-c:a", codec]
+    subprocess.run([ffmpeg, "-v", "error", "-i", picture, *tone, source], check=True)
+
+    def played(path: Path) -> int:
+        raw = [ffmpeg, "-v", "error", "-i", path, "-vn", "-f", "s16le", "-ac", "1", "-"]
+        return len(subprocess.run(raw, check=True, capture_output=True).stdout) // 2
+
+    assert abs(played(copied(source, tmp_path / f"out.{second}")) - played(source)) <= 0.004 * rate
+    assert abs(heard(tmp_path / f"out.{second}")[0]) <= Fraction(1, 1000)
+
+
+def test_the_sound_of_another_programme_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryFile() as side:
+        pts, reader = read(CASES / "two_programs.ts", side=side)
+        assert reader.side_format == "mp4"
+        side.seek(0)
+        with av.open(side, format="mp4") as others:
+            assert [stream.type for stream in others.streams] == ["audio"]
+    assert len(pts) == 15
+    assert messages(caplog, "two_programs.ts") == [
+        "video stream 2 (h264) is left out: it belongs to another programme",
+        "audio stream 3 (aac) is left out: it belongs to another programme",
+    ]
+
+
+@pytest.mark.parametrize("command", ["trim", "concat", "decode", "decode from"])
+def test_streams_in_an_unknown_format_are_dropped(
+    weights: Path, tmp_path: Path, command: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, target = CASES / "strm_unknown_format_mpt.tokc", tmp_path / "a.tokc"
+    told = "other streams in unknown format 'mpt' are dropped"
+    if command == "trim":
+        edit.trim(source, target)
+    elif command == "concat":
+        edit.concat([source], target)
+    else:
+        frames, info = [np.zeros((64, 96, 3), np.uint8)], VideoInfo(96, 64, Fraction(1, 25))
+        side = (io.BytesIO(b"audio"), "mpt")
+        if command == "decode":
+            with VideoWriter(tmp_path / "a.mkv", info, side=side, name="out") as writer:
+                writer.write(frames[0], 0)
+            told = f"out: {told}"
+        else:
+            assert cut_streams([("mpt", side[0], Fraction(0), None, Fraction(0))], io.BytesIO()) is None
+    if target.exists():
+        assert edit.describe(target)["other_streams"] is None
+    assert caplog.messages == [told]
+
+
+def test_a_timecode_is_written_or_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a track of its own; one that is none at the frame rate would make the muxer refuse all."""
+    copied(CASES / "timecode_false_warning.mkv", tmp_path / "a.mp4")
+    with av.open(tmp_path / "a.mp4") as container:
+        assert [s.metadata.get("timecode") for s in container.streams] == 2 * ["01:02:03;04"]
+    assert caplog.messages == []
+    info = VideoInfo(96, 64, Fraction(1, 25), Fraction(25), tags={"timecode": "01:02:03;04", "title": "kept"})
+    for kind in ("mp4", "mov"):
+        with VideoWriter(tmp_path / f"b.{kind}", info, name="out") as writer:
+            writer.write(np.zeros((64, 96, 3), np.uint8), 0)
+        assert VideoReader(tmp_path / f"b.{kind}").info.tags["title"] == "kept"
+    assert caplog.messages == [f"out: {kind} has no room for its tag timecode" for kind in ("mp4", "mov")]
+
+
 # Time
+
+
+def test_raw_dv_has_the_rate_of_its_standard(tmp_path: Path) -> None:
+    """FFmpeg's average of it is 60000 frames/s."""
+    pts, reader = read(CASES / "dv_raw_1frame_timecode.dv")
+    assert (pts, reader.info.frame_rate) == ([0], Fraction(30000, 1001))
+    for suffix in ("mp4", "mov"):
+        copied(CASES / "dv_raw_1frame_timecode.dv", tmp_path / f"a.{suffix}")
+        with av.open(tmp_path / f"a.{suffix}") as container:
+            assert [s.metadata.get("timecode") for s in container.streams] == 2 * ["00:00:00:00"]
+
+
+def test_a_file_that_grows_while_it_is_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = (CASES / "s_join.ts").read_bytes()
+    path = tmp_path / "a.ts"
+    path.write_bytes(data[: len(data) // 2])
+    with VideoReader(path) as reader:
+        frames = iter(reader)
+        next(frames)
+        with path.open("ab") as file:
+            file.write(data[len(data) // 2 :])
+        assert len(list(frames)) > 0
+    assert f"{path}: it grew while it was read; what was written later may be missing" in caplog.messages
+    assert reader.damaged >= 1
+    caplog.clear()
+    read(path)
+    assert not any("grew" in message for message in caplog.messages)
 
 
 def test_a_raw_stream_with_b_frames_is_even(caplog: pytest.LogCaptureFixture) -> None:
@@ -264,7 +397,7 @@ def test_a_recording_that_starts_late_starts_at_zero_in_the_result(weights: Path
     coded, _ = run(weights, "encode", str(CASES / "start3600.mkv"), "-")
     run(weights, "decode", "-", str(tmp_path / "a.mp4"), stdin=coded)
     assert times_of(tmp_path / "a.mp4") == [Fraction(i, 25) for i in range(15)]
-    assert times_of(tmp_path / "a.mp4", "audio")[0] == Fraction(-21, 1000)  # where the encoder's delay is
+    assert times_of(tmp_path / "a.mp4", "audio")[0] == Fraction(-1024, 48000)  # where the encoder's delay is
 
 
 # Pictures
@@ -306,6 +439,62 @@ def test_what_hdr_loses_is_told(caplog: pytest.LogCaptureFixture) -> None:
         "10-bit video is coded with 8 bits",
         "HDR (PQ) is kept as tagged, without tone mapping",
     ]
+
+
+def hdr_patches(path: Path, transfer: int) -> Path:
+    """A picture of squares in 10 bits, no two alike, up to 1000 cd/m2, none far from grey."""
+    rng = np.random.default_rng(1)
+    grey = np.linspace(60, 769, 48)[:, None]
+    colours = (grey * (1 - rng.uniform(0, 0.12, (48, 3)))).reshape(6, 8, 3).repeat(8, 0).repeat(8, 1)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=64, height=48)
+        context = stream.codec_context
+        context.pix_fmt, context.color_trc, context.color_primaries, context.colorspace = "gbrp10le", transfer, 9, 0
+        frame = av.VideoFrame(64, 48, "gbrp10le")
+        for plane, channel in zip(frame.planes, (1, 2, 0), strict=True):
+            line = plane.line_size // 2
+            padded = np.zeros((48, line), np.uint16)
+            padded[:, :64] = colours[..., channel].round()
+            plane.update(padded.tobytes())
+        frame.color_trc, frame.color_primaries, frame.colorspace = transfer, 9, 0
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_tone_mapping_is_that_of_ffmpeg(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    path = hdr_patches(tmp_path / "a.mkv", 16)
+    with VideoReader(path, filters=Filters(tonemap=True)) as reader:
+        ((frame, _),) = reader
+    assert reader.info.colour == Colour(1, 1, 1)
+    assert caplog.messages == []
+    chain = "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=hable:desat=0:peak=10"
+    raw = [ffmpeg, "-v", "error", "-i", path, "-vf", f"{chain},zscale=t=bt709:m=gbr:r=pc,format=gbrp"]
+    done = subprocess.run([*raw, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"], capture_output=True)
+    if b"No such filter" in done.stderr:
+        pytest.skip("this ffmpeg has no zscale")
+    expected = np.frombuffer(done.stdout, np.uint8).reshape(48, 64, 3)
+    assert np.abs(frame.astype(int) - expected).max() <= 2
+
+
+def test_reference_white_of_hlg_and_pq_is_one(tmp_path: Path) -> None:
+    """203 cd/m2 in both (ITU-R BT.2408): 75 % of HLG, 58 % of PQ. What is not HDR passes with a warning."""
+    grey = [mapped(np.full(3, value), transfer) for value, transfer in ((0.5807, 16), (0.75, 18))]
+    np.testing.assert_allclose(grey[0], grey[1], atol=2e-3)
+    np.testing.assert_allclose(mapped(np.array([[0, 0, 0], [1, 1, 1]]), 16), [[0, 0, 0], [1, 1, 1]], atol=1e-3)
+
+
+def test_tone_mapping_is_told(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(CASES / "hdr_pq.mp4", filters=Filters(tonemap=True))
+    assert messages(caplog, "hdr_pq.mp4") == []
+    read(CASES / "basic.mp4", filters=Filters(tonemap=True))
+    assert messages(caplog, "basic.mp4")[-1] == "it is not tagged as HDR (PQ or HLG); no tones are mapped"
+    tokcodec.encode_video(
+        CASES / "hdr_pq.mp4", tmp_path / "a.tokc", weights=weights, filters=Filters(tonemap=True, scale=(48, 32))
+    )
+    assert edit.describe(tmp_path / "a.tokc")["colour"] == "bt709/bt709/bt709"
 
 
 def test_the_transparency_of_webm_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -374,7 +563,55 @@ def test_frames_after_a_change_of_size_are_kept(caplog: pytest.LogCaptureFixture
     ]
 
 
+def test_a_change_of_the_shape_of_pixels_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(read(CASES / "sar_changes_midstream.ts")[0]) == 16
+    assert messages(caplog, "sar_changes_midstream.ts") == [
+        "its clock jumps; closed the gap",
+        "the shape of its pixels changes from 1:1 to 4:3; that of the first is kept for all",
+    ]
+
+
 # Shape
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "height"),
+    [("h264_crop_left32.mp4", 32, 48), ("h264_crop_8_8_4_4.mp4", 48, 40), ("clap_48x32_in_64x48.mp4", 48, 32)],
+)
+def test_the_crop_of_a_codec_or_a_container_is_cut_away(name: str, width: int, height: int, tmp_path: Path) -> None:
+    """Pixel for pixel what the ffmpeg tool shows; and in Matroska, by its PixelCrop."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    shown = tmp_path / "shown.mkv"
+    subprocess.run([ffmpeg, "-v", "error", "-i", CASES / name, "-an", "-c:v", "ffv1", shown], check=True)
+    with av.open(CASES / name) as source, av.open(tmp_path / "a.mkv", "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                target.mux(packet)
+    for path in (CASES / name, tmp_path / "a.mkv"):
+        with VideoReader(path) as reader:
+            frames = [frame for frame, _ in reader]
+        assert (reader.info.width, reader.info.height) == (width, height)
+        np.testing.assert_array_equal(frames, frames_of(shown))
+    scaled = VideoReader(CASES / name, filters=Filters(scale=(width // 2, height // 2))).info
+    assert (scaled.width, scaled.height, scaled.sample_aspect) == (width // 2, height // 2, 1)
+
+
+def test_the_left_crop_of_hevc_is_cut_away(make_clip: MakeClip, tmp_path: Path) -> None:
+    options = {"x265-params": "log-level=none"}
+    whole = make_clip("a.mkv", moving_frames(3), codec="libx265", options=options)
+    with av.open(whole) as source, av.open(tmp_path / "b.mkv", "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream, opaque=True)
+        cut = BitStreamFilterContext("hevc_metadata=crop_left=6", stream, copy)
+        for packet in source.demux(stream):
+            for changed in cut.filter(packet if packet.size else None):
+                changed.stream = copy
+                target.mux(changed)
+    with VideoReader(tmp_path / "b.mkv") as reader:
+        frames = [frame for frame, _ in reader]
+    np.testing.assert_array_equal(np.stack(frames)[:, :, 4:], np.stack(frames_of(whole))[:, :, 10:])
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,14 +18,14 @@ import click
 import numpy as np
 import pytest
 import torch
-from conftest import MakeClip, frames_of, moving_frames, with_sound
+from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound
 
 import tokcodec
 from tokcodec.cli import cli, main
 from tokcodec.cli.options import Amount, Seconds, Within
 from tokcodec.cli.streams import _clock, _size
 from tokcodec.cli.terminal import Meter
-from tokcodec.video import VideoWriter
+from tokcodec.video import VideoInfo, VideoWriter
 
 
 class Result(NamedTuple):
@@ -101,6 +102,8 @@ def test_outputs_without_a_name_stand_beside_the_input(run: Run, make_clip: Make
         ("decode a.tokc b.mp4 --format rgb24", "--format is for stdout"),
         ("decode a.tokc b.mkv --lossless --crf 3", "--crf is for H.264"),
         ("decode a.tokc %d.png --crf 3", "--crf is for H.264"),
+        ("decode a.tokc b.gif --vcodec gif", "--vcodec is for H.264"),
+        ("decode a.tokc b.mkv --lossless --vcodec ffv1", "--vcodec is for H.264"),
         ("batch in out --to mkv", "--to is for --decode"),
         ("batch in out --crf 12", "--crf is for --decode"),
         ("tokens a.tokc a.npz --shard-samples 5", "--shard-samples is for --webdataset"),
@@ -147,6 +150,24 @@ def test_names_as_long_as_a_file_system_takes(run: Run, make_clip: MakeClip, tmp
         run("encode", "in.mp4", "-f")
     result = run("encode", "in.mp4", 300 * "n")
     assert (result.code, result.err) == (1, f"tokcodec: {300 * 'n'}: cannot write: File name too long\n")
+
+
+def test_decode_writes_what_is_asked_for(
+    run: Run, make_clip: MakeClip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_clip("in.mp4", moving_frames(20))
+    run("encode", "in.mp4", "a.tokc")
+    result = run("decode", "a.tokc", "still.png", "--start", "0.2", "--json")
+    assert caplog.messages == ["still.png: takes the first frame only; still-%05d.png would take all"]
+    assert (result.code, json.loads(result.out)["frames"]) == (0, 1)
+    run("decode", "a.tokc", "frames/%d.png")
+    assert np.array_equal(frames_of(tmp_path / "still.png")[0], frames_of(tmp_path / "frames/7.png")[0])
+    assert run("decode", "a.tokc", "out.mkv", "--vcodec", "libx265", "--crf", "20").code == 0
+    assert len(frames_of(tmp_path / "out.mkv")) == 20
+    assert run("decode", "a.tokc", "out.gif").out.startswith("out.gif: 20 frames")
+    result = run("decode", "a.tokc", "out.mp4", "--vcodec", "h266")
+    assert (result.code, result.err) == (1, "tokcodec: out.mp4: this FFmpeg has no video encoder h266\n")
+    assert names(tmp_path) == ["a.tokc", "frames", "in.mp4", "out.gif", "out.mkv", "still.png"]
 
 
 def test_json_says_what_the_file_says(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
@@ -643,20 +664,28 @@ def player(folder: Path, name: str, script: str) -> None:
 def test_play_hands_frames_to_a_player(
     run: Run, make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_clip("in.mp4", moving_frames(40))
+    pts = [i + (i > 20) * 5 for i in range(39)]  # of an even rate but for a gap
+    with_sound(
+        make_clip("silent.mp4", [frame[:47, :63] for frame in moving_frames(39)], pts, pix_fmt="yuv444p"),
+        Path("in.mp4"),
+    )
     run("encode", "in.mp4", "a.tokc")
     programs = os.environ["PATH"]
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert run("play", "a.tokc").err == "tokcodec: mpv or ffplay is needed to play, and is not installed\n"
-    player(tmp_path / "bin", "ffplay", f'PATH="{programs}"; echo "$@" >told; cat >seen.y4m')
+    player(tmp_path / "bin", "ffplay", f'PATH="{programs}"; echo "$@" >told; cat >seen.mkv')
     assert run("play", "a.tokc") == Result(0, "", "")
-    run("decode", "a.tokc", "wanted.y4m")
-    assert (tmp_path / "seen.y4m").read_bytes() == (tmp_path / "wanted.y4m").read_bytes()
+    run("decode", "a.tokc", "wanted.mkv", "--vcodec", "ffv1")
+    assert np.array_equal(frames_of(tmp_path / "seen.mkv"), frames_of(tmp_path / "wanted.mkv"))
+    for kind in ("video", "audio"):
+        assert times_of(tmp_path / "seen.mkv", kind) == times_of(tmp_path / "wanted.mkv", kind)
+    assert len(times_of(tmp_path / "seen.mkv", "audio")) > 50
+    assert times_of(tmp_path / "seen.mkv")[20:22] == [Fraction(667, 1000), Fraction(867, 1000)]
     assert "-window_title a.tokc" in (tmp_path / "told").read_text()
     assert run("play", "a.tokc", "--player", "mpv").code == 1
     player(tmp_path / "bin", "mpv", "exit 3")
     assert run("play", "a.tokc").err == "tokcodec: mpv: stopped with exit code 3\n"
-    assert run("play", "wanted.y4m", "--player", "ffplay").err.endswith("this is not a .tokc stream\n")
+    assert run("play", "wanted.mkv", "--player", "ffplay").err.endswith("this is not a .tokc stream\n")
 
 
 def test_a_player_that_is_closed_early_is_no_error(
@@ -765,3 +794,23 @@ def test_interrupt_ends_a_read_that_stalls(weights: Path, tmp_path: Path) -> Non
     child.stdin.close()
     assert child.stderr is not None
     child.stderr.close()
+
+
+def test_text_of_a_file_does_not_reach_the_terminal_raw(run: Run) -> None:
+    """Escapes that colour or forge lines, in a tag and in the name of a file; and what a terminal has no letter for."""
+    shutil.copy(Path(__file__).parent / "cases/title_with_terminal_escapes.mp4", "in.mp4")
+    run("encode", "in.mp4", "a.tokc")
+    assert "title: a\\x1b[31mred\\x1b]0;pwn\\x07\\nfake          line\\r\\x08\n" in run("info", "a.tokc").out
+    assert json.loads(run("info", "a.tokc", "--json").out)["tags"]["title"].startswith("a\x1b[31mred")
+    assert run("info", "\x1b[31m\u202e").err == "tokcodec: \\x1b[31m\\u202e: No such file or directory\n"
+    assert run("encode", "in.mp4", "\x1b\u00e9.tokc").out.startswith("\\x1b\u00e9.tokc: 15 frames")
+    with VideoWriter("a.mp4", VideoInfo(64, 48, Fraction(1, 25), tags={"title": "caf\u00e9"})) as writer:
+        writer.write(moving_frames(1)[0], 0)
+    run("encode", "a.mp4", "b.tokc")
+    done = subprocess.run(
+        [sys.executable, "-m", "tokcodec", "info", "b.tokc"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"title: caf\\xe9\n" in done.stdout

@@ -824,11 +824,116 @@ def test_each_part_of_a_joined_file_has_its_own_colour(make_clip: MakeClip, tmp_
     assert (reader.info.colour.matrix, reader.info.colour.full_range) == (1, False)
 
 
+def seconds(pts: list[int], reader: VideoReader) -> list[Fraction]:
+    return [p * reader.info.time_base for p in pts]
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "codec", "is_close"),
+    [
+        ("a.webm", None, "vp9", 4),
+        ("a.gif", None, "gif", 8),
+        ("a-%d.jpg", None, "mjpeg", 4),
+        ("a.mkv", "libx265", "hevc", 4),
+        ("a.mp4", "libx265", "hevc", 4),
+        ("a.mp4", "libsvtav1", "libdav1d", 4),
+        ("a.mkv", "ffv1", "ffv1", 2),
+        ("a.mov", "prores_ks", "prores", 2),
+        ("a.mkv", "mjpeg", "mjpeg", 4),
+    ],
+)
+@pytest.mark.parametrize("size", [(48, 64), (47, 63)])
+def test_other_codecs_and_containers(
+    tmp_path: Path, size: tuple[int, int], name: str, chosen: str | None, codec: str, is_close: int
+) -> None:
+    """The frames at their times; the mean error is in levels."""
+    frames, pts = [frame[: size[0], : size[1]] for frame in moving_frames(6)], [0, 10, 20, 40, 50, 70]
+    info = VideoInfo(size[1], size[0], Fraction(1, 100), Fraction(10), colour=Colour(matrix=1))
+    with VideoWriter(tmp_path / name, info, codec=chosen) as writer:
+        for frame, time in zip(frames, pts, strict=True):
+            writer.write(frame, time, 30)
+    back, times, reader = read(tmp_path / name)
+    assert reader._stream.codec_context.name == codec
+    assert np.abs(np.stack(back).astype(int) - frames).mean() < is_close
+    if "%" not in name:
+        assert seconds(times, reader) == [Fraction(p, 100) for p in pts]
+        assert reader.last_duration * reader.info.time_base == Fraction(30, 100)
+
+
+def test_webp_is_animated_where_there_are_several_frames(tmp_path: Path) -> None:
+    """As RFC 9649 says: a header with the flag of animation, and a chunk ANMF with the ms of each frame."""
+    info = VideoInfo(64, 48, Fraction(1, 1000), Fraction(10))
+    for count in (1, 3):
+        with VideoWriter(tmp_path / "a.webp", info) as writer:
+            for i, frame in enumerate(moving_frames(count)):
+                writer.write(frame, 100 * i + 7 * (i > 1), 250)
+        data = (tmp_path / "a.webp").read_bytes()
+        starts = [i for i in range(len(data)) if data[i : i + 4] == b"ANMF"]
+        durations = [int.from_bytes(data[i + 20 : i + 23], "little") for i in starts]
+        assert durations[:2] == ([] if count == 1 else [100, 107])  # the last is as libwebp guesses
+    with VideoWriter(tmp_path / "b.webp", info) as writer:
+        writer.write(moving_frames(1)[0], 0)
+    still, _, _ = read(tmp_path / "b.webp")
+    assert np.abs(still[0].astype(int) - moving_frames(1)[0]).mean() < 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_still_is_the_first_frame(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    path, frames = tmp_path / f"a.{suffix}", moving_frames(3)
+    with VideoWriter(path, INFO) as writer:
+        writer.write(frames[0], 0)
+        assert (writer.is_full, caplog.messages) == (False, [])
+        writer.write(frames[1], 1)
+        assert writer.is_full
+        writer.write(frames[2], 2)
+    assert caplog.messages == [f"{path}: takes the first frame only; {tmp_path}/a-%05d.{suffix} would take all"]
+    (back,), _, _ = read(path)
+    assert np.abs(back.astype(int) - frames[0]).mean() <= (0 if suffix == "png" else 4)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_gif_of_more_than_100_frames_a_second_leaves_some_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = VideoInfo(64, 48, Fraction(1, 200), Fraction(200))
+    with VideoWriter(tmp_path / "a.gif", info, name="out") as writer:
+        for i, frame in enumerate(moving_frames(6)):
+            writer.write(frame, i)
+    times = seconds(*read(tmp_path / "a.gif")[1:])
+    assert times == [0, Fraction(1, 100), Fraction(2, 100)]
+    assert caplog.messages == ["out: more than 100 frames/s; some are left out"]
+
+
+@pytest.mark.parametrize(("codec", "is_kept"), [("aac", False), ("libopus", True), ("libvorbis", True)])
+def test_webm_takes_opus_and_vorbis_only(
+    tmp_path: Path, codec: str, is_kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    made = ["-f", "lavfi", "-i", "sine=d=0.5:r=48000", "-c:a", codec, tmp_path / "sound.mkv"]
+    subprocess.run([ffmpeg, "-v", "error", *made], check=True)
+    side = io.BytesIO((tmp_path / "sound.mkv").read_bytes())
+    with VideoWriter(tmp_path / "a.webm", INFO, side=(side, "matroska"), name="out") as writer:
+        writer.write(moving_frames(1)[0], 0)
+    with av.open(tmp_path / "a.webm") as container:
+        assert len(container.streams.audio) == is_kept
+        if is_kept:
+            packets = [bytes(p) for p in container.demux(audio=0) if p.size]
+            with av.open(tmp_path / "sound.mkv") as sound:
+                assert packets == [bytes(p) for p in sound.demux() if p.size]
+    told = ["out: audio stream 0 (aac) is dropped: webm does not take it, only Opus and Vorbis; mkv takes it"]
+    assert caplog.messages == ([] if is_kept else told)
+
+
 def test_bad_targets(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match=r"a\.gif: cannot write gif files, only mp4, "):
-        VideoWriter(tmp_path / "a.gif", INFO)
-    with pytest.raises(VideoError, match=r"a\.png: images need a number in their name"):
-        VideoWriter(tmp_path / "a.png", INFO)
+    with pytest.raises(VideoError, match=r"a\.bmp: cannot write bmp files, only mp4, "):
+        VideoWriter(tmp_path / "a.bmp", INFO)
+    for codec in ("nonsense", "aac"):
+        with pytest.raises(VideoError, match=rf"a\.mkv: this FFmpeg has no video encoder {codec}"):
+            VideoWriter(tmp_path / "a.mkv", INFO, codec=codec)
+    with pytest.raises(VideoError, match=r"a\.webm: webm does not take the codec of libx264"):
+        VideoWriter(tmp_path / "a.webm", INFO, codec="libx264")
+    with pytest.raises(ValueError, match="a codec is chosen for mp4, "):
+        VideoWriter(tmp_path / "a.gif", INFO, codec="gif")
     with pytest.raises(VideoError, match=r"a\.mp4: No such file or directory"):
         VideoWriter(tmp_path / "none" / "a.mp4", INFO)
     with pytest.raises(ValueError, match="lossless video is written to mkv, not to mp4"):

@@ -386,7 +386,8 @@ def decode_video(
     source: str | Path,
     target: str | Path | BinaryIO,
     *,
-    crf: float = 12.0,
+    codec: str | None = None,
+    crf: float | None = None,
     lossless: bool = False,
     stdout_format: str = "y4m",
     salvage: bool = False,
@@ -403,11 +404,13 @@ def decode_video(
 
     Args:
         source: the stream; "-" reads stdin.
-        target: .mp4, .mov or .mkv (H.264, the other streams copied in), .y4m, a pattern of images
-            (`frames/%05d.png`), or "-" for stdout. It appears when it is whole. Or a binary file, such as a pipe.
-        crf: of libx264, 0 (best) to 51.
+        target: .mp4, .mov or .mkv (H.264, the other streams copied in), .webm (VP9 or AV1, with Opus or Vorbis), .gif,
+            .webp, .y4m, a pattern of images (`frames/%05d.png`, .jpg), a single .png or .jpg for the first frame, or
+            "-" for stdout. It appears when it is whole. Or a binary file, such as a pipe.
+        codec: FFmpeg's name of an encoder, for .mp4, .mov, .mkv and .webm; None takes libx264, for .webm VP9 or AV1.
+        crf: of the encoder, 0 (best) to 51; None takes 12 for libx264 and the like of it for others.
         lossless: FFV1 in RGB, for .mkv.
-        stdout_format: "y4m" or "rgb24", for "-" and for a binary file.
+        stdout_format: "y4m" or "rgb24", for "-" and for a binary file; for the latter also "mkv".
         salvage: decode every intact chunk of a damaged stream.
         weights: safetensors file; the released ones if None. They must be those of the stream.
         device: "auto", "cpu" or "cuda".
@@ -471,6 +474,7 @@ def decode_video(
                 _video_info(header, metadata),
                 format=format,
                 lossless=lossless,
+                codec=codec,
                 crf=crf,
                 side=None if streams is None else (streams[1], streams[0]),
                 threads=cores or 0,
@@ -484,6 +488,8 @@ def decode_video(
         total, count = sum(entry.frames for entry in index), 0
         for frame, pts, duration in itertools.chain([first], frames):
             writer.write(frame, pts + shift, duration)
+            if writer.is_full:
+                break
             count += 1
             if progress and count % PROGRESS_FRAMES == 0:
                 progress(count, video_bytes * count // total, total, header.width * header.height)

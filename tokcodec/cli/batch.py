@@ -23,7 +23,7 @@ from tokcodec.cli.options import (
     rate_options,
     refuse_unused,
 )
-from tokcodec.cli.terminal import Meter
+from tokcodec.cli.terminal import Meter, tell
 
 if TYPE_CHECKING:
     from tokcodec.batch import Note, Summary
@@ -180,7 +180,7 @@ def batch(
         )
     if not summary.files:
         found = sum(summary.skipped.values())
-        click.echo(f"tokcodec: {source}: nothing to do: none of its {found} files is chosen", err=True)
+        tell(f"tokcodec: {source}: nothing to do: none of its {found} files is chosen", err=True)
     if as_json:
         listed = {"notes": [dataclasses.asdict(note) for note in notes]} if dry_run else {}
         click.echo(json.dumps(dataclasses.asdict(summary) | listed))
@@ -188,10 +188,10 @@ def batch(
         for note in notes:
             made = f" -> {note.output}" if note.output else ""
             why = note.error or note.why
-            click.echo(f"{note.status:<9} {note.name}{made}{f': {why}' if why else ''}")
-        click.echo(f"{target}: {_line(summary, dry_run)}")
+            tell(f"{note.status:<9} {note.name}{made}{f': {why}' if why else ''}")
+        tell(f"{target}: {_line(summary, dry_run)}")
     for name, error in summary.failed.items():
-        click.echo(f"tokcodec: {name}: {error}", err=True)
+        tell(f"tokcodec: {name}: {error}", err=True)
     click.get_current_context().exit(1 if summary.failed else 0)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tokcodec.cli.options import FileName, examples, network_options, output_options, progress_option, use_threads
-from tokcodec.cli.terminal import frames_meter
+from tokcodec.cli.terminal import frames_meter, tell
 from tokcodec.scores import METRICS
 
 
@@ -71,16 +71,16 @@ def compare(
     if as_json:
         click.echo(json.dumps({"reference": str(reference), "video": str(seen)} | dataclasses.asdict(found)))
         return
-    click.echo(f"{seen}: {found.frames} frames of {found.width}x{found.height} against {reference}")
-    click.echo(f"{'':<20}{'mean':>10}{'worst 5 %':>12}{'best 5 %':>12}")
+    tell(f"{seen}: {found.frames} frames of {found.width}x{found.height} against {reference}")
+    tell(f"{'':<20}{'mean':>10}{'worst 5 %':>12}{'best 5 %':>12}")
     for name, metric in METRICS.items():
         if name in found.scores:
             ends = ("p95", "p5") if metric.lower_is_better else ("p5", "p95")
             mean, worst, best = (f"{found.scores[name][part]:.5g}" for part in ("mean", *ends))
-            click.echo(f"{metric.label:<20}{mean:>10}{worst:>12}{best:>12}")
+            tell(f"{metric.label:<20}{mean:>10}{worst:>12}{best:>12}")
     even = found.stability
     for label, value in (("fade, dB", even.fade_db), ("pop", even.pop), (f"pulse of {even.period}, dB", even.pulse_db)):
         if value is not None:
-            click.echo(f"{label:<20}{value:>10.3g}")
+            tell(f"{label:<20}{value:>10.3g}")
     if found.shift:
-        click.echo(f"tokcodec: warning: {seen} is a frame {found.shift}", err=True)
+        tell(f"tokcodec: warning: {seen} is a frame {found.shift}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ import click
 import tokcodec
 from tokcodec.cli import batch, compare, files, language, learning, play, streams
 from tokcodec.cli.options import examples
+from tokcodec.cli.terminal import Lines, set_up_output, tell
 from tokcodec.errors import ExistsError, TokcodecError
 
 
@@ -73,9 +73,10 @@ def main() -> None:
         pass  # the number of a closed stdin, stdout or stderr would go to the next file, and FFmpeg print into that
     os.close(spare)
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 go out as they came
-    logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    set_up_output()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines("tokcodec: warning: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was ignored from the beginning
         signal.signal(signal.SIGINT, _stop)
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
@@ -85,7 +86,7 @@ def main() -> None:
         code = cli.main(prog_name="tokcodec", standalone_mode=False) or 0
     except TokcodecError as error:
         hint = "; -f overwrites it" if isinstance(error, ExistsError) else ""
-        click.echo(f"tokcodec: {error}{hint}", err=True)
+        tell(f"tokcodec: {error}{hint}", err=True)
         code = 1
     except click.ClickException as error:
         error.show()
@@ -102,7 +103,7 @@ def main() -> None:
         code = int(stop.code or 0)
     except OSError as error:  # of stdout: every other file has a name in its own error
         if not isinstance(error, BrokenPipeError):  # then whoever read it had enough
-            click.echo(f"tokcodec: {error.filename or 'stdout'}: {error.strerror or error}", err=True)
+            tell(f"tokcodec: {error.filename or 'stdout'}: {error.strerror or error}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
     if any(thread.name.startswith("tokcodec") for thread in threading.enumerate()):

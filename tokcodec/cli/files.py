@@ -26,7 +26,7 @@ from tokcodec.cli.options import (
     span_options,
     use_threads,
 )
-from tokcodec.cli.terminal import frames_meter, show
+from tokcodec.cli.terminal import frames_meter, show, tell
 from tokcodec.errors import TokcodecError
 from tokcodec.rate import DEFAULT_RATE
 from tokcodec.stream.pyramid import SPANS
@@ -69,6 +69,7 @@ def beside(source: str, suffix: str) -> str:
     show_default=True,
     help="Frames between anchors; auto: by content. A language model of tokens needs 4.",
 )
+@click.option("--tonemap", is_flag=True, help="Make SDR (BT.709) of HDR (PQ, HLG).")
 @network_options
 @progress_option
 @output_options
@@ -87,6 +88,7 @@ def encode(
     fps: Fraction | None,
     deinterlace: bool,
     spans: str,
+    tonemap: bool,
     weights: Path | None,
     device: str,
     dtype: str,
@@ -107,7 +109,7 @@ def encode(
         use_threads(threads)
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
     try:
-        filters = Filters(deinterlace=deinterlace, fps=fps, scale=scale)
+        filters = Filters(deinterlace=deinterlace, tonemap=tonemap, fps=fps, scale=scale)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with frames_meter("encode", progress) as update:
@@ -133,14 +135,17 @@ def encode(
     epilog=examples(
         "decode in.tokc                              # to in.decoded.mp4",
         "decode in.tokc out.mkv --lossless           # FFV1: exactly what was decoded",
-        "decode in.tokc frames/%05d.png",
+        "decode in.tokc frames/%05d.png              # or .jpg; still.png takes the first frame",
+        "decode in.tokc out.gif                      # also .webp and .webm",
+        "decode in.tokc out.mp4 --vcodec libx265 --crf 20",
         "decode in.tokc - --format rgb24 >out.rgb    # or y4m, for other programs",
         "decode broken.tokc out.mp4 --salvage        # what is intact",
     )
 )
 @click.argument("source", metavar="INPUT", type=FileName(".tokc", path_type=str))
 @click.argument("target", metavar="[OUTPUT]", required=False, type=FileName(path_type=str))
-@click.option("--crf", type=Within(0, 51), default=12.0, show_default=True, help="Of libx264; 0 is best.")
+@click.option("--vcodec", metavar="NAME", help="FFmpeg's encoder [default: libx264; VP9 or AV1 for .webm].")
+@click.option("--crf", type=Within(0, 51), help="Of the encoder; 0 is best [default: 12 for libx264].")
 @click.option("--lossless", is_flag=True, help="FFV1 in RGB, every pixel as decoded; for .mkv.")
 @click.option("--format", type=click.Choice(["rgb24", "y4m"]), default="y4m", show_default=True, help="On stdout.")
 @click.option("--salvage", is_flag=True, help="Play every intact chunk of a damaged stream.")
@@ -151,7 +156,8 @@ def encode(
 def decode(
     source: str,
     target: str | None,
-    crf: float,
+    vcodec: str | None,
+    crf: float | None,
     lossless: bool,
     format: str,
     salvage: bool,
@@ -167,9 +173,9 @@ def decode(
 ) -> None:
     """Decode a .tokc stream to a video.
 
-    OUTPUT is .mp4, .mov or .mkv (H.264, with the other streams), .y4m, a pattern of images
-    (frames/%05d.png), or - for y4m or raw frames on stdout. Without it, a.tokc becomes a.decoded.mp4 beside it
-    (.mkv with --lossless).
+    OUTPUT is .mp4, .mov or .mkv (H.264, with the other streams), .webm, .gif, .webp, .y4m, a pattern of images
+    (frames/%05d.png, .jpg), one image (the first frame), or - for y4m or raw frames on stdout. Without it, a.tokc
+    becomes a.decoded.mp4 beside it (.mkv with --lossless).
     """
     from tokcodec.codec import decode_video
 
@@ -178,8 +184,8 @@ def decode(
         raise click.UsageError("--lossless writes .mkv only")
     if target != "-":
         refuse_unused("for stdout", "format")
-    if lossless or Path(target).suffix.lower() not in (".mp4", ".mov", ".mkv"):
-        refuse_unused("for H.264: .mp4, .mov and .mkv", "crf")
+    if lossless or Path(target).suffix.lower() not in (".mp4", ".m4v", ".mov", ".mkv", ".webm"):
+        refuse_unused("for H.264 and other codecs of .mp4, .mov, .mkv and .webm", "crf", "vcodec")
     use_threads(threads)
     with frames_meter("decode", progress) as update:
         report = decode_video(
@@ -189,6 +195,7 @@ def decode(
             device=device,
             dtype=dtype,
             cores=threads,
+            codec=vcodec,
             crf=crf,
             lossless=lossless,
             stdout_format=format,
@@ -281,9 +288,9 @@ def roundtrip(
         about = {"input": source, "output": target, **dataclasses.asdict(made)}
         click.echo(json.dumps(about | {"decode_seconds": decoded.seconds, "scores": scores}))
         return
-    click.echo(
+    tell(
         f"{target}: {made.frames} frames, {made.bytes} bytes, {made.bpp:.4f} bpp, {made.kbps:.1f} kbit/s, "
         f"encoded in {made.seconds:.1f} s, decoded in {decoded.seconds:.1f} s"
     )
     for name, score in scores.items():
-        click.echo(f"{METRICS[name].label:<20}{score:.5g}")
+        tell(f"{METRICS[name].label:<20}{score:.5g}")

@@ -15,9 +15,9 @@ from tokcodec.cli.options import FileName, examples, network_options, span_optio
 from tokcodec.cli.terminal import compiling_told, say
 from tokcodec.errors import TokcodecError
 
-PLAYERS = {  # what each is told besides the title of its window: y4m comes on its stdin
+PLAYERS = {  # what each is told besides the title of its window: Matroska, raw frames and sound, comes on its stdin
     "mpv": ["--really-quiet", "--title={}", "-"],
-    "ffplay": ["-loglevel", "error", "-autoexit", "-window_title", "{}", "-f", "yuv4mpegpipe", "-i", "-"],
+    "ffplay": ["-loglevel", "error", "-autoexit", "-window_title", "{}", "-f", "matroska", "-i", "-"],
 }
 
 
@@ -39,7 +39,7 @@ def play(
     dtype: str,
     threads: int | None,
 ) -> None:
-    """Show a stream in a window while it is decoded, by mpv or ffplay. There is no sound."""
+    """Show a stream in a window while it is decoded, with its sound, by mpv or ffplay."""
     from tokcodec.codec import decode_video
 
     installed = [name for name in ([player] if player else PLAYERS) if shutil.which(name)]
@@ -54,6 +54,8 @@ def play(
             decode_video(
                 source,
                 cast(BinaryIO, window.stdin),
+                stdout_format="mkv",
+                codec="rawvideo",
                 salvage=salvage,
                 weights=weights,
                 device=device,

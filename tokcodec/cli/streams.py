@@ -24,7 +24,7 @@ from tokcodec.cli.options import (
     span_options,
     weights_option,
 )
-from tokcodec.cli.terminal import Meter, compiling_told, say, show
+from tokcodec.cli.terminal import Meter, compiling_told, say, show, tell
 from tokcodec.errors import BitstreamError
 
 
@@ -41,7 +41,7 @@ def info(source: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts))
     else:
         for name, value in _lines(facts):
-            click.echo(f"{name:<15}{value}")
+            tell(f"{name:<15}{value}")
     if "fault" in facts:
         raise BitstreamError(f"{source}: {facts['fault']}")
 
@@ -217,10 +217,10 @@ def _shards(
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(made)))
     else:
-        click.echo(
+        tell(
             f"{pattern}: {made.shards} shards, {made.samples} chunks of {made.streams} streams, {made.frames} frames, "
             f"{made.bytes} bytes, {made.seconds:.1f} s"
         )
     for name, fault in made.failed.items():
-        click.echo(f"tokcodec: {name}: {fault}", err=True)
+        say(name, fault)
     click.get_current_context().exit(1 if made.failed else 0)

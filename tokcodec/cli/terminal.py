@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
+import io
 import json
+import logging
+import re
 import sys
 import threading
 import time
@@ -18,6 +22,45 @@ from tqdm import tqdm
 from tokcodec.report import Report
 
 LINE_S = 30.0  # between two lines of progress where stderr is no terminal
+# What moves the cursor, ends the line, or turns the direction of what follows: a title or a name may forge lines by it.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A line with its control characters escaped: \\x1b, \\n."""
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def tell(line: str, err: bool = False) -> None:
+    """Print a line for people, with what it quotes of files escaped; on stderr with `err`.
+
+    click.echo would send UTF-8 to a terminal that has ASCII only.
+    """
+    print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+class Lines(logging.Formatter):
+    """A line for each warning."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
+
+
+def set_up_output() -> None:
+    """Let stdout and stderr print any text: names that are not UTF-8 as they came, what they lack escaped."""
+    codecs.register_error("tokcodec", _as_it_came)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="tokcodec")
+
+
+def _as_it_came(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Encode a character that the terminal does not have: a byte of a name, or the escape of another."""
+    assert isinstance(error, UnicodeEncodeError)
+    try:
+        return error.object[error.start : error.start + 1].encode("ascii", "surrogateescape"), error.start + 1
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(error)
 
 
 def show(report: Report, target: str, as_json: bool, source: str = "") -> None:
@@ -41,7 +84,7 @@ def show(report: Report, target: str, as_json: bool, source: str = "") -> None:
             f"{report.bytes} bytes{others}, {report.bpp:.4f} bpp, "
             f"{report.kbps:.1f} kbit/s, {report.seconds:.1f} s, {rate}{damage}"
         )
-    click.echo(line, err=target == "-")
+    tell(line, err=target == "-")
 
 
 @contextmanager
@@ -56,7 +99,7 @@ def compiling_told(say: Callable[[str], None]) -> Iterator[None]:
 def say(label: str, text: str) -> None:
     """Print a line of a command to stderr, if anybody reads that."""
     with contextlib.suppress(OSError, ValueError):  # nobody does, or it is closed
-        click.echo(f"tokcodec: {label}: {text}", err=True)
+        tell(f"tokcodec: {label}: {text}", err=True)
 
 
 class Meter:
@@ -93,7 +136,7 @@ class Meter:
             say(self._label, text)
             return
         with contextlib.suppress(OSError, ValueError):
-            self._bar.write(f"tokcodec: {self._label}: {text}", file=sys.stderr)
+            self._bar.write(printable(f"tokcodec: {self._label}: {text}"), file=sys.stderr)
 
     def step(self, done: int, total: int | None, text: str, **facts: float) -> None:
         """Tell that `done` of `total` (None: not known) are done.

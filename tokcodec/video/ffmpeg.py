@@ -19,8 +19,8 @@ NUMBER = r"%0?\d*d"
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a path stands for numbered images, as frames/%05d.png does."""
-    return path.suffix.lower() == ".png" and bool(re.search(NUMBER, path.name))
+    """Whether a path stands for numbered images, as frames/%05d.png and frames/%d.jpg do."""
+    return path.suffix.lower() in (".png", ".jpg", ".jpeg") and bool(re.search(NUMBER, path.name))
 
 
 def numbers_of(path: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,6 +14,7 @@ from av.error import EOFError as EndOfFileError
 from av.filter import Graph
 
 from tokcodec.video.info import has_alpha
+from tokcodec.video.tonemap import HLG, PQ, table
 
 SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int"
 
@@ -27,11 +29,13 @@ class Filters:
         fps: frames/s, made even by leaving out and repeating frames; None leaves them as they are.
         scale: width and height in pixels, as shown (after rotation); one of them may be -n, to be a multiple of n that
             keeps the shape. None leaves them as they are.
+        tonemap: make SDR in BT.709 of what is tagged as HDR (PQ or HLG), before frames are left out and scaled.
     """
 
     deinterlace: bool = False
     fps: Fraction | None = None
     scale: tuple[int, int] | None = None
+    tonemap: bool = False
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0 < self.fps <= 1000:
@@ -51,6 +55,18 @@ class Shown(NamedTuple):
     duration: int
 
 
+class Crop(NamedTuple):
+    """Pixels to be taken off the edges of a frame."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+
+UNCROPPED = Crop()
+
+
 class Chain:
     """Frames through the filters, whatever their size and format; without filters they pass untouched.
 
@@ -63,12 +79,15 @@ class Chain:
         size: width and height of all frames that come out from now on; None at first, for any.
     """
 
-    def __init__(self, filters: Filters, time_base: Fraction, threads: int) -> None:
-        """Make a chain for frames with timestamps in `time_base`; `threads` 0 is as many as there are cores."""
+    def __init__(self, filters: Filters, time_base: Fraction, threads: int, crop: Crop = UNCROPPED) -> None:
+        """Make a chain for frames with timestamps in `time_base`; `threads` 0 is as many as there are cores.
+
+        What `crop` says is taken off before all else.
+        """
         self.time_base = time_base if filters.fps is None else 1 / filters.fps
         self.source: av.VideoFrame | None = None
         self.size: tuple[int, int] | None = None
-        self._filters, self._threads, self._source_time_base = filters, threads, time_base
+        self._filters, self._threads, self._source_time_base, self._crop = filters, threads, time_base, crop
         self._graph: Graph | None = None
         self._previous: int | None = None
 
@@ -99,6 +118,15 @@ class Chain:
             yield from self._pulled()
             self._graph = None
 
+    def is_mapped(self, frame: av.VideoFrame) -> bool:
+        """Whether a frame of the source is HDR and becomes SDR."""
+        return self._filters.tonemap and frame.color_trc in (PQ, HLG)
+
+    def cropped(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Width and height of what is left of a frame of the source when its edges are off."""
+        width = frame.width - self._crop.left - self._crop.right
+        return width, frame.height - self._crop.top - self._crop.bottom
+
     def _pulled(self) -> Iterator[Shown]:
         while self._graph is not None:
             try:
@@ -115,13 +143,18 @@ class Chain:
     def _steps(self, frame: av.VideoFrame, turned: bool) -> list[tuple[str, str]]:
         """Filters and their arguments."""
         steps = []
+        width, height = self.cropped(frame)
+        if self._crop != UNCROPPED:
+            steps.append(("crop", f"w={width}:h={height}:x={self._crop.left}:y={self._crop.top}"))
         if self._filters.deinterlace:
             if frame.format.is_rgb:
                 steps.append(("format", "gbrap" if has_alpha(frame.format) else "gbrp"))
             steps.append(("bwdif", "mode=send_frame"))
+        if self.is_mapped(frame):
+            steps += [("scale", f"flags={SCALE_FLAGS}"), ("format", "gbrp16le"), ("lut3d", "")]
         if self._filters.fps is not None:
             steps.append(("fps", f"fps={self._filters.fps}"))
-        if self.size is not None and (self.size != (frame.width, frame.height) or self._filters.scale is not None):
+        if self.size is not None and (self.size != (width, height) or self._filters.scale is not None):
             size = self.size
         elif self._filters.scale is not None:
             size = self._filters.scale[::-1] if turned else self._filters.scale
@@ -140,10 +173,13 @@ class Chain:
             colorspace=str(int(frame.colorspace)),
             range=str(int(frame.color_range)),
         )
-        graph.link_nodes(source, *(graph.add(name, args) for name, args in steps), graph.add("buffersink")).configure()
+        with table(frame.color_trc) if self.is_mapped(frame) else contextlib.nullcontext("") as path:
+            steps = [(name, f"file={path}" if name == "lut3d" else args) for name, args in steps]
+            filters = [graph.add(name, args) for name, args in steps]
+            graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
         return graph
 
 
 def _layout(frame: av.VideoFrame) -> tuple[object, ...]:
     """What a filter graph is made for."""
-    return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
+    return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.color_trc

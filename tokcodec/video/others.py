@@ -6,15 +6,16 @@ import contextlib
 import io
 import logging
 import math
+import struct
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import av
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.error import ArgumentError, FFmpegError, InvalidDataError
-from av.packet import Packet
-from av.stream import Stream
+from av.packet import Packet, PacketSideData, PktSideDataT
+from av.stream import Disposition, Stream
 
 from tokcodec.errors import VideoError
 from tokcodec.video.ffmpeg import errors, exact, reason
@@ -24,7 +25,10 @@ log = logging.getLogger("tokcodec")
 SIDE_FORMATS = ("mp4", "mov", "matroska")  # for the other streams; Matroska last, for its timestamps are whole ms
 MUXER_OPTIONS = {"movie_timescale": "90000"}  # of mov and mp4: the default rounds the start of a track to 1 ms
 LISTENED = ("audio", "subtitle")  # kinds whose loss is a loss of what people hear and read
-BARE_MUXERS = ("rawvideo", "image2")  # frames alone: no other streams, orientation or timestamps
+ROUNDING_S = Fraction(3, 2000)  # that timestamps in whole ms may be off
+MATROSKA = ("matroska", "webm")
+TIMELESS_MUXERS = ("rawvideo", "image2")
+BARE_MUXERS = (*TIMELESS_MUXERS, "gif", "webp")  # frames alone: no other streams, orientation or tags
 
 
 def cut_streams(
@@ -35,7 +39,7 @@ def cut_streams(
     Args:
         parts: format and file, begin and end in seconds (None for no limit), and the seconds by which its packets
             move. Streams are matched to those of the first part by their place; what does not fit is dropped with a
-            warning.
+            warning, and so are those in a format that is not known.
         target: seekable file.
 
     Returns:
@@ -44,13 +48,16 @@ def cut_streams(
     Raises:
         VideoError: a part cannot be read.
     """
+    parts = [part for part in parts if is_known(part[0])]
+    if not parts:
+        return None
     name = parts[0][0]
     with errors("other streams"), contextlib.ExitStack() as stack:
         output = stack.enter_context(av.open(target, "w", format=name, container_options=MUXER_OPTIONS))
         copy: Copy | None = None
         for format, file, begin_s, end_s, shift_s in parts:
             file.seek(0)
-            source = stack.enter_context(av.open(file, "r", format=_safe_format(format), metadata_errors="replace"))
+            source = stack.enter_context(av.open(file, "r", format=format, metadata_errors="replace"))
             if copy is None:
                 copy = Copy(source.streams, output, "other streams")
                 if copy.outputs:
@@ -63,7 +70,8 @@ def cut_streams(
                 if packet.pts is None:
                     continue
                 time_s = packet.pts * packet.time_base
-                if (begin_s is None or begin_s <= time_s) and (end_s is None or time_s < end_s):
+                first_s = None if begin_s is None else begin_s - delay_s(packet.stream)
+                if (first_s is None or first_s <= time_s) and (end_s is None or time_s < end_s):
                     copy.mux(packet, -shift_s)
         return name if copy is not None and copy.written else None
 
@@ -74,9 +82,11 @@ def describe_streams(format: str, file: BinaryIO) -> list[dict[str, Any]]:
     Raises:
         VideoError: it cannot be read.
     """
+    if format not in SIDE_FORMATS:
+        raise VideoError(f"other streams in unknown format {format!r}")
     file.seek(0)
     found: list[dict[str, Any]] = []
-    with errors("other streams"), av.open(file, "r", format=_safe_format(format), metadata_errors="replace") as source:
+    with errors("other streams"), av.open(file, "r", format=format, metadata_errors="replace") as source:
         for stream in source.streams:
             about: dict[str, Any] = {"kind": stream.type, "codec": codec_of(stream)}
             if (language := stream.metadata.get("language", "und")) != "und":
@@ -90,9 +100,10 @@ def describe_streams(format: str, file: BinaryIO) -> list[dict[str, Any]]:
 class Copy:
     """Packets of some streams into a container, their bytes untouched.
 
-    Matroska has no time below zero and would move all streams to make room, the video with them. What an edit list of
-    MP4 cuts away in front is therefore left out there, and so are packets across the cut; not the first of a codec
-    whose delay Matroska can express (Opus).
+    Matroska has no time below zero but for the delay of a codec, and would move all streams to make room, the video
+    too. What an edit list of MP4 cuts away in front is therefore left out there, and so are packets across the cut.
+    Where a packet of MP4 is shorter than its sound, Matroska says how much of its end is not heard. MP4 hides what lies
+    below zero; of a delay that reaches beyond it (a part that was cut out, in Matroska) whole packets are left out.
 
     Attributes:
         written: packets so far.
@@ -106,13 +117,15 @@ class Copy:
         self._target = target
         self._name = name
         self._refused: set[int] = set()
-        self._is_matroska = target.format.name == "matroska"
-        self._delayed: set[int] = set()  # streams that may begin below zero even so
+        self._is_matroska = target.format.name in MATROSKA
+        self._whole: dict[int, int] = {}  # stream of sound to the samples of a packet
+        self._heard_s: dict[int, Fraction] = {}  # stream of sound to when it is heard first
         self._newest: dict[int, int] = {}  # stream to the time (dts) of its newest packet, in ticks of the output
         for stream in streams:
             if not takes(target.format.name, stream):
                 refuser = kind or target.format.name
-                log.warning("%s: %s is dropped: %s does not take it", name, title_of(stream), refuser)
+                hint = ", only Opus and Vorbis; mkv takes it" if refuser == "webm" and stream.type == "audio" else ""
+                log.warning("%s: %s is dropped: %s does not take it%s", name, title_of(stream), refuser, hint)
                 self.lost += stream.type in LISTENED
                 continue
             output = target.add_stream_from_template(stream)
@@ -134,11 +147,10 @@ class Copy:
         except OverflowError:  # beyond FFmpeg's clock
             self._refuse(stream, "its time is out of range")
             return
-        if self._is_matroska and packet.pts is not None and packet.pts < 0:
-            if packet.has_sidedata("skip_samples") and not packet.is_discard:
-                self._delayed.add(stream.index)
-            if stream.index not in self._delayed:
-                return
+        if packet.pts is not None and self._is_hidden(packet, stream):
+            return
+        if isinstance(stream, av.AudioStream):
+            self._pad(packet, stream)
         packet.stream = self.outputs[stream.index]
         self._keep_order(packet)
         try:
@@ -146,6 +158,42 @@ class Copy:
             self.written += 1
         except (ArgumentError, InvalidDataError) as error:  # this packet's own fault; the rest can be kept
             self._refuse(stream, reason(error))
+
+    def _is_hidden(self, packet: Packet[Any], stream: Stream) -> bool:
+        """Whether nothing of a packet is to be heard or seen, and the target has no other way to say it."""
+        time_s = (packet.pts or 0) * exact(packet.time_base)
+        if self._is_matroska:
+            return time_s < 0 and time_s < -delay_s(stream) - ROUNDING_S
+        if not isinstance(stream, av.AudioStream):
+            return False
+        if stream.index not in self._heard_s:
+            skipped = Fraction(_skipped(packet)[0], stream.codec_context.sample_rate or 1)
+            heard_s = self._heard_s[stream.index] = time_s + skipped
+            if skipped and abs(heard_s) <= ROUNDING_S:  # then to the sample
+                self._heard_s[stream.index] = Fraction(0)
+                packet.time_base = 1 / Fraction(stream.codec_context.sample_rate)
+                packet.pts = packet.dts = -_skipped(packet)[0]
+        heard_s = self._heard_s[stream.index]
+        return heard_s > 0 and time_s + (packet.duration or 0) * exact(packet.time_base) <= heard_s
+
+    def _pad(self, packet: Packet[Any], stream: av.AudioStream) -> None:
+        """Say in the way of the target how many samples at the end of a packet are not to be heard."""
+        rate = stream.codec_context.sample_rate
+        if not rate or not packet.duration:
+            return
+        first, last = _skipped(packet)
+        samples = round(packet.duration * exact(packet.time_base) * rate)
+        whole = stream.codec_context.frame_size or max(samples, self._whole.get(stream.index, 0))
+        self._whole[stream.index] = whole
+        if not self._is_matroska:
+            if 0 < last < whole:
+                packet.duration = round((whole - last) / (rate * exact(packet.time_base)))
+        elif not last and exact(packet.time_base) * rate == 1:  # else the duration is rounded
+            lacking = whole - samples
+            if lacking > 0:
+                told = PacketSideData(get_args(PktSideDataT).index("skip_samples"), 10)  # type: ignore[call-arg]
+                told.update(struct.pack("<IIBB", first, lacking, 0, 0))
+                packet.set_sidedata(told)
 
     def _refuse(self, stream: Stream, why: str) -> None:
         """Count a packet that is not kept, and tell of the first one."""
@@ -178,7 +226,7 @@ class Side:
 
     def __init__(self, file: BinaryIO, format: str, target: OutputContainer, name: str, kind: str) -> None:
         file.seek(0)
-        self._source = av.open(file, "r", format=_safe_format(format), metadata_errors="replace")
+        self._source = av.open(file, "r", format=format, metadata_errors="replace")
         self._copy = Copy(self._source.streams, target, name, kind)
         self._packets = (packet for packet in self._source.demux() if packet.stream.index in self._copy.outputs)
         self._next = next(self._packets, None)
@@ -193,11 +241,14 @@ class Side:
             self._next = next(self._packets, None)
 
 
-def _safe_format(name: str) -> str:
-    """A container format from a stream, which may lie: FFmpeg has formats that open other files."""
-    if name not in SIDE_FORMATS:
-        raise VideoError(f"other streams in unknown format {name!r}")
-    return name
+def is_known(format: str, name: str = "") -> bool:
+    """Whether other streams are in a container of ours; if not, a warning says that they are dropped from `name`.
+
+    The name is a stream's, which may lie: FFmpeg has formats that open other files.
+    """
+    if format not in SIDE_FORMATS:
+        log.warning("%sother streams in unknown format %r are dropped", name and f"{name}: ", format)
+    return format in SIDE_FORMATS
 
 
 def takes(muxer: str, stream: Stream) -> bool:
@@ -217,6 +268,39 @@ def codec_of(stream: Stream) -> str | None:
     """FFmpeg's name of a stream's codec; None if it knows none, or has no decoder to tell the parameters by."""
     context: Any = stream.codec_context
     return None if context is None and stream.type not in ("data", "attachment") else stream.name
+
+
+def delay_s(stream: Stream) -> Fraction:
+    """Seconds of sound in front that only warm the decoder up; 0 of what is no sound."""
+    if not isinstance(stream, av.AudioStream) or codec_of(stream) is None or not stream.codec_context.sample_rate:
+        return Fraction(0)
+    return Fraction(stream.codec_context.delay, stream.codec_context.sample_rate)
+
+
+def _skipped(packet: Packet[Any]) -> tuple[int, int]:
+    """Samples at the beginning and at the end of a packet that are not to be heard."""
+    told = bytes(packet.get_sidedata("skip_samples"))
+    return struct.unpack_from("<II", told) if len(told) >= 8 else (0, 0)
+
+
+def is_related(stream: Stream, video: Stream, container: InputContainer) -> bool:
+    """Whether a stream belongs to the programme of the video (MPEG-TS); where there are none, all do.
+
+    PyAV does not show the programmes, but keeps to them where it looks for the best of related streams; so each of the
+    two is made the best of its kind.
+    """
+
+    def wins(preferred: Stream, other: Stream) -> bool:
+        for one in container.streams:
+            one.disposition = Disposition.default if one is preferred else Disposition.hearing_impaired
+        return container.streams.best(preferred.type, related=other) is preferred  # type: ignore[arg-type]
+
+    before = [one.disposition for one in container.streams]
+    try:
+        return wins(stream, video) and wins(video, stream)
+    finally:
+        for one, disposition in zip(container.streams, before, strict=True):
+            one.disposition = disposition
 
 
 def _kind(stream: Stream) -> tuple[object, ...]:

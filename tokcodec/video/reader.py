@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Self
 
 import av
 import numpy as np
+from av.codec.context import Flags as CodecFlags
 from av.container import Flags as ContainerFlags
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
@@ -26,10 +27,31 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from tokcodec import standard
 from tokcodec.clock import ticks_of
 from tokcodec.errors import VideoError
+from tokcodec.video.cropping import crop_of
 from tokcodec.video.ffmpeg import errors, exact, numbers_of, reason, url_of
 from tokcodec.video.filters import UNFILTERED, Chain, Filters, Shown
-from tokcodec.video.info import MATRICES, SCALING, Frame, VideoInfo, colour_of, has_alpha, orientation_of, unkept
-from tokcodec.video.others import LISTENED, MUXER_OPTIONS, SIDE_FORMATS, Copy, codec_of, takes, title_of
+from tokcodec.video.info import (
+    MATRICES,
+    SCALING,
+    Colour,
+    Frame,
+    VideoInfo,
+    colour_of,
+    has_alpha,
+    orientation_of,
+    unkept,
+)
+from tokcodec.video.others import (
+    LISTENED,
+    MUXER_OPTIONS,
+    SIDE_FORMATS,
+    Copy,
+    codec_of,
+    delay_s,
+    is_related,
+    takes,
+    title_of,
+)
 
 log = logging.getLogger("tokcodec")
 
@@ -101,10 +123,12 @@ class VideoReader:
                 self._warn(f"the images end at {number}: {number + 1} is missing")
                 break
         self._filters = filters
+        self._bytes = _size_of(self._url)
         self._open()
         self.damaged, self._damaged_frames = 0, 0
         self._first_size: tuple[int, int] | None = None  # of a wanted frame, before the filters
-        self._chain = Chain(filters, self._clock, threads)
+        self._first_aspect: Fraction | None = None  # of the pixels of a wanted frame, by the codec
+        self._chain = Chain(filters, self._clock, threads, crop_of(self._stream))
         self._time_base = self._chain.time_base
 
         self.side_format: str | None = None
@@ -150,7 +174,7 @@ class VideoReader:
         for frame, pts in self._frames:
             if source is not self._chain.source and self._chain.source is not None:
                 source = self._chain.source
-                colour = colour_of(source, self._warn)
+                colour = self._colour_of(source)
             see_through = has_alpha(frame.format)
             with errors(self.name):
                 converted = self._scaler.reformat(
@@ -215,16 +239,18 @@ class VideoReader:
         self._stream = next((s for s in streams if s is best), streams[0])
         if self._stream.codec_context is None:
             raise VideoError(f"{self.name}: no decoder for its video stream")
+        self._programme = [s for s in self._container.streams if is_related(s, self._stream, self._container)]
         self._clock = exact(self._stream.time_base or Fraction(1, 1000))  # seconds of a tick of the source
         flags = FormatFlags(self._container.format.flags)
         self._clock_jumps = FormatFlags.ts_discont in flags
         self._is_untimed = FormatFlags.no_timestamps in flags
+        self._stream.codec_context.flags |= CodecFlags.unaligned  # else a crop on the left is rounded away
         self._stream.codec_context.thread_type = "AUTO"
         self._stream.codec_context.thread_count = self._threads
 
     def _clock_origin_s(self) -> Fraction:
         """Where to put zero: at the earliest stream if all start late, or the container's clock starts anywhere."""
-        streams = [s for s in self._container.streams if s.start_time is not None and s.time_base]
+        streams = [s for s in self._programme if s.start_time is not None and s.time_base]
         kinds = ("video", "audio", "subtitle")
         streams = [s for s in streams if s.type in kinds and not s.disposition & Disposition.attached_pic]
         starts_s = [(s.start_time or 0) * exact(s.time_base or 0) for s in streams]
@@ -248,7 +274,7 @@ class VideoReader:
 
     def _seek(self, first: int) -> None:
         """Put the demuxer where decoding reaches the first wanted frame: on a key frame before it."""
-        begin = math.floor(first * self._time_base / self._clock)
+        begin = math.floor((first * self._time_base - max(map(delay_s, self._programme))) / self._clock)
         if self._filters != UNFILTERED:
             begin -= ticks_of(SETTLE_S, self._clock)
         for back_s in (0, 2, 10, 60):  # containers without an index, and open GOPs, can land behind the goal
@@ -270,13 +296,18 @@ class VideoReader:
         if self._container.chapters():  # the titles of those in mp4 and mov, a second time
             streams = [s for s in streams if (s.type, codec_of(s)) != ("data", "bin_data")]
         kinds = ("audio", "subtitle", "data", "attachment")
+        for stream in [s for s in streams if s not in self._programme]:
+            log.warning("%s: %s is left out: it belongs to another programme", self.name, title_of(stream))
+            streams.remove(stream)
         for stream in [s for s in streams if s.type not in kinds or codec_of(s) is None]:
             log.warning("%s: %s is left out", self.name, title_of(stream))
             self.damaged += stream.type in LISTENED
             streams.remove(stream)
         if not streams:
             return
-        muxer = max(SIDE_FORMATS, key=lambda m: sum(takes(m, s) for s in streams))
+        # Matroska keeps to itself: delays and padding of sound, of which MP4 has others
+        formats = sorted(SIDE_FORMATS, key=lambda name: name not in self._container.format.name)
+        muxer = max(formats, key=lambda m: sum(takes(m, s) for s in streams))
         target = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
         self._copy = Copy(streams, target, self.name)
         if self._copy.outputs:
@@ -369,17 +400,26 @@ class VideoReader:
         elif size != self._first_size:
             first, new = (f"{width}x{height}" for width, height in (self._first_size, size))
             self._warn(f"the size of its frames changes from {first} to {new}; they are scaled to the first")
-        for name in unkept(frame):
+        aspect = exact(self._stream.codec_context.sample_aspect_ratio or 1)
+        if self._first_aspect is None:
+            self._first_aspect = aspect
+        elif aspect != self._first_aspect:
+            first, new = (f"{shape.numerator}:{shape.denominator}" for shape in (self._first_aspect, aspect))
+            self._warn(f"the shape of its pixels changes from {first} to {new}; that of the first is kept for all")
+        for name in () if self._chain.is_mapped(frame) else unkept(frame):  # which is no longer true of SDR
             self._warn(f"its {name} is not kept")
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """All frames from here on; packets of other streams are taken as they pass."""
-        streams = [self._stream] if self._side is None else list(self._container.streams)
+        streams = [self._stream] if self._side is None else self._programme
         packets = self._container.demux(*streams)
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
+                if not self._past_end and self._bytes is not None and (_size_of(self._url) or 0) > self._bytes:
+                    self._warn("it grew while it was read; what was written later may be missing")
+                    self.damaged += 1
                 break
             except (FFmpegError, OSError) as error:
                 self._warn(f"cannot be read any further ({reason(error)})")
@@ -437,7 +477,8 @@ class VideoReader:
         pts = packet.dts if packet.pts is None else packet.pts
         if pts is not None:
             time = pts * packet.time_base / self._time_base
-            if (self._begin is not None and time < self._begin) or (self._end is not None and time >= self._end):
+            begin = None if self._begin is None else self._begin - delay_s(packet.stream) / self._time_base
+            if (begin is not None and time < begin) or (self._end is not None and time >= self._end):
                 return
         if self._held is not None:
             self._held.append(packet)
@@ -445,10 +486,16 @@ class VideoReader:
             self._copy.mux(packet, self._shift_s)
 
     def _frame_rate(self) -> Fraction:
-        """Average, frames/s; 0 if unknown. Of a raw stream it is what its headers say, FFmpeg's default if nothing."""
+        """Average, frames/s; 0 if unknown. Of a raw stream it is what its headers say, FFmpeg's default if nothing.
+
+        An average above the base rate, of which all timestamps are multiples, is a wrong estimate (raw DV).
+        """
         stream = self._stream
-        rates = (stream.average_rate, stream.guessed_rate)
-        return exact(next(filter(None, reversed(rates) if self._is_untimed else rates), 0))
+        average, base, guessed = (
+            exact(rate or 0) for rate in (stream.average_rate, stream.base_rate, stream.guessed_rate)
+        )
+        is_wrong = self._is_untimed or average > base > 0
+        return (guessed or average) if is_wrong else (average or guessed)
 
     def _describe(self, frame: av.VideoFrame, start_s: float, duration_s: float | None) -> VideoInfo:
         stream, source = self._stream, self._chain.source or frame
@@ -466,7 +513,8 @@ class VideoReader:
             frames = max(1, round(part_s * rate))
         rotation, mirrored = orientation_of(source, self._warn)
         aspect = stream.sample_aspect_ratio
-        stretch = Fraction(source.width * frame.height, source.height * frame.width)  # by scaling
+        width, height = self._chain.cropped(source)
+        stretch = Fraction(width * frame.height, height * frame.width)  # by scaling
         if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9, whose transparency is not decoded
             self._warn("its transparency is left out")
         return VideoInfo(
@@ -477,7 +525,7 @@ class VideoReader:
             sample_aspect=exact(aspect) * stretch if aspect else Fraction(1),
             rotation=rotation,
             mirrored=mirrored,
-            colour=colour_of(source, self._warn),
+            colour=self._colour_of(source),
             frames=frames,
             duration_s=part_s,
             tags={k: v for k, v in self._container.metadata.items() if k.lower() not in OWN_TAGS},
@@ -485,6 +533,14 @@ class VideoReader:
             chapters=self._chapters(),
             name=stream.metadata.get("title") or stream.metadata.get("name", ""),  # the latter in mp4 and mov
         )
+
+    def _colour_of(self, source: av.VideoFrame) -> Colour:
+        """What the frames made of one of the source have for colour."""
+        if self._chain.is_mapped(source):
+            return Colour(1, 1, 1)
+        if self._filters.tonemap:
+            self._warn("it is not tagged as HDR (PQ or HLG); no tones are mapped")
+        return colour_of(source, self._warn)
 
     def _chapters(self) -> tuple[tuple[int, int, str], ...]:
         """Those of the wanted part, on the clock of the result."""
@@ -514,6 +570,14 @@ def is_pipe(source: str | Path) -> bool:
         mode = os.stat(source).st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
     return False
+
+
+def _size_of(url: Any) -> int | None:
+    """Bytes of a file; None of what is none."""
+    with contextlib.suppress(OSError):
+        status = os.stat(url.removeprefix("file:")) if isinstance(url, str) else None
+        return status.st_size if status is not None and stat.S_ISREG(status.st_mode) else None
+    return None
 
 
 def _is_animated(webp: bytes) -> bool:

@@ -7,15 +7,19 @@ import dataclasses
 import io
 import itertools
 import logging
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 import av
 import numpy as np
+from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
+from av.error import FFmpegError
+from av.filter import Graph
 from av.packet import Packet
 from av.video.reformatter import ColorRange, VideoReformatter
 
@@ -23,22 +27,41 @@ from tokcodec import standard
 from tokcodec.errors import VideoError
 from tokcodec.video.ffmpeg import errors, is_pattern, url_of
 from tokcodec.video.info import MATRICES, MATRIX_ONE, ORIENTATIONS, SCALING, Frame, VideoInfo, untagged_matrix
-from tokcodec.video.others import BARE_MUXERS, MUXER_OPTIONS, Side
+from tokcodec.video.others import BARE_MUXERS, MATROSKA, MUXER_OPTIONS, TIMELESS_MUXERS, Side, is_known
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
 log = logging.getLogger("tokcodec")
 
-TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoder, pixel format
-    "mp4": ("mp4", "libx264", "yuv420p"),
-    "m4v": ("mp4", "libx264", "yuv420p"),
-    "mov": ("mov", "libx264", "yuv420p"),
-    "mkv": ("matroska", "libx264", "yuv420p"),
-    "y4m": ("rawvideo", "rawvideo", "yuv420p"),
-    "rgb24": ("rawvideo", "rawvideo", "rgb24"),
-    "png": ("image2", "png", "rgb24"),
+TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoders of which the first that is there is taken, pixel format
+    "mp4": ("mp4", ("libx264",), "yuv420p"),
+    "m4v": ("mp4", ("libx264",), "yuv420p"),
+    "mov": ("mov", ("libx264",), "yuv420p"),
+    "mkv": ("matroska", ("libx264",), "yuv420p"),
+    "webm": ("webm", ("libvpx-vp9", "libsvtav1", "libaom-av1"), "yuv420p"),
+    "y4m": ("rawvideo", ("rawvideo",), "yuv420p"),
+    "rgb24": ("rawvideo", ("rawvideo",), "rgb24"),
+    "png": ("image2", ("png",), "rgb24"),
+    "jpg": ("image2", ("mjpeg",), "yuvj420p"),
+    "jpeg": ("image2", ("mjpeg",), "yuvj420p"),
+    "gif": ("gif", ("gif",), "pal8"),
+    "webp": ("webp", ("libwebp_anim",), "bgra"),
 }
+CODED = ("mp4", "m4v", "mov", "mkv", "webm")  # containers of any video codec
+# What an encoder is told. Without B-frames frames are stored in the order they are shown, and mp4 keeps every duration.
+OPTIONS = {
+    "libx264": {"preset": "veryfast", "bf": "0"},
+    "libx265": {"preset": "fast", "x265-params": "log-level=error:bframes=0"},
+    "libvpx-vp9": {"b": "0", "cpu-used": "4", "row-mt": "1"},
+    "libsvtav1": {"preset": "8"},
+    "libwebp_anim": {"quality": "90", "loop": "0"},
+    "mjpeg": {"qmin": "2", "qmax": "2"},
+}
+CRF = {"libx264": 12.0, "libx265": 14.0, "libvpx-vp9": 18.0, "libsvtav1": 18.0, "libaom-av1": 18.0}  # if none is given
+# The pixels of an encoder are the first of these that it takes.
+PIXELS = ("yuv420p", "yuvj420p", "yuv422p", "yuv422p10le", "yuv444p", "bgr0", "rgb24", "gbrp")
+PALETTE = (("palettegen", "stats_mode=single"), ("paletteuse", "new=1"))  # of each frame its own
 
 
 class _Drift:
@@ -63,12 +86,17 @@ class _Drift:
 class VideoWriter:
     """Frames to a video file, each at its own timestamp.
 
-    Formats: mp4, m4v, mov, mkv (H.264 4:2:0 by libx264, tagged with the colour of `info`; an odd size is
-    written as 4:4:4, since 4:2:0 needs even ones), mkv with `lossless` (FFV1 in RGB, bit-exact, but no room
-    for a sample aspect), y4m (4:2:0), png (a pattern of files: the folder must be there), rgb24 (bare bytes).
-    The last three have no room for other streams, nor for an orientation, so the pixels are turned; nor for timestamps,
-    of which a warning tells when they stray from the frame rate by more than a frame. Matroska rounds
-    timestamps to 1 ms, and moves all streams if the video starts below zero; mp4 and mov keep them exactly.
+    Formats: mp4, m4v, mov, mkv (H.264 4:2:0 by libx264, or another `codec`, tagged with the colour of `info`; an odd
+    size is written as 4:4:4, since 4:2:0 needs even ones), webm (VP9, or AV1 where FFmpeg lacks that), mkv with
+    `lossless` (FFV1 in RGB, bit-exact, but no room for a sample aspect), y4m (4:2:0), png and jpg (a pattern of files:
+    the folder must be there; or a single one, which takes the first frame, with a warning if there are more), gif,
+    webp, rgb24 (bare bytes). From y4m on they have no room for other streams, nor for an orientation, so the pixels are
+    turned; nor, but for gif and webp, for timestamps, of which a warning tells when they stray from the frame rate by
+    more than a frame. Matroska and webp round timestamps to 1 ms, gif to 10 ms; Matroska moves all streams if the video
+    starts below zero; mp4 and mov keep them exactly.
+
+    Attributes:
+        is_full: a single picture has been written, and another frame was offered.
     """
 
     def __init__(
@@ -78,7 +106,8 @@ class VideoWriter:
         *,
         format: str | None = None,
         lossless: bool = False,
-        crf: float = 12.0,
+        codec: str | None = None,
+        crf: float | None = None,
         side: tuple[BinaryIO, str] | None = None,
         threads: int = 0,
         name: str = "",
@@ -90,7 +119,9 @@ class VideoWriter:
             info: size, time base, colour and so on of what comes; frames and duration_s are not used.
             format: one of TARGETS; None takes the suffix of the target.
             lossless: every pixel exactly; only for mkv (y4m and H.264 are not; png and rgb24 always are).
-            crf: of libx264, 0 to 51, smaller is better; 12 cannot be told from the input by eye.
+            codec: FFmpeg's name of an encoder, for mp4, mov, mkv and webm; None takes libx264, in webm VP9 or AV1.
+            crf: of the encoder, 0 to 51, smaller is better; None takes what cannot be told from the input by eye, 12 of
+                libx264. Encoders without it have their own default.
             side: what VideoReader put aside (file, format), to be written along; what the target does not
                 take is dropped with a warning.
             threads: to encode with; 0 lets FFmpeg choose.
@@ -105,51 +136,71 @@ class VideoWriter:
         kind = format or kind_of(Path(path), self.name)
         if lossless and kind != "mkv":
             raise ValueError(f"lossless video is written to mkv, not to {kind}")
-        muxer, encoder, pixel_format = TARGETS[kind]
+        if codec is not None and (lossless or kind not in CODED):
+            raise ValueError(f"a codec is chosen for {', '.join(CODED)}, and not for lossless video")
+        muxer, encoders, pixel_format = TARGETS[kind]
+        encoder = self._encoder(encoders if codec is None else (codec,))
+        if codec is not None:
+            taken = [pixels.name for pixels in av.Codec(encoder, "w").video_formats or []]
+            pixel_format = next((name for name in PIXELS if name in taken), taken[0] if taken else pixel_format)
+            if "yuvj420p" in taken[:1]:  # of JPEG: in 4:2:0 it takes full range only
+                pixel_format = "yuvj420p"
         if lossless:
             encoder, pixel_format = "ffv1", "bgr0"
+        self._is_single = muxer == "image2" and path != "" and not is_pattern(Path(path))
+        self.is_full, self._count = False, 0
         bare = muxer in BARE_MUXERS
         self._turns = info.rotation // 90 if bare else 0
         self._mirrored = info.mirrored and bare
         self._size = (info.height, info.width)
         height, width = reversed(self._size) if self._turns % 2 else self._size
-        if encoder == "libx264" and (width % 2 or height % 2):
+        if encoder in ("libx264", "libx265") and (width % 2 or height % 2):
             pixel_format = "yuv444p"
             log.warning("%s: %dx%d is odd; written as 4:4:4, which some players do not play", self.name, width, height)
         if lossless and info.sample_aspect != 1:
             log.warning("%s: the sample aspect %s is lost in lossless video", self.name, info.sample_aspect)
+        if kind in ("gif", "webp") and info.sample_aspect != 1:
+            log.warning("%s: %s has no room for its sample aspect %s", self.name, kind, info.sample_aspect)
 
         colour = info.colour
         if kind == "y4m" or colour.matrix not in MATRICES:  # y4m has no tag for it
             colour = dataclasses.replace(colour, matrix=untagged_matrix(height))
+        if pixel_format == "yuvj420p":  # JPEG has no tags: JFIF says what it is
+            colour = dataclasses.replace(colour, matrix=5, full_range=True)
         aspect = 1 / info.sample_aspect if self._turns % 2 else info.sample_aspect
         rate = info.frame_rate or Fraction(25)
         self._marks = _y4m_marks(width, height, rate, aspect, colour.full_range) if kind == "y4m" else None
 
         self._time_base = info.time_base
-        self._drift = _Drift(info.time_base * rate, self.name) if bare else None
+        self._drift = _Drift(info.time_base * rate, self.name) if muxer in TIMELESS_MUXERS else None
+        self._tick = 1 if kind != "gif" else Fraction(1, 100) / info.time_base  # of the container, in those of `info`
         self._matrix = MATRICES[colour.matrix]
         self._pixel_format = pixel_format
         self._scaler = VideoReformatter()
         self._threads = threads
+        self._is_denser = False
         self._last: tuple[int, int] = (0, 0)  # pts and duration of the newest frame
         with errors(self.name):
             file: Any = (
                 url_of(path, is_pattern(Path(path))) if path else (standard.stdout() if target == "-" else target)
             )
-            options = MUXER_OPTIONS
+            options = MUXER_OPTIONS | ({"update": "1"} if self._is_single else {})
+            if encoder == "rawvideo":  # sound that ends early holds raw frames back, up to so many us
+                options = options | {"max_interleave_delta": "500000"}
             if kind == "mov" and any(key.startswith("com.apple.") for key in info.tags):
                 options = options | {"movflags": "use_metadata_tags"}  # what reads such files knows these
             self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=options)
-            stream = self._container.add_stream(
-                encoder,
-                rate=rate,
-                # Without B-frames frames are stored in the order they are shown, and mp4 keeps every duration.
-                options={"crf": f"{crf:g}", "preset": "veryfast", "bf": "0"} if encoder == "libx264" else {},
-                width=width,
-                height=height,
-                time_base=info.time_base,
-            )
+            told = dict(OPTIONS.get(encoder, {}))
+            if encoder in CRF:
+                told["crf"] = f"{CRF[encoder] if crf is None else crf:g}"
+            elif crf is not None:
+                log.warning("%s: %s has no crf; that is left aside", self.name, encoder)
+            try:
+                stream = self._container.add_stream(
+                    encoder, rate=rate, options=told, width=width, height=height, time_base=info.time_base
+                )
+            except ValueError as error:
+                raise VideoError(f"{self.name}: {kind} does not take the codec of {encoder}") from error
             self._stream = cast(av.VideoStream, stream)
             context = self._stream.codec_context
             context.pix_fmt = pixel_format
@@ -160,15 +211,28 @@ class VideoWriter:
             context.color_trc = colour.transfer
             context.colorspace = 0 if is_rgb else colour.matrix
             context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
-            if lost := _lost(info, muxer, options):
+            lost, tags = _kept(info, rate, muxer, options)
+            if lost:
                 log.warning("%s: %s has no room for its %s", self.name, kind, ", ".join(lost))
             if not bare:
-                self._describe(info)
+                self._describe(dataclasses.replace(info, tags=tags))
             if not bare and (info.rotation or info.mirrored):
                 a, b, c, d = (MATRIX_ONE * value for value in ORIENTATIONS[info.rotation, info.mirrored])
                 self._stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
-            self._side = Side(*side, self._container, self.name, kind) if side else None
+            is_kept = side is not None and is_known(side[1], self.name)
+            self._side = Side(*side, self._container, self.name, kind) if side and is_kept else None
+            self._palette = _palette(width, height, info.time_base) if kind == "gif" else None
             self._container.start_encoding()
+
+    def _encoder(self, names: Sequence[str]) -> str:
+        """The first of some encoders that FFmpeg has."""
+        for name in names:
+            with contextlib.suppress(UnknownCodecError):
+                if av.Codec(name, "w").type == "video":
+                    if name == "libsvtav1":
+                        os.environ.setdefault("SVT_LOG", "1")  # it tells of its settings on stderr
+                    return name
+        raise VideoError(f"{self.name}: this FFmpeg has no video encoder {' or '.join(names)}")
 
     def _describe(self, info: VideoInfo) -> None:
         """Write tags, language, name and chapters."""
@@ -197,6 +261,18 @@ class VideoWriter:
         """
         if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
             raise ValueError(f"frame is {frame.dtype} {frame.shape}, not uint8 {(*self._size, 3)}")
+        if self._is_single and self._count:
+            if not self.is_full:
+                pattern = "-%05d".join(os.path.splitext(self.name))
+                log.warning("%s: takes the first frame only; %s would take all", self.name, pattern)
+            self.is_full = True
+            return
+        self._count += 1
+        if self._count > 1 and pts - self._last[0] < self._tick:  # GIF counts in 1/100 s
+            if not self._is_denser:
+                log.warning("%s: more than 100 frames/s; some are left out", self.name)
+            self._is_denser = True
+            return
         if self._drift is not None:
             self._drift.see(pts)
         if self._mirrored:
@@ -206,7 +282,7 @@ class VideoWriter:
         with errors(self.name):
             picture = self._scaler.reformat(
                 av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
-                format=self._pixel_format,
+                format="bgra" if self._palette is not None else self._pixel_format,
                 dst_colorspace=self._matrix,
                 src_color_range=ColorRange.JPEG,
                 dst_color_range=self._stream.codec_context.color_range,
@@ -215,6 +291,10 @@ class VideoWriter:
             )
             picture.pts = pts
             picture.time_base = self._time_base
+            picture.duration = duration
+            if self._palette is not None:
+                self._palette.vpush(picture)
+                picture = self._palette.vpull()
             self._last = (pts, duration)
             self._mux(self._stream.encode(picture))
 
@@ -254,6 +334,21 @@ class VideoWriter:
             self._container.mux_one(packet)
 
 
+def _palette(width: int, height: int, time_base: Fraction) -> Graph:
+    """Filters from BGRA to the colours of a GIF: 256 of each frame's own."""
+    graph = Graph()
+    source = graph.add("buffer", video_size=f"{width}x{height}", pix_fmt="bgra", time_base=str(time_base))
+    both, sink = graph.add("split"), graph.add("buffersink")
+    made, used = (graph.add(name, arguments) for name, arguments in PALETTE)
+    source.link_to(both)
+    both.link_to(used, 0, 0)
+    both.link_to(made, 1, 0)
+    made.link_to(used, 0, 1)
+    used.link_to(sink)
+    graph.configure()
+    return graph
+
+
 def kind_of(path: Path, name: str = "") -> str:
     """Which of TARGETS a path means, by its suffix.
 
@@ -267,8 +362,6 @@ def kind_of(path: Path, name: str = "") -> str:
     kind = path.suffix[1:].lower()
     if kind not in TARGETS:
         raise VideoError(f"{name or path}: cannot write {kind or 'this'} files, only {', '.join(TARGETS)}")
-    if kind == "png" and not is_pattern(path):
-        raise VideoError(f"{name or path}: images need a number in their name, such as frame-%05d.png")
     return kind
 
 
@@ -277,29 +370,45 @@ def _of_stream(info: VideoInfo) -> dict[str, str]:
     return {key: value for key, value in (("language", info.language), ("title", info.name)) if value}
 
 
-def _lost(info: VideoInfo, muxer: str, options: dict[str, str]) -> list[str]:
-    """What of tags, language, name and chapters a container has no room for: mp4 and mov are asked."""
-    if muxer == "matroska":
-        return []
+def _kept(info: VideoInfo, rate: Fraction, muxer: str, options: dict[str, str]) -> tuple[list[str], Mapping[str, str]]:
+    """What of tags, language, name and chapters a container has no room for, and the tags to write.
+
+    mp4 and mov are asked. A time code that is none at the frame rate would make them refuse all.
+    """
     if muxer in BARE_MUXERS:
         about = {"tags": info.tags, "language": info.language, "name": info.name, "chapters": info.chapters}
-        return [key for key, value in about.items() if value]
+        return [key for key, value in about.items() if value], info.tags
+    if muxer in MATROSKA:
+        return [], info.tags
+    tags = dict(info.tags)
+    try:
+        kept, language = _asked(info, tags, rate, muxer, options)
+    except FFmpegError:
+        tags = {key: value for key, value in tags.items() if _plain(key) != "timecode"}
+        kept, language = _asked(info, tags, rate, muxer, options)
+    lost = [f"tag {key}" for key, value in info.tags.items() if value and _plain(key) not in kept]
+    if info.language and not language:
+        lost.append(f"language {info.language}")
+    return lost, tags
+
+
+def _asked(
+    info: VideoInfo, tags: Mapping[str, str], rate: Fraction, muxer: str, options: dict[str, str]
+) -> tuple[set[str], bool]:
+    """Which tags a file of a frame holds, and whether it holds the language. Raises FFmpegError if it cannot be."""
     file = io.BytesIO()
     with av.open(file, "w", format=muxer, container_options=options) as trial:
-        trial.metadata.update(info.tags)
-        stream = trial.add_mux_stream("mpeg4", width=16, height=16)
+        trial.metadata.update(tags)
+        stream = trial.add_mux_stream("mpeg4", rate=rate, width=16, height=16)
         stream.metadata.update(_of_stream(info))
         packet: Packet[Any] = Packet(b"frame")  # a track without any is left out
         packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 25)
         trial.mux_one(packet)
     file.seek(0)
     with av.open(file, "r") as written:
-        kept = {_plain(key) for key in written.metadata}
-        of_stream = written.streams[0].metadata
-    lost = [f"tag {key}" for key, value in info.tags.items() if value and _plain(key) not in kept]
-    if info.language and "language" not in of_stream:
-        lost.append(f"language {info.language}")
-    return lost
+        stream = written.streams[0]
+        kept = {_plain(key) for key in (*written.metadata, *({"timecode"} & stream.metadata.keys()))}
+        return kept, "language" in stream.metadata
 
 
 def _plain(key: str) -> str:
