@@ -1,4 +1,4 @@
-"""A language model of tokens, judged: bits a token beside the context coder's, and a predicted group beside a copy.
+"""A language model of tokens, judged: bits a token beside the context coder's, and a predicted span beside a copy.
 
 `python -m benchmarks.language make VIDEO OUT` cuts a video into clips of equal length and codes each as a stream;
 `python -m benchmarks.language judge VIDEO STREAMS --lm LM --out FILE` measures on such streams that were not learned.
@@ -18,12 +18,11 @@ import torch
 from torch import nn
 
 from tokcodec.cli.options import Numbers
-from tokcodec.language import check
-from tokcodec.neural.language.mask import group_bits
+from tokcodec.language import check, spans_of_four
+from tokcodec.neural.language.mask import span_bits
 from tokcodec.neural.language.model import LanguageModel, load_model, window_of
 from tokcodec.neural.language.speaker import Speech, longer, spoken
-from tokcodec.neural.language.tokens import MOTION, Words
-from tokcodec.neural.loop import GROUP
+from tokcodec.neural.language.tokens import MOTION, SPAN, Words
 from tokcodec.neural.planes import to_rgb
 from tokcodec.neural.tokenizer import Tokenizer
 from tokcodec.neural.weights import Weights
@@ -56,9 +55,9 @@ def clips_of(video: Path, length: int, wanted: set[int]) -> Iterator[tuple[int, 
 
 
 def code_clip(tokenizer: Tokenizer, frames: Frames, step: float, target: Path) -> None:
-    """Write a clip as a stream of one chunk."""
+    """Write a clip as a stream of one chunk, of spans of four."""
     units = round(step * STEP_UNITS)
-    coder, *payloads = encode_chunk(tokenizer.encode(frames, step).tokens, units, tokenizer.tables)
+    coder, *payloads = tokenizer.pack(frames, step, spans=SPAN)
     height, width = frames.shape[1:3]
     header = Header(width, height, len(frames), tokenizer.weights.sha256, 1 / RATE, RATE)
     chunk = Chunk(len(frames), coder, units, tuple(range(len(frames))), 1, *payloads)
@@ -66,10 +65,18 @@ def code_clip(tokenizer: Tokenizer, frames: Frames, step: float, target: Path) -
         write_stream(file, header, [chunk])
 
 
+def cut(tokens: Tokens, spans: int) -> Tokens:
+    """The first frame of a chunk and so many spans of four."""
+    frames = SPAN * spans
+    return Tokens(
+        tokens.levels[:, : 1 + frames], tokens.motion[:frames], tokens.spans[:spans], tokens.numbers[: 1 + frames]
+    )
+
+
 def coder_bits(tokenizer: Tokenizer, tokens: Tokens, units: int) -> tuple[float, float]:
-    """What the context coder writes for a chunk's groups of four: bits of motion and of levels."""
+    """What the context coder writes for a chunk's spans of four: bits of motion and of levels."""
     _, motion, levels = encode_chunk(tokens, units, tokenizer.tables)
-    _, _, first = encode_chunk(Tokens(tokens.levels[:, :1].copy(), tokens.motion[:0]), units, tokenizer.tables)
+    _, _, first = encode_chunk(cut(tokens, 0), units, tokenizer.tables)
     return 8.0 * len(motion), 8.0 * (len(levels) - len(first))
 
 
@@ -77,9 +84,9 @@ def model_bits(model: LanguageModel, words: Words, first: Any, step: float, step
     """What the model would need for them, told one after another: bits of motion and of levels."""
     total = torch.zeros(model.layout.factors)
     for g in range(len(words.merges)):
-        low = max(0, g + 1 - model.config.groups)
+        low = max(0, g + 1 - model.config.spans)
         window = window_of(words, first, low, g + 1, step)
-        total += group_bits(model, window, torch.ones_like(window.merges[:, :, 0], dtype=torch.bool), g - low, steps, g)
+        total += span_bits(model, window, torch.ones_like(window.merges[:, :, 0], dtype=torch.bool), g - low, steps, g)
     return total[:MOTION].sum().item(), total[MOTION:].sum().item()
 
 
@@ -92,29 +99,29 @@ def predicted(
     known: int,
     lpips: nn.Module,
 ) -> dict[str, float]:
-    """LPIPS of the group behind `known` groups of four, four frames each, as the loop has them.
+    """LPIPS of the span behind `known` spans of four, as the loop has its frames.
 
-    `copy` repeats the last frame; `motion` repeats the last group's motion without levels; `coded` is what the stream
-    has there.
+    `copy` is no motion and no levels; `motion` repeats the last span's motion without levels; `coded` is what the
+    stream has there.
     """
     height, width = original.shape[1:3]
-    begin = 1 + GROUP * known
-    context = Tokens(tokens.levels[:, : 1 + known], tokens.motion[: GROUP * known])
+    begin = 1 + SPAN * known
+    context = cut(tokens, known)
     grown = longer(context, 1)
     again = grown.motion.copy()
-    again[GROUP * known :] = context.motion[-GROUP:]
+    again[SPAN * known :] = context.motion[-SPAN:]
     tries = {
         "copy": grown,
-        "motion": Tokens(grown.levels, again),
+        "motion": grown._replace(motion=again),
         "predicted": spoken(model, grown, step, known, known + 1, Speech()),
         "drawn": spoken(model, grown, step, known, known + 1, Speech(temperature=1.0)),
-        "coded": Tokens(tokens.levels[:, : 2 + known], tokens.motion[: GROUP * (1 + known)]),
+        "coded": cut(tokens, 1 + known),
     }
     found = {}
     for name, made in tries.items():
-        *_, (base, _) = tokenizer.loop.decode(made, step, begin + GROUP)
-        shown = to_rgb(base, height, width)
-        found[name] = lpips_distance(lpips, original[begin : begin + GROUP], shown, 1)
+        bases = [base for base, _ in tokenizer.loop.decode(made.in_order(), step)]
+        shown = np.concatenate([to_rgb(base, height, width) for base in bases[begin:]])
+        found[name] = lpips_distance(lpips, original[begin : begin + SPAN], shown, 1)
     return found
 
 
@@ -143,8 +150,8 @@ def make(video: Path, out: Path, length: int, frames: int | None, clips: tuple[i
 @click.argument("streams", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--lm", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--length", default=33, show_default=True, help="Frames of a clip of the video.")
-@click.option("--steps", default=8, show_default=True, help="Passes for a group.")
-@click.option("--known", default=4, show_default=True, help="Groups of four before the predicted one.")
+@click.option("--steps", default=8, show_default=True, help="Passes for a span.")
+@click.option("--known", default=4, show_default=True, help="Spans of four before the predicted one.")
 @click.option("--lpips-dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def judge(
@@ -167,9 +174,10 @@ def judge(
             chunk = next(chunks_of(reader))
             tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
         step, layout = chunk.step / STEP_UNITS, model.layout
+        tokens = cut(tokens, spans_of_four(tokens, numbers[number]))
         words, first = layout.words(tokens), layout.first(tokens, step)
-        plain = layout.tokens(words, len(tokens.levels), None)
-        held = Tokens(np.concatenate([tokens.levels[:, :1], plain.levels], 1), plain.motion)
+        levels, motion = layout.tokens(words, len(tokens.levels), tokens.motion[:0])
+        held = tokens._replace(levels=np.concatenate([tokens.levels[:, :1], levels], 1), motion=motion)
         size = words.levels[0].size
         point: dict[str, float] = {"clip": number, "tokens": size}
         for name, bits in (
@@ -184,7 +192,7 @@ def judge(
         click.echo(json.dumps(point))
     means = {k: round(float(np.mean([p[k] for p in points])), 4) for k in points[0] if k not in ("clip", "tokens")}
     click.echo(json.dumps(means))
-    about = {"passes": steps, "known_groups": known, "step": step, "parameters": model.parameters_in_all}
+    about = {"passes": steps, "known_spans": known, "step": step, "parameters": model.parameters_in_all}
     out.write_text(json.dumps({**about, "means": means, "points": points}, indent=1) + "\n")
 
 

@@ -25,7 +25,7 @@ from tokcodec.neural.tokenizer import Tokenizer
 from tokcodec.neural.weights import Weights, save_weights
 from tokcodec.opening import open_stream
 from tokcodec.stream.container import write_stream
-from tokcodec.stream.entropy import Tokens, encode_chunk
+from tokcodec.stream.entropy import Tokens
 from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import MAX_TICKS, Chunk, Header
 from tokcodec.training.language import LearnSettings, learn, read_texts
@@ -36,14 +36,16 @@ SHAPE = {"channels": 16, "layers": 2, "heads": 2, "head_channels": 16}
 QUICK = LearnSettings(steps=6, batch=2)
 
 
-def stream(path: Path, weights: Path, *clips: list[np.ndarray], chunk_frames: int = 17, begin: int = 0) -> Path:
+def stream(
+    path: Path, weights: Path, *clips: list[np.ndarray], chunk_frames: int = 17, begin: int = 0, spans: int | None = 4
+) -> Path:
     """A stream of a chunk for each clip, at 30 frames/s and 600 ticks, from the tick `begin` on."""
     tokenizer = Tokenizer(Weights.load(weights))
     height, width = clips[0][0].shape[:2]
     header = Header(width, height, chunk_frames, tokenizer.weights.sha256, Fraction(1, 600), Fraction(30))
     chunks, at = [], 0
     for frames in clips:
-        coded = encode_chunk(tokenizer.encode(np.stack(frames), STEP).tokens, int(16 * STEP), tokenizer.tables)
+        coded = tokenizer.pack(np.stack(frames), STEP, spans=spans)
         pts = tuple(begin + 20 * (at + i) for i in range(len(frames)))
         chunks.append(Chunk(len(frames), coded[0], int(16 * STEP), pts, 20, *coded[1:]))
         at += len(frames)
@@ -80,17 +82,24 @@ def times_of(path: Path) -> list[tuple[int, int]]:
 def test_a_predicted_stream_goes_on_where_it_ended(made: tuple[Path, Path], tmp_path: Path) -> None:
     source, model = made
     report = predict(source, tmp_path / "b.tokc", 0.5, model=model)
-    assert report.frames == 20 + 15
+    assert report.frames == 9 + 29  # 15 frames behind 11 are 26, in whole spans 29
     assert report.other_bytes > 0
-    assert verify(tmp_path / "b.tokc").frames == 35
+    assert verify(tmp_path / "b.tokc").frames == 38
     before, after = tokens_of(source), tokens_of(tmp_path / "b.tokc")
-    np.testing.assert_array_equal(before[0].levels, after[0].levels)
-    np.testing.assert_array_equal(before[1].levels, after[1].levels[:, : before[1].levels.shape[1]])
-    np.testing.assert_array_equal(before[1].motion, after[1].motion[: len(before[1].motion)])
-    assert after[1].levels.shape[1] == 1 + 7  # 26 frames: the third group, begun with 2, goes on to its end
-    assert times_of(tmp_path / "b.tokc") == [(20 * i, 20) for i in range(35)]
+    assert before[1].spans.tolist() == [4, 4, 2]
+    for mine, theirs in zip(before[0], after[0], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(before[1].levels[:, :9], after[1].levels[:, :9])
+    np.testing.assert_array_equal(before[1].motion[:8], after[1].motion[:8])
+    assert after[1].spans.tolist() == [4] * 7  # the span of two is replaced
+    assert after[1].numbers.tolist() == [*before[1].numbers[:9], *before[1].numbers[5:9].tolist() * 5]
+    assert times_of(tmp_path / "b.tokc") == [(20 * i, 20) for i in range(38)]
+    with open_stream(source, device="cpu") as a, open_stream(tmp_path / "b.tokc", device="cpu") as b:
+        pairs = list(zip(a.frames(end_s=18 / 30), b.frames(), strict=False))
+    assert len(pairs) == 18  # all up to the last whole span
+    assert all(np.array_equal(x[0], y[0]) for x, y in pairs)
     with open_stream(tmp_path / "b.tokc") as opened:
-        assert opened.header.chunk_frames == 26  # more than the 17 of the source
+        assert opened.header.chunk_frames == 29  # more than the 17 of the source
         assert opened.metadata.language == "deu"
 
 
@@ -119,11 +128,42 @@ def test_a_gap_is_filled_between_its_ends(made: tuple[Path, Path], tmp_path: Pat
     assert error[0] == 0
     assert max(error[5:9]) < 12  # coded again from what was decoded
     assert max(error[9:]) == 0
+    assert all((t.spans[: (t.levels.shape[1] - 1) // 4] == 4).all() for t in after), "it can be filled again"
 
 
 def test_a_gap_at_the_end_of_a_chunk_makes_no_new_chunk(made: tuple[Path, Path], tmp_path: Path) -> None:
     source, model = made
     assert fill(source, tmp_path / "b.tokc", 6 / 30, 3 / 30, model=model).chunks == 2
+
+
+def test_a_gap_at_frames_that_are_no_span_of_four_is_filled(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """The last two frames of the stream."""
+    source, model = made
+    report = fill(source, tmp_path / "b.tokc", 18 / 30, 1 / 30, model=model, speech=Speech(2, 1.0, 0))
+    assert (report.frames, report.chunks) == (20, 3)
+    assert times_of(tmp_path / "b.tokc") == [(20 * i, 20) for i in range(20)]
+    before, after = tokens_of(source), tokens_of(tmp_path / "b.tokc")
+    np.testing.assert_array_equal(before[1].levels[:, :9], after[1].levels)
+    assert [t.levels.shape[1] for t in after] == [9, 9, 2]
+
+
+def test_streams_of_other_spans_are_refused(made: tuple[Path, Path], weights: Path, tmp_path: Path) -> None:
+    source = stream(tmp_path / "a.tokc", weights, moving_frames(9), spans=8)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "a.tokc").write_bytes(source.read_bytes())
+    for work in (
+        lambda: predict(source, tmp_path / "b.tokc", 0.5, model=made[1]),
+        lambda: fill(source, tmp_path / "b.tokc", 0.1, 0.1, model=made[1]),
+        lambda: learn([source], tmp_path / "lm", settings=QUICK, weights=weights, device="cpu", shape=SHAPE),
+        lambda: probe(tmp_path, model=made[1], device="cpu"),
+    ):
+        with pytest.raises(TokcodecError, match=r"a\.tokc: its spans .* not of four frames: encode it with --spans 4$"):
+            work()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tokc", "x"]
+    short = stream(tmp_path / "short.tokc", weights, moving_frames(4), spans=2)
+    with pytest.raises(TokcodecError, match="no streams of five frames or more"):
+        learn([short], tmp_path / "lm", settings=QUICK, weights=weights, device="cpu", shape=SHAPE)
+    assert predict(short, tmp_path / "b.tokc", 0.1, model=made[1]).frames == 9  # behind the first frame
 
 
 @pytest.mark.parametrize(("start", "duration"), [(0.0, 0.1), (0.2, 0.3), (0.3, 0.1), (9.0, 1.0), (0.05, 0.001)])
@@ -137,7 +177,7 @@ def test_gaps_that_cannot_be_filled_are_refused(
 
 def test_a_model_of_other_tokens_is_refused(made: tuple[Path, Path], weights: Path, tmp_path: Path) -> None:
     arrays = dict(Weights.load(weights).arrays)
-    arrays["klt.key"] = -arrays["klt.key"]
+    arrays["klt"] = -arrays["klt"]
     save_weights(tmp_path / "other.safetensors", None, arrays)
     source = stream(tmp_path / "a.tokc", tmp_path / "other.safetensors", moving_frames(5))
     with pytest.raises(ModelError, match="other weights' tokens"):
@@ -225,9 +265,9 @@ def test_commands(
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, "learn-tokens", source, "--out", "lm", "--steps", "1", "--batch", "1") == 0
     assert capsys.readouterr().out.startswith("lm: 1 steps, ")
-    assert load_model(tmp_path / "lm").config.blocks == (384, 16, 8)
+    assert load_model(tmp_path / "lm").config.blocks == (384, 24)
     assert command(monkeypatch, "predict", source, "b.tokc", "--seconds", "0.1", "--lm", model, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["frames"] == 23
+    assert json.loads(capsys.readouterr().out)["frames"] == 9 + 17  # 3 frames behind 11 are 14, in whole spans 17
     assert command(monkeypatch, "predict", source, "b.tokc", "--seconds", "0.1", "--lm", model) == 1
     assert "b.tokc: exists already" in capsys.readouterr().err
     gap = ("--start", "0.04", "--duration", "0.1", "--lm", model)

@@ -89,7 +89,7 @@ def test_shards_are_bounded_and_always_the_same(streams: Path, tmp_path: Path) -
     for limits, counts in cases:
         export_shards([streams], tmp_path / "n" / "%d.tar", overwrite=True, cores=2, **limits)
         assert [len(names_in(path)) for path in sorted((tmp_path / "n").iterdir())] == [5 * count for count in counts]
-    most = 20480
+    most = 40960
     made = export_shards([streams], tmp_path / "n" / "%d.tar", overwrite=True, shard_bytes=most)
     sizes = [path.stat().st_size for path in sorted((tmp_path / "n").iterdir())]
     assert 1 < made.shards == len(sizes) < 6  # those of the longer sets before are gone

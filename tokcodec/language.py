@@ -20,7 +20,7 @@ from tokcodec.opening import checked_streams, reading, span_ticks, tokenizer_of,
 from tokcodec.rate import STEP_UNITS
 from tokcodec.report import Report, report_of
 from tokcodec.stream.container import Reader, Rest, write_stream
-from tokcodec.stream.records import MAX_TICKS, TIME_STRIDE, Chunk, Header
+from tokcodec.stream.records import MAX_TICKS, Chunk, Header
 
 if TYPE_CHECKING:
     from tokcodec.neural.language.model import LanguageModel
@@ -42,12 +42,12 @@ def predict(
 ) -> Report:
     """Let a stream go on: its last chunk becomes longer, all else is as it was.
 
-    Frames come in groups of four. Where the last chunk ends within one, that group goes on standing still to its end.
+    Frames come in spans of four. Frames of the last chunk that stand behind its last whole one are replaced.
 
     Args:
-        source: a stream.
+        source: a stream of spans of four frames.
         target: a stream; "-" is stdout.
-        seconds: of frames to come, at the stream's frame rate.
+        seconds: of frames to come, at the stream's frame rate, and as many more as a whole span needs.
         model: a language model, or the folder of the run it was learned in.
         speech: how it draws.
         weights: those of the stream; the released ones if None.
@@ -56,26 +56,26 @@ def predict(
 
     Raises:
         ModelError: the weights are not the stream's, or the model is none of their tokens.
-        TokcodecError: the source is damaged, the chunk would be too long or end beyond what a stream's clock counts, or
-            the target cannot be written.
+        TokcodecError: the source is damaged or of other spans, the chunk would be too long or end beyond what a
+            stream's clock counts, or the target cannot be written.
     """
     from tokcodec.neural.language.speaker import Speech, longer, spoken
+    from tokcodec.neural.language.tokens import SPAN
 
     started = time.monotonic()
     with _opened(source, target, model, weights, device, overwrite) as (reader, file, tokenizer, speaker):
         header, last = reader.header, reader.read_chunk(len(reader.index) - 1)
         ticks = max(Fraction(1), _frame_ticks(header, last))
-        count = max(1, round(seconds / float(ticks * header.time_base)))
-        frames = last.frames + count
+        wanted = last.frames + max(1, round(seconds / float(ticks * header.time_base)))
+        end = -(-(wanted - 1) // SPAN)
+        frames = 1 + SPAN * end
         header = _holding(source, header, frames)
-        pts = tuple(last.end_pts + round(i * ticks) for i in range(count + 1))
+        pts = tuple(last.end_pts + round(i * ticks) for i in range(frames - last.frames + 1))
         if pts[-1] > MAX_TICKS:
             raise TokcodecError(f"{source}: its last timestamps would be out of range")
         tokens = tokens_of(last, header.height, header.width, tokenizer.tables)
-        begin, end = tokens.levels.shape[1] - 1, -(-(frames - 1) // TIME_STRIDE)
-        if end > begin:
-            step = last.step / STEP_UNITS
-            tokens = spoken(speaker, longer(tokens, end - begin), step, begin, end, speech or Speech())
+        begin, step = spans_of_four(tokens, source), last.step / STEP_UNITS
+        tokens = spoken(speaker, longer(tokens, end - begin), step, begin, end, speech or Speech())
         chunk = _coded(tokens, last.step, (*last.pts, *pts[:-1]), pts[-1] - pts[-2], tokenizer)
         before = (reader.read_chunk(i) for i in range(len(reader.index) - 1))
         others: Rest = (reader.metadata, checked_streams(reader))
@@ -95,22 +95,24 @@ def fill(
     device: str = "auto",
     overwrite: bool = False,
 ) -> Report:
-    """Replace a span of a stream by frames that a language model thinks of between its two ends.
+    """Replace a gap in a stream by frames that a language model thinks of between its two ends.
 
-    Whole groups of four are replaced, within one chunk and behind its first frame. What follows in the chunk was told
+    Whole spans of four are replaced, within one chunk and behind its first frame. What follows in the chunk was told
     against the frames replaced: it is coded again, from its decoded frames, as a chunk of its own.
 
     Args:
-        source: a stream.
+        source: a stream of spans of four frames.
         target: a stream; "-" is stdout.
-        start_s, duration_s: the span, in seconds after the first frame.
+        start_s, duration_s: the gap, in seconds after the first frame.
         model, speech, weights, device, overwrite: as for `predict`.
 
     Raises:
         ModelError: the weights are not the stream's, or the model is none of their tokens.
-        TokcodecError: the source is damaged, the span is not inside a chunk, or the target cannot be written.
+        TokcodecError: the source is damaged or of other spans, the gap is not inside a chunk, or the target cannot be
+            written.
     """
-    from tokcodec.neural.language.speaker import Speech, spoken
+    from tokcodec.neural.language.speaker import Speech, longer, spoken
+    from tokcodec.neural.language.tokens import SPAN
 
     started = time.monotonic()
     with _opened(source, target, model, weights, device, overwrite) as (reader, file, tokenizer, speaker):
@@ -125,14 +127,18 @@ def fill(
             )
         header, step = reader.header, chunk.step / STEP_UNITS
         tokens = tokens_of(chunk, header.height, header.width, tokenizer.tables)
-        first, behind = (gap[0] - 1) // TIME_STRIDE, (gap[-1] - 1) // TIME_STRIDE + 1
-        made = spoken(speaker, tokens, step, first, behind, speech or Speech())
-        kept = min(1 + TIME_STRIDE * behind, chunk.frames)
+        there, first, behind = spans_of_four(tokens, source), (gap[0] - 1) // SPAN, (gap[-1] - 1) // SPAN + 1
+        grown = longer(tokens, max(0, behind - there))  # frames behind the last whole span are made one
+        made = spoken(speaker, grown, step, first, behind, speech or Speech())
+        kept = 1 + SPAN * min(behind, there)
         edges_ticks = (*chunk.pts, chunk.end_pts)
-        part = type(tokens)(made.levels[:, : 1 + behind], made.motion[: TIME_STRIDE * behind])
+        part = type(made)(
+            made.levels[:, :kept], made.motion[: kept - 1], made.spans[: kept // SPAN], made.numbers[:kept]
+        )
         chunks = [_coded(part, chunk.step, chunk.pts[:kept], edges_ticks[kept] - edges_ticks[kept - 1], tokenizer)]
         if kept < chunk.frames:
-            rest = tokenizer.encode(_decoded(tokenizer, tokens, chunk, header)[kept:], step).tokens
+            seen = _decoded(tokenizer, tokens if behind <= there else made, step, header)[kept : chunk.frames]
+            rest = tokenizer.encode(seen, step, spans=SPAN).tokens
             chunks.append(_coded(rest, chunk.step, chunk.pts[kept:], chunk.duration, tokenizer))
         whole = itertools.chain(
             (reader.read_chunk(i) for i in range(len(reader.index)) if i < number),
@@ -170,6 +176,20 @@ def check(speaker: LanguageModel, tokenizer: Tokenizer, name: Path) -> None:
         raise ModelError(f"{name}: this language model speaks of other weights' tokens than {tokenizer.weights.name}'s")
 
 
+def spans_of_four(tokens: Tokens, name: Path) -> int:
+    """How many spans of four frames a chunk has; up to three frames behind them are left out.
+
+    Raises:
+        TokcodecError: it has others before; the message names the stream and what to do.
+    """
+    from tokcodec.neural.language.tokens import whole_spans
+
+    try:
+        return whole_spans(tokens)
+    except ValueError as error:
+        raise TokcodecError(f"{name}: its spans are not of four frames: encode it with --spans 4") from error
+
+
 def _holding(source: Path, header: Header, frames: int) -> Header:
     """A header for chunks of so many frames."""
     try:
@@ -196,9 +216,9 @@ def _coded(tokens: Tokens, step: int, pts: tuple[int, ...], duration: int, token
     return Chunk(len(pts), coder, step, pts, duration, motion, levels)
 
 
-def _decoded(tokenizer: Tokenizer, tokens: Tokens, chunk: Chunk, header: Header) -> NDArray[np.uint8]:
+def _decoded(tokenizer: Tokenizer, tokens: Tokens, step: float, header: Header) -> NDArray[np.uint8]:
     """The frames of a chunk as the loop has them, uint8 `[F, H, W, 3]`: without the network."""
     from tokcodec.neural.planes import to_rgb
 
-    groups = tokenizer.loop.decode(tokens, chunk.step / STEP_UNITS, chunk.frames)
-    return np.concatenate([to_rgb(base, header.height, header.width) for base, _ in groups])
+    frames = tokenizer.loop.decode(tokens.in_order(), step)
+    return np.concatenate([to_rgb(base, header.height, header.width) for base, _ in frames])

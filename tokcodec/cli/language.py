@@ -69,7 +69,7 @@ def learn_tokens(
     dtype: str,
     threads: int | None,
 ) -> None:
-    """Learn a language model of the tokens of STREAMS (files, or folders of .tokc files).
+    """Learn a language model of the tokens of STREAMS (files, or folders of .tokc files, of encode --spans 4).
 
     OUT receives checkpoint.pt, model.safetensors and train.jsonl.
     """
@@ -101,7 +101,7 @@ def predict(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Let a stream go on: frames to come, by a language model of its tokens."""
+    """Let a stream (of encode --spans 4) go on: frames to come, by a language model of its tokens."""
     from tokcodec.neural.language.speaker import Speech
 
     use_threads(threads)
@@ -134,7 +134,7 @@ def fill(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Replace a span of a stream by frames that a language model of its tokens puts between the two ends."""
+    """Replace a gap in a stream (of encode --spans 4) by frames that a language model of its tokens puts there."""
     from tokcodec.neural.language.speaker import Speech
 
     use_threads(threads)
@@ -159,8 +159,8 @@ def probe(
 ) -> None:
     """How well the tokens' embeddings tell classes apart, beside small pictures.
 
-    FOLDER holds a folder of .tokc streams for each class. Streams whose names are equal up to the last - are of one
-    clip and stay together when they are divided to learn and to judge.
+    FOLDER holds a folder of .tokc streams (of encode --spans 4) for each class. Streams whose names are equal up to the
+    last - are of one clip and stay together when they are divided to learn and to judge.
     """
     from tokcodec.training.probe import probe as measure
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tokcodec.errors import TokcodecError
+from tokcodec.language import spans_of_four
 from tokcodec.neural.device import pick_device, pick_dtype
 from tokcodec.neural.language.mask import draw_mask
 from tokcodec.neural.language.model import (
@@ -45,7 +46,7 @@ SAVE_EVERY = 200
 
 
 class Text(NamedTuple):
-    """A chunk to learn from: its words, its first group int16 `[24, h, w]`, its step in levels."""
+    """A chunk to learn from: its words, its first frame int16 `[24, h, w]`, its step in levels."""
 
     words: Words
     first: NDArray[np.int16]
@@ -65,10 +66,8 @@ class LearnSettings:
     seed: int = 0
 
 
-def read_texts(
-    streams: Sequence[Path], weights: str | Path | None = None
-) -> tuple[list[Text], tuple[int, int, int], str]:
-    """All chunks of some streams that have a group of four.
+def read_texts(streams: Sequence[Path], weights: str | Path | None = None) -> tuple[list[Text], tuple[int, int], str]:
+    """All chunks of some streams that have a span of four frames.
 
     Args:
         streams: files, and folders of .tokc files.
@@ -78,7 +77,7 @@ def read_texts(
         The chunks; the blocks and the digest of the basis that their levels stand for.
 
     Raises:
-        TokcodecError: a stream cannot be read, or there is none.
+        TokcodecError: a stream cannot be read or is of other spans, or there is none.
         ModelError: the weights are not theirs.
     """
     texts: list[Text] = []
@@ -91,11 +90,11 @@ def read_texts(
             layout = Layout(blocks)
             for chunk in chunks_of(reader):
                 tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
-                if tokens.levels.shape[1] > 1:
+                if spans_of_four(tokens, file):
                     step = chunk.step / STEP_UNITS
                     texts.append(Text(layout.words(tokens), layout.first(tokens, step), step))
     if blocks is None or not texts:
-        raise TokcodecError(f"{', '.join(map(str, streams))}: no streams of more than one frame to learn from")
+        raise TokcodecError(f"{', '.join(map(str, streams))}: no streams of five frames or more to learn from")
     return texts, blocks, basis
 
 
@@ -138,17 +137,17 @@ class Learner:
         rng = np.random.default_rng([self.settings.seed, step])
         texts = [self.texts[i] for i in rng.integers(len(self.texts), size=self.settings.batch)]
         shapes = [text.words.levels.shape[1:] for text in texts]
-        groups, h, w = (min(size) for size in zip(*shapes, strict=True))
-        groups, h, w = min(groups, self.model.config.groups), min(h, self.settings.side), min(w, self.settings.side)
-        at_start = bool(rng.random() < 0.5) or any(shape[0] == groups for shape in shapes)
+        spans, h, w = (min(size) for size in zip(*shapes, strict=True))
+        spans, h, w = min(spans, self.model.config.spans), min(h, self.settings.side), min(w, self.settings.side)
+        at_start = bool(rng.random() < 0.5) or any(shape[0] == spans for shape in shapes)
         windows, masks = [], []
         for text, shape in zip(texts, shapes, strict=True):
-            begin = 0 if at_start else int(rng.integers(1, shape[0] - groups + 1))
+            begin = 0 if at_start else int(rng.integers(1, shape[0] - spans + 1))
             i, j = (int(rng.integers(full - part + 1)) for full, part in zip(shape[1:], (h, w), strict=True))
             crop = (..., slice(i, i + h), slice(j, j + w))
             words = Words(*(x[crop] for x in text.words))
-            windows.append(window_of(words, text.first[crop], begin, begin + groups, text.step))
-            masks.append(draw_mask(groups, h, w, rng))
+            windows.append(window_of(words, text.first[crop], begin, begin + spans, text.step))
+            masks.append(draw_mask(spans, h, w, rng))
         known, asked = (torch.from_numpy(np.stack(x)).to(self.device) for x in zip(*masks, strict=True))
         return Window.joined(windows).to(self.device), known, asked
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tokcodec.errors import TokcodecError
-from tokcodec.language import check
+from tokcodec.language import check, spans_of_four
 from tokcodec.neural.device import pick_device
 from tokcodec.neural.language.model import LanguageModel, load_model, window_of
+from tokcodec.neural.language.tokens import SPAN
 from tokcodec.neural.planes import Planes, cell_means
 from tokcodec.opening import chunks_of, find_streams, reading, tokenizer_of, tokens_of
 from tokcodec.rate import STEP_UNITS
@@ -35,27 +36,27 @@ class Sample(NamedTuple):
 
 @torch.inference_mode()
 def _embedded(model: LanguageModel, name: Path, path: Path, weights: str | Path | None) -> tuple[Tensor, Tensor]:
-    """Features of the positions of a stream's first groups, `[n, C]` and `[n, 24]`; messages call the model `name`."""
+    """Features of the positions of a stream's first spans, `[n, C]` and `[n, 24]`; messages call the model `name`."""
     with reading(path) as reader:
         tokenizer = tokenizer_of(reader, weights)
         check(model, tokenizer, name)
         chunk = next(chunks_of(reader))
         tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
         step = chunk.step / STEP_UNITS
-        groups = min(model.config.groups, tokens.levels.shape[1] - 1)
-        if not groups:
-            raise TokcodecError(f"{path}: a probe needs more than one frame")
+        spans = min(model.config.spans, spans_of_four(tokens, path))
+        if not spans:
+            raise TokcodecError(f"{path}: a probe needs five frames at least")
         words, first = model.layout.words(tokens), model.layout.first(tokens, step)
-        window = window_of(words, first, 0, groups, step).to(next(model.parameters()).device)
+        window = window_of(words, first, 0, spans, step).to(next(model.parameters()).device)
         known = torch.ones_like(window.merges[:, :, 0], dtype=torch.bool)
         features = model.trunk(window, known)[0].flatten(0, 2).cpu()
-        decoded = itertools.islice(tokenizer.loop.decode(tokens, step, chunk.frames), 1 + groups)
+        decoded = itertools.islice(tokenizer.loop.decode(tokens.in_order(), step), 0, 1 + SPAN * spans, SPAN)
         shown = [_small(base) for base, _ in decoded]
     return features, torch.from_numpy(np.concatenate(shown))
 
 
 def _small(base: Planes) -> NDArray[np.float32]:
-    """The last frame of a group by positions, float32 `[h * w, 24]` in [-1, 1]."""
+    """A frame by positions, float32 `[h * w, 24]` in [-1, 1]."""
     means = cell_means(base)
     return means.reshape(len(means), -1).T / np.float32(127.5) - 1
 

@@ -1,8 +1,8 @@
 """The masked model: what stands at a position, given what is known of the others.
 
-A trunk of attention over time at a position and over windows of 8x8 positions of a group reads a window of groups, in
-which some positions are hidden. A head speaks a hidden position factor by factor: each depends on the trunk and on the
-factors of that position before it, and positions on one another through the trunk alone.
+A trunk of attention over time at a position and over windows of 8x8 positions of a span reads a window of spans of four
+frames, in which some positions are hidden. A head speaks a hidden position factor by factor: each depends on the trunk
+and on the factors of that position before it, and positions on one another through the trunk alone.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from tokcodec.neural.language.tokens import (
     MOTION,
     REACH,
     RIGHT,
+    SPAN,
     TEMPORAL,
     VALUES,
     Layout,
 )
-from tokcodec.neural.loop import GROUP
 
-WINDOW = 8  # positions a side of attention within a group
-PLACES = 9  # numbers of groups that are told apart; later ones count as the last
-SPAN = 8  # the most groups of a window
-VERSION = 2  # of the words that a model speaks
+WINDOW = 8  # positions a side of attention within a span
+PLACES = 9  # numbers of spans that are told apart; later ones count as the last
+MOST_SPANS = 8  # of a window
+VERSION = 3  # of the words that a model speaks
 STEP_CENTRE = math.log(64.0)  # of the steps in use
 
 
@@ -46,13 +46,13 @@ STEP_CENTRE = math.log(64.0)  # of the steps in use
 class LanguageConfig:
     """The shape of a model, and whose tokens it speaks; stored as JSON in the metadata of its weights."""
 
-    blocks: tuple[int, int, int]  # dimensions of the loop's intra, key and between
+    blocks: tuple[int, int]  # dimensions of the loop's blocks: of first frames and of others
     basis_sha256: str  # of the loop's transforms
     channels: int = 64
     layers: int = 2
     heads: int = 4
     head_channels: int = 64
-    groups: int = 4  # of four, in a window
+    spans: int = 4  # of four frames, in a window
 
     def to_json(self) -> str:
         return json.dumps({"version": VERSION, **dataclasses.asdict(self)})
@@ -68,25 +68,25 @@ class LanguageConfig:
         if not isinstance(fields, dict) or set(fields) != names or not isinstance(fields["basis_sha256"], str):
             raise ValueError("not a configuration of this version")
         blocks, sizes = fields["blocks"], [fields[n] for n in names - {"blocks", "basis_sha256"}]
-        numbers = [*blocks, *sizes] if isinstance(blocks, list) and len(blocks) == 3 else [0]
+        numbers = [*blocks, *sizes] if isinstance(blocks, list) and len(blocks) == 2 else [0]
         if (
             not all(type(n) is int and 0 < n <= 4096 for n in numbers)
             or fields["channels"] % fields["heads"]
-            or fields["groups"] > SPAN
+            or fields["spans"] > MOST_SPANS
         ):
             raise ValueError("a number is out of range")
         return cls(**fields | {"blocks": tuple(blocks)})
 
 
 class Window(NamedTuple):
-    """Consecutive groups of B chunks, on the model's device.
+    """Consecutive spans of four frames of B chunks, on the model's device.
 
     Attributes:
-        first: float32 `[B, 24, h, w]`, of the first group (see `Layout.first`) if the window begins with it, else None.
-        levels: int64 `[B, T, L, h, w]`, factors of the groups of four.
+        first: float32 `[B, 24, h, w]`, of the first frame (see `Layout.first`) if the window begins with it, else None.
+        levels: int64 `[B, T, L, h, w]`, factors of the spans.
         merges: int64 `[B, T, 4, h, w]`.
         vectors: int64 `[B, T, 4, 2, h, w]`.
-        place: int64 `[B]`, number in its chunk of the first of the T groups, from 1.
+        place: int64 `[B]`, number in its chunk of the first of the T spans, from 1.
         step: float32 `[B]`, of the chunk, in levels.
     """
 
@@ -103,7 +103,7 @@ class Window(NamedTuple):
 
     @classmethod
     def joined(cls, windows: list[Window]) -> Window:
-        """Windows of one shape, that all have a first group or all have none."""
+        """Windows of one shape, that all have a first frame or all have none."""
         firsts, *rest = zip(*windows, strict=True)
         return cls(None if firsts[0] is None else torch.cat(firsts), *map(torch.cat, rest))
 
@@ -122,7 +122,7 @@ def resolved(window: Window, known: Tensor) -> tuple[Tensor, Tensor]:
     b, t, roles, h, w = merges.shape
     numbers = torch.arange(t * roles * h * w, device=merges.device).view(t, roles, h, w)
     source = numbers.expand(b, -1, -1, -1, -1)
-    # All of a position's source, as far as it lies in the window; the temporal one is always of a key frame.
+    # All of a position's source, as far as it lies in the window; the temporal one is always of an anchor.
     temporal, left, above, right = numbers.clone(), numbers.clone(), numbers.clone(), numbers.clone()
     temporal[:, 1:] = numbers[:, :1]
     temporal[1:, 0] = numbers[:-1, 0]
@@ -144,8 +144,8 @@ def references(vectors: Tensor, has: Tensor) -> Tensor:
     """The vectors likeliest to be those of a position, int64 `[B, T, 4, 2, h, w]`.
 
     Those of the position next to it in the frame (of left, above, right, below the first that has one). Without one,
-    for the key frame's: the last at that position in a group before; then one two steps away; else 0. For one between:
-    the key frame's.
+    for the anchor's: the last at that position in a span before; then one two steps away; else 0. For one between: the
+    anchor's.
 
     Args:
         vectors: int64 `[B, T, 4, 2, h, w]`.
@@ -153,18 +153,18 @@ def references(vectors: Tensor, has: Tensor) -> Tensor:
     """
     near, is_near = _beside(torch.zeros_like(vectors), torch.zeros_like(has), vectors, has)
     far, is_far = _beside(near[:, :, :1], is_near[:, :, :1], near[:, :, :1], is_near[:, :, :1])
-    keys, past, has_past = [], torch.zeros_like(vectors[:, 0, 0]), torch.zeros_like(has[:, 0, 0])
+    anchors, past, has_past = [], torch.zeros_like(vectors[:, 0, 0]), torch.zeros_like(has[:, 0, 0])
     for t in range(vectors.shape[1]):
         choice = torch.where(has_past[:, None], past, far[:, t, 0] * is_far[:, t])
-        keys.append(torch.where(is_near[:, t, :1], near[:, t, 0], choice))
+        anchors.append(torch.where(is_near[:, t, :1], near[:, t, 0], choice))
         past = torch.where(has[:, t, :1], vectors[:, t, 0], past)
         has_past = has_past | has[:, t, 0]
-    key = torch.stack(keys, 1)[:, :, None]
-    return torch.cat([key, torch.where(is_near[:, :, 1:, None], near[:, :, 1:], key)], 2)
+    anchor = torch.stack(anchors, 1)[:, :, None]
+    return torch.cat([anchor, torch.where(is_near[:, :, 1:, None], near[:, :, 1:], anchor)], 2)
 
 
 def against(reference: Tensor, merges: Tensor, vectors: Tensor) -> Tensor:
-    """What explicit vectors are told against: the reference, or the key frame's own vector where that is explicit.
+    """What explicit vectors are told against: the reference, or the anchor's own vector where that is explicit.
 
     Args:
         reference, vectors: int64 `[..., 4, 2, h, w]`.
@@ -209,9 +209,9 @@ def values_of(window: Window, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 def counting(values: Tensor) -> Tensor:
     """Which factors `[..., factors]` say something, bool: not those of vectors that are taken over."""
-    is_explicit = (values[..., :GROUP] >= COPIES).repeat_interleave(2, -1)
+    is_explicit = (values[..., :SPAN] >= COPIES).repeat_interleave(2, -1)
     others = torch.ones_like(values[..., MOTION:], dtype=torch.bool)
-    return torch.cat([others[..., :1].expand_as(values[..., :GROUP]), is_explicit, others], -1)
+    return torch.cat([others[..., :1].expand_as(values[..., :SPAN]), is_explicit, others], -1)
 
 
 class _Table(nn.Module):
@@ -274,12 +274,12 @@ class _Layer(nn.Module):
 
     def __init__(self, channels: int, heads: int, shifted: bool) -> None:
         super().__init__()
-        time = torch.arange(SPAN + 1)
+        time = torch.arange(MOST_SPANS + 1)
         side = torch.arange(WINDOW)
         y, x = (g.flatten() for g in torch.meshgrid(side, side, indexing="ij"))
         width = 2 * WINDOW - 1
         around = (y[:, None] - y + WINDOW - 1) * width + x[:, None] - x + WINDOW - 1
-        self.time = _Attention(channels, heads, time[:, None] - time + SPAN)
+        self.time = _Attention(channels, heads, time[:, None] - time + MOST_SPANS)
         self.space = _Attention(channels, heads, around)
         self.mlp = nn.Sequential(
             nn.LayerNorm(channels), nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
@@ -326,8 +326,8 @@ class LanguageModel(nn.Module):
         self.config, self.layout = config, Layout(config.blocks)
         c, h, factors = config.channels, config.head_channels, self.layout.factors
         marks = torch.from_numpy(self.layout.marks())
-        self.of_words = _Table(torch.cat([marks[:GROUP], marks[MOTION:]]), c)  # vectors are read as numbers
-        self.of_vectors = nn.Linear(3 * GROUP, c)  # and whether they are known
+        self.of_words = _Table(torch.cat([marks[:SPAN], marks[MOTION:]]), c)  # vectors are read as numbers
+        self.of_vectors = nn.Linear(3 * SPAN, c)  # and whether they are known
         self.of_first = nn.Linear(FIRST, c)
         self.of_place = nn.Embedding(PLACES, c)
         self.of_step = nn.Linear(1, c)
@@ -354,21 +354,21 @@ class LanguageModel(nn.Module):
         self.out_bias.copy_(shares.log())
 
     def trunk(self, window: Window, known: Tensor) -> Tensor:
-        """Features of all positions, `[B, T, h, w, C]`; with a first group in the window, it is the first of T.
+        """Features of all positions, `[B, T, h, w, C]`; with a first frame in the window, it is the first of T.
 
         Args:
             window: what is hidden in it has no influence.
-            known: bool `[B, T, h, w]`, of the groups of four.
+            known: bool `[B, T, h, w]`, of the spans.
         """
         b, t, factors, h, w = window.levels.shape
-        if not 0 < t <= SPAN:
-            raise ValueError(f"a window has 1 to {SPAN} groups of four, not {t}")
+        if not 0 < t <= MOST_SPANS:
+            raise ValueError(f"a window has 1 to {MOST_SPANS} spans, not {t}")
         vectors, has = resolved(window, known)
         vectors = torch.where(has.unsqueeze(-3), vectors, references(vectors, has))
         motion = torch.cat([torch.asinh(vectors.float() / 4).flatten(2, 3), has], 2).permute(0, 1, 3, 4, 2)
         numbers = torch.cat([window.merges, window.levels], 2)
-        numbers = numbers + torch.arange(GROUP + factors, device=known.device)[:, None, None] * VALUES
-        flat = numbers.permute(0, 1, 3, 4, 2).reshape(-1, GROUP + factors)
+        numbers = numbers + torch.arange(SPAN + factors, device=known.device)[:, None, None] * VALUES
+        flat = numbers.permute(0, 1, 3, 4, 2).reshape(-1, SPAN + factors)
         spoken = F.embedding_bag(flat, self.of_words().flatten(0, 1).float(), mode="sum").view(b, t, h, w, -1)
         x = torch.where(known[..., None], spoken, self.hidden) + self.of_vectors(motion)
         numbers = (window.place[:, None] + torch.arange(t, device=known.device)).clamp(max=PLACES - 1)
@@ -419,7 +419,7 @@ class LanguageModel(nn.Module):
             z = hidden + said + self.turn[i]
             logits = F.linear(z + self.mix(z), out[i], self.out_bias[i]).float()
             logits = logits.masked_fill(~self.allowed[i], -torch.inf)
-            if GROUP <= i < MOTION:
+            if SPAN <= i < MOTION:
                 logits[:, ESCAPE] = -torch.inf
             chances = logits.log_softmax(1)
             if temperature > 0:
@@ -428,8 +428,8 @@ class LanguageModel(nn.Module):
             else:
                 drawn = chances.argmax(1)
             chance = chances.gather(1, drawn[:, None])[:, 0]
-            if GROUP <= i < MOTION:
-                is_explicit = values[(i - GROUP) // 2] >= COPIES
+            if SPAN <= i < MOTION:
+                is_explicit = values[(i - SPAN) // 2] >= COPIES
                 drawn, chance = torch.where(is_explicit, drawn, REACH + 1), chance * is_explicit
             values.append(drawn)
             score = score + chance
@@ -463,11 +463,11 @@ def load_model(path: Path) -> LanguageModel:
 
 
 def window_of(words: Any, first: Any, begin: int, end: int, step: float) -> Window:
-    """Groups [begin, end) of a chunk's groups of four (numbers from 0) as a window of one, on the CPU.
+    """Spans [begin, end) of a chunk's spans of four (numbers from 0) as a window of one, on the CPU.
 
     Args:
         words: of the chunk.
-        first: int16 `[24, h, w]`, of its first group; used where `begin` is 0.
+        first: int16 `[24, h, w]`, of its first frame; used where `begin` is 0.
         begin, end: of the window.
         step: of the chunk, in levels.
     """

@@ -1,4 +1,4 @@
-"""Tokens that were never coded: groups of a chunk written by the model, one after another."""
+"""Tokens that were never coded: spans of a chunk written by the model, one after another."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import dataclasses
 import numpy as np
 import torch
 
-from tokcodec.neural.language.mask import speak_group
+from tokcodec.neural.language.mask import speak_span
 from tokcodec.neural.language.model import LanguageModel, resolved, window_of
-from tokcodec.neural.language.tokens import Words
-from tokcodec.neural.loop import GROUP
+from tokcodec.neural.language.tokens import SPAN, Words, whole_spans
+from tokcodec.neural.loop import NUMBERS
 from tokcodec.stream.entropy import Tokens
+from tokcodec.stream.pyramid import pyramid
 
 
 @dataclasses.dataclass(frozen=True)
 class Speech:
-    """How groups are drawn.
+    """How spans are drawn.
 
     Raises ValueError if a value is out of range.
     """
 
-    steps: int = 8  # passes through the trunk for a group
+    steps: int = 8  # passes through the trunk for a span
     temperature: float = 0.0  # 0 takes what is likeliest
     seed: int = 0
 
@@ -30,30 +31,33 @@ class Speech:
             raise ValueError(f"steps are at least 1, temperature 0 to 10, a seed a natural number, not {self}")
 
 
-def longer(tokens: Tokens, groups: int) -> Tokens:
-    """A chunk with so many groups of four behind its last, all zero."""
-    levels, motion = tokens
+def longer(tokens: Tokens, spans: int) -> Tokens:
+    """A chunk with so many spans of four behind its last, all zero; frames that are no span of four are left out."""
+    old, new = SPAN * whole_spans(tokens), SPAN * spans
+    numbers = np.array(NUMBERS[SPAN], np.uint8)[[place.depth for place in sorted(pyramid(0, SPAN, -1))]]
     return Tokens(
-        np.pad(levels, ((0, 0), (0, groups), (0, 0), (0, 0))),
-        np.pad(motion, ((0, GROUP * groups), (0, 0), (0, 0), (0, 0))),
+        np.pad(tokens.levels[:, : 1 + old], ((0, 0), (0, new), (0, 0), (0, 0))),
+        np.pad(tokens.motion[:old], ((0, new), (0, 0), (0, 0), (0, 0))),
+        np.full((old + new) // SPAN, SPAN, np.uint8),
+        np.concatenate([tokens.numbers[: 1 + old], np.tile(numbers, spans)]),
     )
 
 
 def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: int, speech: Speech) -> Tokens:
-    """A chunk with groups written anew. The model sees the groups before, and those behind if they are near.
+    """A chunk with spans written anew. The model sees the spans before, and those behind if they are near.
 
-    What the words do not hold is zero in the new groups: levels past the first dimensions, and motion within 16x16.
+    What the words do not hold is zero in the new spans: levels past the first dimensions, and motion within 16x16.
 
     Args:
         model: in eval mode; of the loop that the tokens are of.
         tokens: of a chunk.
         step: of the chunk, in levels.
-        begin, end: the groups of four to write, from 0.
+        begin, end: the spans of four to write, from 0.
         speech: how.
     """
     layout, device = model.layout, next(model.parameters()).device
     words, first = layout.words(tokens), layout.first(tokens, step)
-    total, most = len(words.merges), model.config.groups
+    total, most = len(words.merges), model.config.spans
     for g in range(begin, end):
         behind = end + 1 if end < total and end - g < most - 1 else g + 1
         low = max(0, behind - most)
@@ -61,14 +65,13 @@ def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: i
         known = torch.ones_like(window.merges[:, :, 0], dtype=torch.bool)
         known[:, g - low : end - low] = False
         seed = int(np.random.SeedSequence([speech.seed, g]).generate_state(1)[0])
-        speak_group(model, window, known, g - low, speech.steps, speech.temperature, seed)
+        speak_span(model, window, known, g - low, speech.steps, speech.temperature, seed)
         words.levels[:, g] = window.levels[0, g - low].cpu().numpy()
         words.merges[g] = window.merges[0, g - low].cpu().numpy()
         # Whole: what these take over may lie before the next window.
         words.vectors[g] = resolved(window, known)[0][0, g - low].cpu().numpy()
     part = Words(words.levels[:, begin:end], words.merges[begin:end], words.vectors[begin:end])
-    before = tokens.motion[GROUP * (begin - 1)] if begin else None
-    new = layout.tokens(part, len(tokens.levels), before)
     levels, motion = tokens.levels.copy(), tokens.motion.copy()
-    levels[:, 1 + begin : 1 + end], motion[GROUP * begin : GROUP * end] = new
-    return Tokens(levels, motion)
+    low, high = SPAN * begin, SPAN * end
+    levels[:, 1 + low : 1 + high], motion[low:high] = layout.tokens(part, len(levels), motion[:low])
+    return tokens._replace(levels=levels, motion=motion)

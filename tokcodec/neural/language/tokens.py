@@ -1,11 +1,11 @@
-"""Tokens as a language: each position of a group of four is a word of factors, and back.
+"""Tokens as a language: each position of a span of four frames is a word of factors, and back.
 
-The first four factors say where the motion of the group's four frames is taken over from, or else its kind; the next
-eight its vectors, which count only in the latter case; the others eight lookup-free bits of the levels each. A group
-has one motion a frame and position (of the upper left 8x8 cell); levels past the first dimensions are left out, and
-those past the thresholds are cut. The first group of a chunk, which follows from nothing before it, is read but never
-spoken: its levels say what its own neighbours lack, so it is read as what they add up to, in integers and without the
-network.
+The roles of a span's frames are 0 for its anchor, and 1 to 3 for the others in the order of coding. The first four
+factors say where the motion of each is taken over from, or else its kind; the next eight its vectors, which count only
+in the latter case; the others eight lookup-free bits of the levels each. A frame has one motion a position (of the
+upper left 8x8 cell); levels past the first dimensions are left out, and those past the thresholds are cut. The first
+frame of a chunk, which follows from nothing before it, is read but never spoken: its levels say what its own neighbours
+lack, so it is read as what they add up to, in integers and without the network.
 """
 
 from __future__ import annotations
@@ -22,24 +22,30 @@ from numpy.typing import NDArray
 from tokcodec.compiled import njit
 from tokcodec.neural.intra import GREY, reconstruct
 from tokcodec.neural.lfq import bits_of, index_of, levels_of
-from tokcodec.neural.loop import GROUP, LEVELS, MODES, steps_of
+from tokcodec.neural.loop import LEVELS, MODES
 from tokcodec.neural.planes import CELL, GRID, cell_means
-from tokcodec.stream.entropy import Tokens
-from tokcodec.stream.fields import BOTH, MAX_CANDIDATES, MAX_VECTOR, UNKNOWN, candidates
+from tokcodec.rate import STEP_UNITS
+from tokcodec.stream.entropy import Guesses, Tokens, frame_step
+from tokcodec.stream.fields import BOTH, MAX_CANDIDATES, UNKNOWN, candidates, scaled
+from tokcodec.stream.pyramid import pyramid
 from tokcodec.stream.trees import TREE, node
 
+SPAN = 4  # frames, all of which have a role
+FRAMES = tuple(place.frame for place in pyramid(0, SPAN, -1))  # of a span by role: 4, 2, 1, 3
+DISTANCES = tuple(place.distance for place in pyramid(0, SPAN, -1))
 BITS = 8  # of a factor
 VALUES = 1 << BITS
-# Dimensions of the key block and of the block between that are spoken of, and the thresholds of each.
-KEY_FINE, KEY, BETWEEN = 16, 64, 32
+# Dimensions of an anchor's block and of another's that are spoken of, and the thresholds of each.
+ANCHOR_FINE, ANCHOR, BETWEEN = 16, 64, 12
 FINE, COARSE = 2, 1
-FIRST = (GRID // CELL) ** 2 * 3 // 2  # means of cells of a position, of the first group
-# Merges, values of the first factors: motion taken over from the temporal field (for the key frame that of the group
-# before, for the three between their key frame's), from the position left, above, above right; none, of the first
-# reference, and of both. From COPIES on it is explicit, of kind value - COPIES. The first that fits is told.
+FIRST = (GRID // CELL) ** 2 * 3 // 2  # means of cells of a position, of the first frame
+# Merges, values of the first factors: motion taken over from the temporal field (for an anchor that of the anchor
+# before, for the three between their anchor's, as from both references), from the position left, above, above right;
+# none, of the first reference, and of both. From COPIES on it is explicit, of kind value - COPIES. The first that fits
+# is told.
 TEMPORAL, LEFT, ABOVE, RIGHT, STILL, STILL_BOTH, COPIES = range(7)
 MERGES = COPIES + 3
-MOTION = 3 * GROUP  # factors: merges of the key frame and the three between, then y and x of each
+MOTION = 3 * SPAN  # factors: merges of the anchor and the three between, then y and x of each
 REACH = VALUES // 2 - 1  # of a difference of vectors
 ESCAPE = 0  # the value of a difference out of reach; it is never sampled
 
@@ -48,12 +54,13 @@ I16 = NDArray[np.int16]
 
 
 class Words(NamedTuple):
-    """n groups of four of a chunk.
+    """n spans of four of a chunk, the frames of each by their roles.
 
     Attributes:
         levels: uint8 `[L, n, h, w]`, factors of eight bits.
-        merges: uint8 `[n, 4, h, w]`, of the key frame and the others, 0 to 8.
-        vectors: int16 `[n, 4, 2, h, w]`, y and x of their motion; what a merge takes over need not be there yet.
+        merges: uint8 `[n, 4, h, w]`, 0 to 8.
+        vectors: int16 `[n, 4, 2, h, w]`, y and x in quarter pixels over four frames; what a merge takes over need not
+            be there yet.
     """
 
     levels: U8
@@ -61,96 +68,123 @@ class Words(NamedTuple):
     vectors: I16
 
 
+def whole_spans(tokens: Tokens) -> int:
+    """How many spans of four a chunk has; up to three frames behind them are left out.
+
+    Raises:
+        ValueError: it has others before.
+    """
+    count: int = (tokens.levels.shape[1] - 1) // SPAN
+    if (tokens.spans[:count] != SPAN).any():
+        raise ValueError(f"words are of spans of {SPAN} frames, not of {tokens.spans.tolist()}")
+    return count
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Which levels the factors hold.
 
     Attributes:
-        blocks: dimensions of intra, key and between, as of the loop.
+        blocks: dimensions of the blocks of a first frame and of others, as of the loop.
     """
 
-    blocks: tuple[int, int, int]
+    blocks: tuple[int, int]
 
     @functools.cached_property
-    def spans(self) -> tuple[tuple[int, int, int], ...]:
-        """First dimension, end and thresholds of each factor of levels."""
-        key, behind = self.blocks[1], self.blocks[1] + self.blocks[2]
-        parts = (
-            (0, min(KEY_FINE, key), FINE),
-            (min(KEY_FINE, key), min(KEY, key), COARSE),
-            (key, min(key + BETWEEN, behind), COARSE),
-        )
+    def parts(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Role of the frame, first dimension, end and thresholds of each factor of levels."""
+        size = self.blocks[1]
+        parts = [
+            (0, 0, min(ANCHOR_FINE, size), FINE),
+            (0, min(ANCHOR_FINE, size), min(ANCHOR, size), COARSE),
+            *((role, 0, min(BETWEEN, size), COARSE) for role in range(1, SPAN)),
+        ]
         return tuple(
-            (begin, min(begin + BITS // (2 * thresholds), stop), thresholds)
-            for start, stop, thresholds in parts
+            (role, begin, min(begin + BITS // (2 * thresholds), stop), thresholds)
+            for role, start, stop, thresholds in parts
             for begin in range(start, stop, BITS // (2 * thresholds))
         )
 
     @property
     def factors(self) -> int:
         """Of a word, in all."""
-        return MOTION + len(self.spans)
+        return MOTION + len(self.parts)
 
     def words(self, tokens: Tokens) -> Words:
-        """All groups of four of a chunk."""
+        """All spans of four of a chunk.
+
+        Raises:
+            ValueError: it has others before.
+        """
+        count, grid = whole_spans(tokens), tokens.levels.shape[2:]
         levels = np.stack(
             [
-                index_of(bits_of(tokens.levels[begin:end, 1:], thresholds)).astype(np.uint8)
-                for begin, end, thresholds in self.spans
+                index_of(bits_of(tokens.levels[begin:end, FRAMES[role] : 1 + SPAN * count : SPAN], thresholds))
+                for role, begin, end, thresholds in self.parts
             ]
-        )
-        cells = tokens.motion[:, :3, ::2, ::2].reshape(-1, GROUP, 3, *tokens.levels.shape[2:])
-        merges = np.zeros((len(cells), GROUP, *cells.shape[3:]), np.uint8)
-        for n in range(len(cells)):
-            for role in range(GROUP):
-                key = cells[n if role else n - 1, 0]  # of the first key frame there is none
-                _tell(cells[n, role], key, n + role > 0, merges[n, role])
-        return Words(levels, merges, np.ascontiguousarray(cells[:, :, :2]))
+        ).astype(np.uint8)
+        merges = np.zeros((count, SPAN, *grid), np.uint8)
+        vectors = np.zeros((count, SPAN, 2, *grid), np.int16)
+        anchor: I16 | None = None
+        for n in range(count):
+            for role, (frame, distance) in enumerate(zip(FRAMES, DISTANCES, strict=True)):
+                cells = np.ascontiguousarray(tokens.motion[SPAN * n + frame - 1, :3, ::2, ::2])
+                key, has_key = _temporal(anchor, role, distance, cells)
+                _tell(cells, key, has_key, merges[n, role])
+                cells[:2] *= SPAN // distance
+                key, has_key = _temporal(anchor, role, SPAN, cells)
+                _take_over(cells, key, has_key, merges[n, role])
+                vectors[n, role] = cells[:2]
+                anchor = cells if role == 0 else anchor
+        return Words(levels, merges, vectors)
 
     def first(self, tokens: Tokens, step: float) -> I16:
-        """What is read of the first group: means of 4x4 samples less 128, int16 `[24, h, w]`, of Y, Cb and Cr.
+        """What is read of the first frame: means of 4x4 samples less 128, int16 `[24, h, w]`, of Y, Cb and Cr.
 
         Args:
             tokens: of a chunk.
             step: of the chunk, in levels.
         """
-        planes = reconstruct(tokens.levels[LEVELS, 0], tokens.levels[MODES, 0], steps_of(step)[0])
+        own16 = frame_step(round(step * STEP_UNITS), int(tokens.numbers[0]))
+        planes = reconstruct(tokens.levels[LEVELS, 0], tokens.levels[MODES, 0], own16)
         first: I16 = np.round(cell_means(planes) - GREY).astype(np.int16)
         return first
 
-    def tokens(self, words: Words, dimensions: int, before: I16 | None) -> Tokens:
-        """Levels int16 `[D, n, h, w]` and motion int16 `[4 n, 5, 2 h, 2 w]` of n groups.
+    def tokens(self, words: Words, dimensions: int, before: I16) -> tuple[I16, I16]:
+        """Levels int16 `[D, 4 n, h, w]` and motion int16 `[4 n, 5, 2 h, 2 w]` of n spans, frames as they are shown.
 
         Args:
-            words: of the groups.
+            words: of the spans.
             dimensions: D.
-            before: motion `[5, 2 h, 2 w]` of the key frame of the group before; None at a chunk's start.
+            before: motion int16 `[4 k, 5, 2 h, 2 w]` of the k spans of four that stand before them in the chunk.
         """
         count, _, *grid = words.merges.shape
-        levels = np.zeros((dimensions, count, *grid), np.int16)
-        for factor, (begin, end, thresholds) in zip(words.levels, self.spans, strict=True):
+        levels = np.zeros((dimensions, SPAN * count, *grid), np.int16)
+        for factor, (role, begin, end, thresholds) in zip(words.levels, self.parts, strict=True):
             shifts = np.arange(2 * thresholds * (end - begin), dtype=np.uint8)[:, None, None, None]
-            levels[begin:end] = levels_of(factor >> shifts & 1, thresholds)
-        motion = np.zeros((GROUP * count, 5, 2 * grid[0], 2 * grid[1]), np.int16)
-        for n in range(count):
-            key = before
-            for role in range(GROUP):
-                cells = np.zeros((3, *grid), np.int16)
-                cells[:2] = words.vectors[n, role].clip(-MAX_VECTOR, MAX_VECTOR)
-                temporal = cells if key is None else np.ascontiguousarray(key[:3, ::2, ::2])
-                _take_over(cells, temporal, key is not None, words.merges[n, role])
-                motion[GROUP * n + role] = planted(cells.repeat(2, 1).repeat(2, 2), key)
-                if role == 0:
-                    key = before = motion[GROUP * n]
-        return Tokens(levels, motion)
+            levels[begin:end, FRAMES[role] - 1 :: SPAN] = levels_of(factor >> shifts & 1, thresholds)
+        motion = np.concatenate([before, np.zeros((SPAN * count, *before.shape[1:]), np.int16)])
+        guesses, anchor = Guesses(*before.shape[2:]), None
+        for begin in range(0, len(motion), SPAN):
+            for role, place in enumerate(pyramid(begin, SPAN, max(begin - SPAN, -1))):
+                if begin >= len(before):
+                    cells = np.zeros((3, *grid), np.int16)
+                    n = (begin - len(before)) // SPAN
+                    cells[:2] = words.vectors[n, role]
+                    _take_over(cells, *_temporal(anchor, role, SPAN, cells), words.merges[n, role])
+                    cells = scaled(cells, SPAN, place.distance)
+                    motion[place.frame - 1] = planted(cells.repeat(2, 1).repeat(2, 2), *guesses.of(place))
+                guesses.add(place, motion[place.frame - 1])
+                anchor = np.ascontiguousarray(motion[place.frame - 1, :3, ::2, ::2]) if role == 0 else anchor
+        return levels, motion[len(before) :]
 
     def allowed(self) -> NDArray[np.bool_]:
         """Which values each factor may take, bool `[factors, 256]`; an escape may be read but not sampled."""
         allowed = np.zeros((self.factors, VALUES), bool)
-        allowed[:GROUP, :MERGES] = True
-        allowed[GROUP:MOTION] = True
+        allowed[:SPAN, :MERGES] = True
+        allowed[SPAN:MOTION] = True
         values = np.arange(VALUES, dtype=np.int64)
-        for i, (begin, end, thresholds) in enumerate(self.spans):
+        for i, (_, begin, end, thresholds) in enumerate(self.parts):
             width = 2 * thresholds * (end - begin)
             bits = (values >> np.arange(width)[:, None] & 1).astype(np.uint8)
             allowed[MOTION + i] = index_of(bits_of(levels_of(bits, thresholds), thresholds)) == values
@@ -167,7 +201,15 @@ class Layout:
         d = (values - REACH - 1)[:, None]
         size = np.log2(1 + np.abs(d)) / BITS
         vectors = np.concatenate([d > 0, d < 0, size, size * np.sign(d), *(np.abs(d) > n for n in (0, 2, 8, 32))], 1)
-        return np.stack([*[merges] * GROUP, *[vectors] * (2 * GROUP), *[bits] * len(self.spans)]).astype(np.float32)
+        return np.stack([*[merges] * SPAN, *[vectors] * (2 * SPAN), *[bits] * len(self.parts)]).astype(np.float32)
+
+
+def _temporal(anchor: I16 | None, role: int, distance: int, instead: I16) -> tuple[I16, bool]:
+    """The temporal field of a frame, int16 `[3, h, w]`, and whether there is one: its anchor's motion, or for an anchor
+    that of the anchor before, in quarter pixels over `distance`."""
+    if anchor is None:
+        return instead, False
+    return scaled(anchor, SPAN, distance, BOTH if role else UNKNOWN), True
 
 
 @njit(cache=True, nogil=True)
@@ -216,24 +258,24 @@ def _take_over(cells: Any, key: Any, has_key: bool, merges: Any) -> None:
                 cells[0, i, j], cells[1, i, j], cells[2, i, j] = y, x, max(kind, 0)
 
 
-def planted(plain: I16, key: I16 | None) -> I16:
+def planted(plain: I16, near: I16, far: I16) -> I16:
     """The quad-tree of a field of cells: the largest blocks of one motion, merged with a neighbour where one has it.
 
     Args:
         plain: int16 `[3, h8, w8]`, vector y and x (in the coder's range) and kind of each cell.
-        key: the temporal field `[5, h8, w8]`: of the group's key frame, or of the one before; None without one.
+        near, far: the temporal fields `[5, h8, w8]`, as of `Guesses`.
 
     Returns:
         int16 `[5, h8, w8]` as in `Tokens.motion`.
     """
     field = np.zeros((5, *plain.shape[1:]), np.int16)
     field[2] = UNKNOWN
-    _plant(plain, field, field if key is None else key, key is not None)
+    _plant(plain, field, near, far)
     return field
 
 
 @njit(cache=True, nogil=True)
-def _plant(cells: Any, field: Any, key: Any, has_key: bool) -> None:
+def _plant(cells: Any, field: Any, near: Any, far: Any) -> None:
     rows, columns = cells.shape[1:]
     offers = np.zeros((MAX_CANDIDATES, 3), np.int16)
     for top in range(0, rows, TREE):
@@ -246,7 +288,7 @@ def _plant(cells: Any, field: Any, key: Any, has_key: bool) -> None:
                     while size > 1 and not _is_one(cells, i, j, size):
                         size, depth = size >> 1, depth + 1
                     y, x, kind = cells[0, i, j], cells[1, i, j], cells[2, i, j]
-                    count = candidates(field[:2], field[2], i, j, size, key[:2], key[2], has_key, offers)
+                    count = candidates(field[:2], field[2], i, j, size, near, far, offers)
                     merge = -1
                     for k in range(count - 1, -1, -1):
                         if offers[k, 0] == y and offers[k, 1] == x and offers[k, 2] == kind:
@@ -274,7 +316,7 @@ def _is_one(cells: Any, i: int, j: int, size: int) -> bool:
 def basis_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
     """What the levels mean: a digest, in hex, of the transforms of some weights."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in arrays if name.startswith("klt.")):
+    for name in sorted(name for name in arrays if name.startswith("klt")):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
