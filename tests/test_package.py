@@ -126,7 +126,7 @@ def test_wheel_is_installed_and_codes_a_clip(wheel: Path, make_clip: MakeClip, t
 
 
 def test_an_editable_install_is_found_beside_a_checkout(sdist: Path, tmp_path: Path) -> None:
-    """In a folder that holds the checkout, under the name of the package: as after `git clone`, without another `cd`."""
+    """In a folder that holds the checkout under the name of the package, as after `git clone`."""
     shutil.copytree(sdist, tmp_path / "tokcodec")
     (tmp_path / "site").mkdir()
     with zipfile.ZipFile(build("editable", tmp_path / "tokcodec", tmp_path)) as archive:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tokcodec import video
+from tokcodec.arguments import check_choices
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.judge import LPIPS_SIDE
 from tokcodec.opening import open_stream
 from tokcodec.output import replacing, replacing_pattern
+from tokcodec.report import Progress
 from tokcodec.scores import THUMB, Frames, SyncCheck, SyncError, frame_scores, summary
 from tokcodec.stream.records import MAGIC
 from tokcodec.vmaf import MS_SSIM_SIDE, ffmpeg_has, find_ffmpeg, scoring
@@ -64,7 +67,7 @@ def _opened(
         is_stream = False
     if is_stream:
         with open_stream(source, weights=weights, device=device, dtype=dtype) as stream:
-            header, count = stream.header, sum(chunk.frames for chunk in stream.chunks)
+            header, count = stream.header, stream.count()
             info = video.VideoInfo(header.width, header.height, header.time_base, header.frame_rate, frames=count)
             info = dataclasses.replace(
                 info,
@@ -86,14 +89,17 @@ class _Unsynced(SyncCheck):
         pass
 
 
-def _judges(lpips_dir: Path | None, height: int, width: int) -> dict[str, nn.Module]:
-    """LPIPS, on a GPU if there is one; nothing, with a warning, if it cannot be had."""
+def _judges(lpips_dir: Path | None, height: int, width: int, missing: dict[str, str]) -> dict[str, nn.Module]:
+    """LPIPS, on a GPU if there is one; nothing, with a warning or in `missing`, if it cannot be had."""
     import torch
 
     from tokcodec.perceptual import load_lpips
 
     if min(height, width) < LPIPS_SIDE:
         log.warning("left out: LPIPS needs %d pixels a side", LPIPS_SIDE)
+        return {}
+    if not all(map(importlib.util.find_spec, ("lpips", "torchvision"))):
+        missing["LPIPS"] = "lpips"
         return {}
     try:
         return {"lpips_alex": load_lpips("alex", lpips_dir).to("cuda" if torch.cuda.is_available() else "cpu")}
@@ -102,11 +108,14 @@ def _judges(lpips_dir: Path | None, height: int, width: int) -> dict[str, nn.Mod
         return {}
 
 
-def _vmaf_program(height: int, width: int) -> str | None:
-    """An FFmpeg with VMAF; None, with a warning, if there is none."""
+def _vmaf_program(height: int, width: int, missing: dict[str, str]) -> str | None:
+    """An FFmpeg with VMAF; None, with a warning or in `missing`, if there is none."""
     ffmpeg = find_ffmpeg()
-    if ffmpeg is None or "libvmaf" not in ffmpeg_has(ffmpeg, "filters"):
-        log.warning("left out: VMAF and MS-SSIM need an FFmpeg with libvmaf (pip install imageio-ffmpeg brings one)")
+    if ffmpeg is None:
+        missing["VMAF, MS-SSIM"] = "imageio-ffmpeg"
+        return None
+    if "libvmaf" not in ffmpeg_has(ffmpeg, "filters"):
+        log.warning("left out: VMAF and MS-SSIM, for %s has no libvmaf; let $TOKCODEC_FFMPEG name one that has", ffmpeg)
         return None
     if min(height, width) < MS_SSIM_SIDE:
         log.warning("left out: MS-SSIM needs %d pixels a side", MS_SSIM_SIDE)
@@ -147,7 +156,8 @@ def compare(
     device: str = "auto",
     dtype: str = "auto",
     lpips_dir: str | Path | None = None,
-    progress: Callable[[int, int, int | None, int], None] | None = None,
+    cores: int | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Score a video against its reference. Frames meet by number, not by timestamp; memory does not grow with length.
 
@@ -161,12 +171,14 @@ def compare(
         overwrite: replace these if they exist.
         weights, device, dtype: of streams, as for `open_stream`.
         lpips_dir: folder of LPIPS backbones, as for `load_lpips`.
+        cores: of FFmpeg for VMAF; None for all.
         progress: is called with frames done, 0, frames in all or None, and pixels of a frame.
 
     Raises:
         SyncError: one has fewer frames.
         TokcodecError: one cannot be read, they differ in size, or an output cannot be written.
     """
+    check_choices(device=device, dtype=dtype, counts=[cores])
     sources = [Path(reference), Path(seen)]
     chosen = None if weights is None else Path(weights)
     found: dict[str, list[float]] = {}
@@ -201,12 +213,18 @@ def compare(
                     writer.write(picture(a[0], b[0]), a[1])
                 yield a[0], b[0]
                 if progress is not None:
-                    progress(done + 1, 0, info.frames, height * width)
+                    total = info.frames or other.frames
+                    progress(done + 1, 0, total and max(total, done + 1), height * width)
+            if progress is not None:
+                progress(done + 1, 0, done + 1, height * width)
 
         scored = pairs()
-        if (ffmpeg := _vmaf_program(height, width)) is not None:
-            scored = scoring(ffmpeg, scored, (height, width), found)
-        judges = _judges(None if lpips_dir is None else Path(lpips_dir), height, width)
+        missing: dict[str, str] = {}  # scores, and the packages that bring them
+        if (ffmpeg := _vmaf_program(height, width, missing)) is not None:
+            scored = scoring(ffmpeg, scored, (height, width), found, cores)
+        judges = _judges(None if lpips_dir is None else Path(lpips_dir), height, width, missing)
+        if missing:
+            log.warning("left out: %s; pip install %s", ", ".join(missing), " ".join(missing.values()))
         with contextlib.closing(scored):  # type: ignore[type-var]
             found |= frame_scores(scored, judges, sync)
     scores = {name: summary(frames) for name, frames in found.items() if frames}

@@ -98,7 +98,11 @@ def read_scores(folder: Path) -> dict[str, list[float]]:
 
 
 def scoring(
-    ffmpeg: str, pairs: Iterable[tuple[Frames, Frames]], size: tuple[int, int], found: dict[str, list[float]]
+    ffmpeg: str,
+    pairs: Iterable[tuple[Frames, Frames]],
+    size: tuple[int, int],
+    found: dict[str, list[float]],
+    cores: int | None = None,
 ) -> Iterator[tuple[Frames, Frames]]:
     """Pass on pairs of frames while FFmpeg looks at them too; when they have ended, put VMAF and MS-SSIM into `found`.
 
@@ -107,6 +111,7 @@ def scoring(
         pairs: of the reference and what is scored, uint8 `[H, W, 3]`.
         size: (height, width) of each.
         found: is given the scores per frame.
+        cores: that FFmpeg may use; None for all.
 
     Raises:
         TokcodecError: FFmpeg failed.
@@ -118,7 +123,7 @@ def scoring(
         f"[{half}]crop={width}:{height}:0:{top},{YUV_FROM_RGB},format=yuv420p"
         for half, top in (("upper", 0), ("lower", height))
     )
-    threads = os.cpu_count() or 1
+    threads = cores or os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile() as messages:
         argv = scoring_argv(ffmpeg, inputs, f"[0:v]split=2[upper][lower];{upper}", lower, ["libvmaf"], size, threads)
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=messages, cwd=name)

@@ -62,6 +62,7 @@ def compare(
             device=device,
             dtype=dtype,
             lpips_dir=lpips_dir,
+            cores=threads,
             progress=update,
         )
     if as_json:

@@ -15,6 +15,7 @@ import click
 import tokcodec
 from tokcodec.cli import batch, compare, files, language, learning, play, streams
 from tokcodec.cli.options import examples
+from tokcodec.cli.terminal import Warnings
 from tokcodec.errors import ExistsError, TokcodecError
 
 
@@ -75,7 +76,7 @@ def main() -> None:
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 go out as they came
-    logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(format="tokcodec: warning: %(message)s", level=logging.WARNING, handlers=[Warnings()])
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was ignored from the beginning
         signal.signal(signal.SIGINT, _stop)
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP

@@ -93,13 +93,16 @@ class Loop:
         self.blocks = intra.DIMENSIONS, self.key.dimensions, self.between.dimensions
         self.dimensions = max(MODES.stop, self.key.dimensions + self.between.dimensions)
 
-    def encode(self, frames: U8, step: float, helpers: Helpers | None = None) -> Coding:
+    def encode(
+        self, frames: U8, step: float, helpers: Helpers | None = None, told: Callable[[int], None] | None = None
+    ) -> Coding:
         """Code a chunk.
 
         Args:
             frames: uint8 `[F, H, W, 3]`.
             step: of the quantizer, in 8-bit levels, a multiple of 1/16.
             helpers: code frames between while the next keys are coded here; the result is the same.
+            told: called with the number of frames that are newly coded: 1, then 4 or what is left.
         """
         count = len(frames)
         original = from_rgb(frames)
@@ -111,6 +114,8 @@ class Loop:
         prediction = grey(height, width)
         levels[LEVELS, 0], levels[MODES, 0], base = intra_search.encode(original.part(slice(1)), steps[0])
         bases, predictions = [base], [prediction]
+        if told:
+            told(1)
         last, older = reference(base), None
         before = None
         before_small = small(original.y[0])
@@ -123,6 +128,8 @@ class Loop:
             middle, three = between()
             bases.extend([middle, base])
             predictions.extend([three, prediction])
+            if told:
+                told(min(GROUP, count - 1 - GROUP * (len(bases) // 2 - 1)))
 
         for group in range(groups):
             places = [min(1 + GROUP * group + i, count - 1) for i in range(GROUP)]

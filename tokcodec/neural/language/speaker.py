@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -39,7 +40,15 @@ def longer(tokens: Tokens, groups: int) -> Tokens:
     )
 
 
-def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: int, speech: Speech) -> Tokens:
+def spoken(
+    model: LanguageModel,
+    tokens: Tokens,
+    step: float,
+    begin: int,
+    end: int,
+    speech: Speech,
+    told: Callable[[int], None] | None = None,
+) -> Tokens:
     """A chunk with groups written anew. The model sees the groups before, and those behind if they are near.
 
     What the words do not hold is zero in the new groups: levels past the first dimensions, and motion within 16x16.
@@ -50,6 +59,7 @@ def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: i
         step: of the chunk, in levels.
         begin, end: the groups of four to write, from 0.
         speech: how.
+        told: called with the number of frames that are newly written.
     """
     layout, device = model.layout, next(model.parameters()).device
     words, first = layout.words(tokens), layout.first(tokens, step)
@@ -66,6 +76,8 @@ def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: i
         words.merges[g] = window.merges[0, g - low].cpu().numpy()
         # Whole: what these take over may lie before the next window.
         words.vectors[g] = resolved(window, known)[0][0, g - low].cpu().numpy()
+        if told:
+            told(GROUP)
     part = Words(words.levels[:, begin:end], words.merges[begin:end], words.vectors[begin:end])
     before = tokens.motion[GROUP * (begin - 1)] if begin else None
     new = layout.tokens(part, len(tokens.levels), before)
