@@ -55,7 +55,7 @@ def find_tools() -> Tools:
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     tokcodec = shutil.which("tokcodec", path=beside)
     if tokcodec is None:
-        raise ToolError("no tokcodec command: pip install -e '.[bench]'")
+        raise ToolError("no tokcodec command: bin/bench installs it")
     ffmpeg = find_ffmpeg()
     if ffmpeg is None:
         raise ToolError("no ffmpeg: set $TOKCODEC_FFMPEG or pip install imageio-ffmpeg")

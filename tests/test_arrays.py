@@ -64,6 +64,20 @@ def test_tokens_out_and_in_again(tmp_path: Path, suffix: str, streams: bytes | N
     assert (tmp_path / "b.tokc").read_bytes() == path.read_bytes()
 
 
+def test_an_index_of_other_levels_is_refused(tmp_path: Path) -> None:
+    path, target = make_stream(tmp_path / "a.tokc", [9, 4]), tmp_path / "a.npz"
+    arrays.export_tokens(path, target)
+    data = dict(np.load(target))
+    data["index"][4, 1, 2] += 1
+    np.savez(target, **data)
+    with pytest.raises(TokcodecError, match=r"a\.npz: .*the index is not that of the levels"):
+        arrays.import_tokens(target, tmp_path / "b.tokc")
+    del data["index"]
+    np.savez(target, **data)
+    arrays.import_tokens(target, tmp_path / "b.tokc")
+    assert (tmp_path / "b.tokc").read_bytes() == path.read_bytes()
+
+
 def test_small_levels_take_a_byte(tmp_path: Path) -> None:
     assert arrays.narrow(np.array([-128, 127], np.int16)).dtype == np.int8
     assert arrays.narrow(np.array([-129, 127], np.int16)).dtype == np.int16

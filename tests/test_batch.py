@@ -33,7 +33,7 @@ from tokcodec.batch.books import Books, BusyError, Record
 from tokcodec.batch.driver import Batch
 from tokcodec.batch.selection import select
 from tokcodec.batch.storage import Item, Tree, fetched
-from tokcodec.batch.units import Done, Outcome, Settings, Unit
+from tokcodec.batch.units import Done, Outcome, Settings, Told, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
 from tokcodec.codec import encode_video
@@ -655,7 +655,7 @@ class Busy:
 
     started: str
 
-    def run(self, _: Settings, names: dict[str, str]) -> Done:
+    def run(self, _: Settings, names: dict[str, str], told: Told) -> Done:
         threading.Thread(target=time.sleep, args=(100,)).start()
         Path(self.started).touch()
         time.sleep(100)
@@ -734,7 +734,7 @@ RECORD = Record("b.mov", 12345, "1.5", "/videos", {"crf": 12.0}, bytes=3)
 class TellGpu:
     """A unit that fails with what its worker sees of the GPUs."""
 
-    def run(self, _: Settings, names: dict[str, str]) -> Done:
+    def run(self, _: Settings, names: dict[str, str], told: Told) -> Done:
         time.sleep(0.2)  # so that the other worker takes the other one
         raise TokcodecError(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 

@@ -21,7 +21,7 @@ from tokcodec.batch.units import Settings
 from tokcodec.batch.workers import ThisProcess
 from tokcodec.neural.weights import Weights
 
-ray_cluster = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install 'tokcodec[ray]'")
+ray_cluster = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install ray")
 
 pytestmark = [
     # Ray leaves sockets and processes for the collector, and announces changes of its own.

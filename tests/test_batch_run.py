@@ -84,6 +84,20 @@ def test_a_call_does_what_the_command_does(tree: Path, tmp_path: Path) -> None:
     assert len(frames_of(tmp_path / "back" / "a" / "two.mkv")) == 7
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_frames_are_told_while_their_file_is_under_way(tree: Path, tmp_path: Path, jobs: int) -> None:
+    told: list[tuple[int, int]] = []
+
+    def coding(frames: int, summary: batch.Summary) -> None:
+        told.append((summary.settled, frames))
+
+    batch.run(tree, tmp_path / "dst", coding=coding, **CODED | {"jobs": jobs})
+    first = [frames for settled, frames in told if settled == 0]
+    assert first == sorted(first)
+    assert {0, 1} < set(first)
+    assert max(frames for _, frames in told) == 12
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -1,7 +1,9 @@
 """The command line as a user meets it: one line, the right exit code, nothing half done."""
 
 import contextlib
+import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -24,7 +26,7 @@ import tokcodec
 from tokcodec.cli import cli, main
 from tokcodec.cli.options import Amount, Seconds, Within
 from tokcodec.cli.streams import _clock, _size
-from tokcodec.cli.terminal import Meter
+from tokcodec.cli.terminal import Meter, Warnings, frames_meter
 from tokcodec.video import VideoInfo, VideoWriter
 
 
@@ -108,6 +110,11 @@ def test_outputs_without_a_name_stand_beside_the_input(run: Run, make_clip: Make
         ("batch in out --crf 12", "--crf is for --decode"),
         ("tokens a.tokc a.npz --shard-samples 5", "--shard-samples is for --webdataset"),
         ("tokens a.tokc a.npz --shard-size 1G", "--shard-size is for --webdataset"),
+        ("encode a.mp4 --crf 20", "there is no --crf for a stream: --quality is 1 (small) to 8 (best)"),
+        ("encode a.mp4 b.mp4", "b.mp4: a stream is no .mp4 file; its name ends in .tokc"),
+        ("trim a.tokc b.MKV", "b.MKV: a stream is no .mkv file"),
+        ("concat a.tokc a.tokc b.mov", "b.mov: a stream is no .mov file"),
+        ("roundtrip a.mp4 b.mp4 --stream c.png", "c.png: a stream is no .png file"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(run: Run, line: str, why: str) -> None:
@@ -123,6 +130,24 @@ def test_a_gpu_without_memory_is_told_in_a_line(run: Run, tmp_path: Path, monkey
     monkeypatch.setattr("tokcodec.codec.encode_video", full)
     result = run("encode", "a.mp4")
     assert (result.code, result.out, result.err) == (1, "", "tokcodec: out of memory\n")
+
+
+def test_a_gpu_that_is_not_there_is_told_before_the_work(
+    run: Run, make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    make_clip("in.mp4", moving_frames(3))
+    line = "tokcodec: no CUDA device is available; choose the CPU\n"
+    assert run("encode", "in.mp4", "--device", "cuda") == Result(1, "", line)
+    assert run("batch", ".", "out", "--device", "cuda") == Result(1, "", line)
+    assert names(tmp_path) == ["in.mp4"]
+
+
+def test_a_target_without_a_suffix_is_told_in_a_line(run: Run, make_clip: MakeClip) -> None:
+    make_clip("in.mp4", moving_frames(3))
+    run("encode", "in.mp4")
+    line = "tokcodec: out: cannot write a file without a suffix, only mp4,"
+    assert run("decode", "in.tokc", "out").err.startswith(line)
 
 
 def test_threads_hold_for_what_is_written(run: Run, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,8 +266,8 @@ def test_trim_concat_and_tokens(run: Run, make_clip: MakeClip, tmp_path: Path, m
     monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
     make_clip("in.mp4", moving_frames(70))
     run("encode", "in.mp4", "a.tokc")
-    assert run("trim", "a.tokc", "b.tokc", "--duration", "1").code == 0
-    assert run("trim", "a.tokc", "c.tokc", "--start", "00:00:01.2").code == 0
+    assert run("trim", "a.tokc", "b.tokc", "--duration", "1.1").code == 0
+    assert run("trim", "a.tokc", "c.tokc", "--start", "00:00:01.1").code == 0
     assert run("concat", "b.tokc", "c.tokc", "d.tokc").code == 0
     assert (tmp_path / "d.tokc").read_bytes() == (tmp_path / "a.tokc").read_bytes()
     assert run("tokens", "a.tokc", "a.npz").code == 0
@@ -264,7 +289,7 @@ def test_errors_are_one_line(run: Run, make_clip: MakeClip, tmp_path: Path, text
         ["encode", "bad", "a.tokc"],
         ["encode", "absent.mp4", "a.tokc"],
         ["encode", "in.mp4", "good.tokc"],
-        ["encode", "in.mp4", "in.mp4", "-f"],
+        ["encode", "good.tokc", "good.tokc", "-f"],
         ["encode", "in.mp4", "no/a.tokc"],
         ["encode", "in.mp4", "a.tokc", "--weights", "bad"],
         ["encode", "in.mp4", "a.tokc", "--weights", "absent"],
@@ -484,8 +509,14 @@ def test_progress_for_programs(run: Run, make_clip: MakeClip) -> None:
     assert last == told | {name: last[name] for name in ("seconds", "bytes", "bpp")}
     assert last["bpp"] == round(8 * last["bytes"] / (40 * 48 * 64), 6)
     assert last["bytes"] <= json.loads(result.out)["bytes"]
-    steps = [json.loads(line) for line in run("decode", "a.tokc", "out.mp4", "--progress", "json").err.splitlines()]
-    assert [(step["progress"], step["done"]) for step in steps] == [("decode", 16), ("decode", 32)]
+    for line, label, end in (
+        ("decode a.tokc out.mp4", "decode", 40),
+        ("decode a.tokc part.mp4 --start 0.1 --duration 0.6", "decode", 18),
+        ("verify a.tokc", "verify", 40),
+        ("compare in.mp4 a.tokc", "compare", 40),
+    ):
+        steps = [json.loads(text) for text in run(*line.split(), "--progress", "json").err.splitlines() if "{" in text]
+        assert [steps[-1][key] for key in ("progress", "done", "total")] == [label, end, end]
 
 
 def test_what_is_compiled_to_stay_is_told_of_once(tmp_path: Path) -> None:
@@ -550,16 +581,79 @@ def test_progress_where_there_is_no_terminal(
     make_clip("in.mp4", moving_frames(40))
     assert run("encode", "in.mp4", "a.tokc").err == ""
     monkeypatch.setattr("tokcodec.cli.terminal.LINE_S", 0.02)
-    begun, *_ = run("encode", "in.mp4", "b.tokc").err.splitlines()
-    assert re.fullmatch(r"tokcodec: encode: running for \d+ s", begun)
+    lines = run("encode", "in.mp4", "b.tokc").err.splitlines()
+    assert all(re.match(r"tokcodec: encode: (running for|\d+ of 40 frames in) \d+ s", line) for line in lines)
+    assert lines
     assert run("encode", "in.mp4", "c.tokc", "--progress", "none").err == ""
 
     meter = Meter("encode", "frames", "auto")
     meter.step(40, 80, "0.0123 bpp")
     time.sleep(0.2)
     meter.close()
-    *_, line = capfd.readouterr().err.splitlines()
-    assert line == "tokcodec: encode: 40 of 80 frames in 0 s, 0.0123 bpp"
+    line = next(line for line in capfd.readouterr().err.splitlines() if "40" in line)
+    speed = re.fullmatch(r"tokcodec: encode: 40 of 80 frames in 0 s, (\S+) frames/s, \d+ s left, 0.0123 bpp", line)
+    assert speed
+    assert float(speed[1]) > 0
+
+
+def test_progress_moves_within_a_chunk_and_ends_at_the_total(
+    make_clip: MakeClip, tmp_path: Path, weights: Path
+) -> None:
+    clip = make_clip("in.mp4", moving_frames(22))
+    told: list[tuple[int, int, int | None, int]] = []
+
+    def encode(rate: tokcodec.Rate) -> list[int]:
+        told.clear()
+        tokcodec.encode_video(
+            clip,
+            tmp_path / "a.tokc",
+            rate=rate,
+            weights=weights,
+            overwrite=True,
+            progress=lambda *step: told.append(step),
+        )
+        assert told[-1][0] == told[-1][2] == 22
+        assert {px for *_, px in told} == {64 * 48}
+        return [frames for frames, *_ in told]
+
+    assert encode(tokcodec.Rate(quality=4)) == [0, 1, 5, 9, 13, 17, 21, 22, 22]
+    passes = encode(tokcodec.Rate(target_size_bytes=1500))
+    starts = [i for i, frames in enumerate(passes) if frames == 0]
+    assert len(starts) > 1
+    for begin, end in itertools.pairwise([*starts, len(passes)]):
+        assert passes[begin:end] == [0, 1, 5, 9, 13, 17, 21, 22, 22]
+    search = encode(tokcodec.Rate(target_psnr_db=30))
+    assert search == sorted(search)
+    assert len(set(search)) > 15
+
+
+def test_progress_names_the_pass(run: Run, make_clip: MakeClip) -> None:
+    make_clip("in.mp4", moving_frames(22))
+    lines = run("encode", "in.mp4", "a.tokc", "--target-size", "1500", "--progress", "json").err.splitlines()
+    steps = [json.loads(line) for line in lines]
+    assert steps[0]["pass"] == 1
+    assert steps[-1]["pass"] > 1
+    assert "pass" not in json.loads(run("encode", "in.mp4", "b.tokc", "--progress", "json").err.splitlines()[-1])
+
+
+def test_a_bar_counts_frames_and_warnings_stand_in_lines_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    logger, handler = logging.Logger("warned"), Warnings()
+    logger.addHandler(handler)
+    with frames_meter("encode", "auto", passes=True) as update:
+        update(0, 0, 40, 100)
+        time.sleep(0.2)  # a bar is drawn ten times a second
+        update(13, 500, 40, 100)
+        logger.warning("mind %s", "this")
+        update(0, 0, 40, 100)
+        time.sleep(0.2)
+        update(20, 500, 40, 100)
+    shown = capfd.readouterr().err
+    assert re.search(r"encode:  32%\|[^|]*\| 13/40 \[00:00<00:0\d, [\d.]+ frames/s, pass 1, 3.0769 bpp\]", shown)
+    assert re.search(r"encode:  50%\|[^|]*\| 20/40 \[.*pass 2, 2.0000 bpp\]", shown)
+    assert "\rmind this\n" in re.sub(r"\r *\r", "\r", shown)
 
 
 def test_info_is_for_people(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:

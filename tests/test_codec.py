@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import os
+import re
 import resource
 import threading
 from collections.abc import Generator, Mapping
@@ -226,6 +227,11 @@ def test_span_of_the_source_and_of_the_stream_agree(make_clip: MakeClip, tmp_pat
     sound = times_of(b, "audio")
     assert abs(sound[0]) < 0.03
     assert 0.4 < sound[-1] < 0.55
+    edit.trim(whole, tmp_path / "part.tokc", start_s=1.0, duration_s=0.5)
+    tokcodec.decode_video(tmp_path / "part.tokc", tmp_path / "part.mp4", **FAST)
+    assert all(map(np.array_equal, frames_of(tmp_path / "part.mp4"), frames_of(b)))
+    for kind in ("video", "audio"):
+        assert times_of(tmp_path / "part.mp4", kind) == times_of(b, kind)
     with pytest.raises(TokcodecError, match="no frames from 9"):
         tokcodec.decode_video(whole, tmp_path / "c.mp4", start_s=9, **FAST)
     assert not (tmp_path / "c.mp4").exists()
@@ -275,6 +281,47 @@ def test_a_target_counts_sound_and_metadata(
     made = tokcodec.encode_video(source, tmp_path / "a.tokc", rate=Rate(target_size_bytes=target), **FAST)
     assert made.other_bytes == whole.other_bytes
     assert 0.97 * (target - whole.other_bytes) <= made.video_bytes <= target - whole.other_bytes
+
+
+def test_metadata_that_is_left_out_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tokcodec.stream.metadata.MAX_METADATA_BYTES", 30)
+    source = lossless(tmp_path / "a.mkv", moving_frames(9), tags={"title": 40 * "x"})
+    tokcodec.encode_video(source, tmp_path / "a.tokc", rate=Rate(target_size_bytes=1500), **FAST)
+    assert [message for message in caplog.messages if "left out" in message] == [
+        "its metadata is left out: metadata takes more than 30 bytes"
+    ]
+
+
+def test_a_rate_that_the_finest_step_does_not_use_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = lossless(tmp_path / "a.mkv", moving_frames(9))
+    made = tokcodec.encode_video(source, tmp_path / "a.tokc", rate=Rate(bitrate_kbps=10**6), **FAST)
+    assert made.step == (1 / 16, 1 / 16)
+    (message,) = caplog.messages
+    assert re.fullmatch(
+        r".*a\.mkv: its chunks take \d+ of \d+ bytes that there are: the finest step takes no more", message
+    )
+
+
+def test_the_network_s_time_is_that_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of others at the same time, nor what it takes to load it."""
+    source = lossless(tmp_path / "a.mkv", moving_frames(3))
+    tokcodec.encode_video(source, tmp_path / "a.tokc", **FINE)
+    load_tokenizer.cache_clear()
+    shared, clock, restorer = load_tokenizer(Weights.find(), "cpu", "float32"), [0], Weights.restorer
+
+    def tick(ticks: int) -> int:
+        clock[0] += ticks
+        return clock[0]
+
+    monkeypatch.setattr("tokcodec.neural.tokenizer.time.perf_counter", lambda: tick(1))
+    monkeypatch.setattr(Weights, "restorer", lambda weights: (tick(1000), restorer(weights))[1])
+    for name in ("a.mkv", "b.mkv"):
+        made = tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / f"out-{name}", **FAST)
+        assert made.network_s == 2  # the first frame, and the group behind it
+    assert clock[0] > 1000
+    assert shared.busy_s == 0
 
 
 def test_targets_out_of_reach(tmp_path: Path) -> None:
@@ -400,13 +447,14 @@ def test_bad_sources_leave_nothing(tmp_path: Path, make_clip: MakeClip) -> None:
     (tmp_path / "empty.mp4").touch()
     good = make_clip("good.mp4", moving_frames(3))
     (tmp_path / "headless.mp4").write_bytes(good.read_bytes()[:200])
+    bare = good.rename(tmp_path / "bare")
     before = set(tmp_path.iterdir())
     for source in ("text.mp4", "empty.mp4", "headless.mp4", "absent.mp4"):
         with pytest.raises(VideoError, match=source) as caught:
             tokcodec.encode_video(tmp_path / source, tmp_path / "out.tokc", **FINE)
         assert "\n" not in str(caught.value)
     with pytest.raises(TokcodecError, match="same file"):
-        tokcodec.encode_video(good, good, overwrite=True, **FINE)
+        tokcodec.encode_video(bare, bare, overwrite=True, **FINE)
     with pytest.raises(TokcodecError, match="no folder"):
         tokcodec.encode_video(good, tmp_path / "no" / "out.tokc", **FINE)
     with pytest.raises(TokcodecError, match="is a folder"):
@@ -492,14 +540,16 @@ def test_parallel_work_keeps_order_and_holds_few_items() -> None:
 def test_a_target_in_lpips_is_measured_on_the_decoded_picture(
     tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOKCODEC_LPIPS_DIR", str(shared / "lpips"))
+    monkeypatch.setenv("TOKCODEC_LPIPS_DIR", str(tmp_path))
     source = lossless(tmp_path / "a.mkv", moving_frames(9, 96, 128))
-    lpips = load_lpips("alex")
+    lpips = load_lpips("alex", shared / "lpips")
     tokcodec.encode_video(source, tmp_path / "b.tokc", rate=Rate(step=20), **FAST)
     with tokcodec.open_stream(tmp_path / "b.tokc", **FAST) as stream:
         shown = np.stack([frame for frame, _, _ in stream.frames()])
     goal = lpips_distance(lpips, np.stack(frames_of(source)), shown)
-    made = tokcodec.encode_video(source, tmp_path / "a.tokc", rate=Rate(target_lpips=goal), **FAST)
+    made = tokcodec.encode_video(
+        source, tmp_path / "a.tokc", rate=Rate(target_lpips=goal), lpips_dir=shared / "lpips", **FAST
+    )
     assert made.step[0] > STEP_RANGE[0]
     with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
         shown = np.stack([frame for frame, _, _ in stream.frames()])

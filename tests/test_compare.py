@@ -58,6 +58,14 @@ def test_the_scores_are_those_of_the_frames(pair: tuple[Path, Path], caplog: pyt
     assert left_out == ["left out"] * 2  # LPIPS; VMAF and MS-SSIM
 
 
+def test_one_line_brings_what_is_missing(
+    pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing.importlib.util, "find_spec", lambda name: None)
+    compare(*pair)
+    assert caplog.messages == ["left out: VMAF, MS-SSIM, LPIPS; pip install imageio-ffmpeg lpips"]
+
+
 def test_the_command_prints_a_table_or_json(pair: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(cli, ["compare", *map(str, pair)])
     assert result.exit_code == 0

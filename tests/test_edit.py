@@ -83,13 +83,24 @@ def test_describe_is_what_was_written(tmp_path: Path) -> None:
     assert facts["levels_bytes"] == sum(len(levels) for _, levels in coded)
 
 
-def test_trim_keeps_whole_chunks_and_starts_at_zero(tmp_path: Path) -> None:
+def shown(path: Path) -> tuple[tuple[int, int], ...]:
+    with reading(path) as reader:
+        return reader.metadata.shown
+
+
+def test_trim_keeps_whole_chunks_and_hides_what_is_not_wanted(tmp_path: Path) -> None:
     path = make_stream(tmp_path / "a.tokc", [9, 9, 9, 4])
     report = edit.trim(path, tmp_path / "b.tokc", start_s=0.4, duration_s=0.4)  # ticks 20 to 40, chunks of 18
-    assert report.frames == 18
+    assert (report.frames, report.duration_s) == (10, 0.4)
     kept = chunks(tmp_path / "b.tokc")
-    assert [c.pts[0] for c in kept] == [0, 18]
+    assert [c.pts[0] for c in kept] == [-2, 16]
     assert payloads(tmp_path / "b.tokc") == payloads(path)[1:3]
+    assert shown(tmp_path / "b.tokc") == ((0, 20),)
+    facts = edit.describe(tmp_path / "b.tokc")
+    assert (facts["frames"], facts["hidden_frames"], facts["duration_s"]) == (10, 8, 0.4)
+    assert facts["bpp"] == report.bpp == pytest.approx(8 * facts["bytes"] / (40 * 24 * 10), abs=1e-6)
+    assert edit.trim(path, tmp_path / "d.tokc", start_s=0.36, duration_s=0.36).frames == 9
+    assert shown(tmp_path / "d.tokc") == ()  # whole chunks
     with pytest.raises(TokcodecError, match="no frames"):
         edit.trim(path, tmp_path / "c.tokc", start_s=60)
     assert not (tmp_path / "c.tokc").exists()
@@ -97,10 +108,39 @@ def test_trim_keeps_whole_chunks_and_starts_at_zero(tmp_path: Path) -> None:
 
 def test_concat_of_the_parts_is_the_whole(tmp_path: Path) -> None:
     path = make_stream(tmp_path / "a.tokc", [9, 9, 9, 4], first_pts=0)
-    edit.trim(path, tmp_path / "b.tokc", duration_s=0.2)
-    edit.trim(path, tmp_path / "c.tokc", start_s=0.4)
+    edit.trim(path, tmp_path / "b.tokc", duration_s=0.36)
+    edit.trim(path, tmp_path / "c.tokc", start_s=0.36)
     edit.concat([tmp_path / "b.tokc", tmp_path / "c.tokc"], tmp_path / "d.tokc")
     assert (tmp_path / "d.tokc").read_bytes() == path.read_bytes()
+
+
+def test_edits_of_edits_are_edits_of_what_is_shown(tmp_path: Path) -> None:
+    """Times are those of what is shown, and what is hidden takes none."""
+    path = make_stream(tmp_path / "a.tokc", [9, 9, 9, 4], first_pts=0)  # 62 ticks
+    b, c, d, e = (tmp_path / f"{name}.tokc" for name in "bcde")
+    edit.trim(path, b, start_s=0.2, duration_s=0.3)  # ticks 10 to 25, 26 with the last frame, of two chunks of 18
+    edit.trim(path, c, start_s=0.9)  # ticks 46 to 62, of chunks from 36 on
+    edit.concat([b, c], d)
+    assert [chunk.pts[0] for chunk in chunks(d)] == [-10, 8, 26, 44]
+    assert shown(d) == ((0, 16), (36, 52))
+    with tokcodec.open_stream(d, device="cpu") as stream:
+        assert [(pts, duration) for _, pts, duration in stream.frames()] == [(pts, 2) for pts in range(0, 32, 2)]
+        assert stream.count(0.2, 0.4) == 5
+    report = edit.trim(d, e, start_s=0.2, duration_s=0.2)  # 10 to 20 of what is shown
+    assert (report.frames, report.duration_s) == (5, 0.2)
+    assert shown(e) == ((0, 6), (26, 30))
+    assert payloads(e) == payloads(path)[1:3]
+    edit.trim(d, e, duration_s=0.1, overwrite=True)
+    assert shown(e) == ((0, 6),)
+    assert payloads(e) == payloads(path)[:1]
+
+
+def test_spans_beyond_the_chunks_show_nothing(tmp_path: Path) -> None:
+    path = make_stream(tmp_path / "a.tokc", [9], metadata=Metadata(shown=((0, 11), (30, 40))), first_pts=0)
+    assert edit.describe(path)["frames"] == 6
+    path = make_stream(tmp_path / "b.tokc", [9], metadata=Metadata(shown=((30, 40),)), first_pts=0)
+    with pytest.raises(BitstreamError, match=r"b\.tokc: no frame is shown"):
+        edit.describe(path)
 
 
 def test_concat_refuses_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +158,7 @@ def test_concat_refuses_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.Mo
 def test_chapters_are_cut_and_joined(tmp_path: Path) -> None:
     metadata = Metadata({"title": "T"}, "fra", (Chapter(0, 20, "A"), Chapter(20, 62, "B")))
     path = make_stream(tmp_path / "a.tokc", [9, 9, 9, 4], first_pts=0, metadata=metadata)
-    edit.trim(path, tmp_path / "b.tokc", start_s=0.4)  # from tick 18
+    edit.trim(path, tmp_path / "b.tokc", start_s=0.36)  # from tick 18
     with reading(tmp_path / "b.tokc") as reader:
         assert reader.metadata == Metadata({"title": "T"}, "fra", (Chapter(0, 2, "A"), Chapter(2, 44, "B")))
     edit.concat([tmp_path / "b.tokc", path], tmp_path / "c.tokc")
@@ -135,7 +175,7 @@ def test_chapters_after_the_last_frame_are_kept(tmp_path: Path) -> None:
     edit.trim(path, tmp_path / "b.tokc")
     edit.concat([path], tmp_path / "c.tokc")
     assert (tmp_path / "b.tokc").read_bytes() == (tmp_path / "c.tokc").read_bytes() == path.read_bytes()
-    edit.trim(path, tmp_path / "d.tokc", start_s=0.4)
+    edit.trim(path, tmp_path / "d.tokc", start_s=0.36)
     edit.concat([tmp_path / "b.tokc", tmp_path / "d.tokc"], tmp_path / "e.tokc")
     with reading(tmp_path / "e.tokc") as reader:
         assert reader.metadata.chapters == (
@@ -204,11 +244,12 @@ def test_sound_is_cut_and_joined_with_its_stream(
     source = with_sound(make_clip("v.mp4", moving_frames(66)), tmp_path / "s.mp4")
     whole, a, b, both = (tmp_path / f"{name}.tokc" for name in ("whole", "a", "b", "both"))
     tokcodec.encode_video(source, whole, device="cpu")
-    edit.trim(whole, a, duration_s=1.0)
+    edit.trim(whole, a, duration_s=0.8)
     edit.trim(whole, b, start_s=1.2)
     edit.concat([a, b], both)
-    for stream, expected_s in ((whole, 2.2), (b, 1.1), (both, 2.2)):
+    for stream, expected_s in ((whole, 2.2), (a, 0.8), (b, 1.0), (both, 1.8)):
         tokcodec.decode_video(stream, tmp_path / "out.mp4", overwrite=True, device="cpu")
+        assert times_of(tmp_path / "out.mp4") == [Fraction(i, 30) for i in range(round(30 * expected_s))]
         sound = times_of(tmp_path / "out.mp4", "audio")
         assert abs(sound[0]) < 0.03
         assert sound[-1] == pytest.approx(expected_s, abs=0.05)

@@ -23,6 +23,7 @@ LEVELS = {
     "clock": 0,
     "compiled": 0,
     "locks": 0,
+    "arguments": 1,
     "pixels": 0,
     "files": 1,
     "ghosts": 1,
@@ -56,6 +57,7 @@ LEVELS = {
 # Within a level's reach, these are still closed: the stream knows no network and no video.
 TORCHLESS = {
     "__main__",
+    "arguments",
     "arrays",
     "cli",
     "clock",

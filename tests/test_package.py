@@ -123,3 +123,45 @@ def test_wheel_is_installed_and_codes_a_clip(wheel: Path, make_clip: MakeClip, t
     run(sys.executable, "-m", "tokcodec", "encode", "in.mp4", "out.tokc")
     run(sys.executable, "-m", "tokcodec", "decode", "out.tokc", "out.mp4")
     assert len(frames_of(tmp_path / "out.mp4")) == 6
+
+
+def test_an_editable_install_is_found_beside_a_checkout(sdist: Path, tmp_path: Path) -> None:
+    """In a folder that holds the checkout under the name of the package, as after `git clone`."""
+    shutil.copytree(sdist, tmp_path / "tokcodec")
+    (tmp_path / "site").mkdir()
+    with zipfile.ZipFile(build("editable", tmp_path / "tokcodec", tmp_path)) as archive:
+        for name in archive.namelist():
+            if "/" not in name:
+                archive.extract(name, tmp_path / "site")
+    code = f"import site; site.addsitedir({str(tmp_path / 'site')!r}); import tokcodec; print(tokcodec.__file__)"
+    done = subprocess.run([sys.executable, "-E", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == str(tmp_path / "tokcodec/tokcodec/__init__.py"), done.stderr
+
+
+def test_the_script_runs_beside_a_checkout(tmp_path: Path) -> None:
+    """Also where the package is found last of all: by a hook, as older editable installs have it."""
+    checkout, hook = tmp_path / "tokcodec", tmp_path / "hook"
+    shutil.copytree(ROOT / "bin", checkout / "bin")
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, checkout)
+    (checkout / ".venv/bin").mkdir(parents=True)
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(f"""
+import importlib.util, sys
+from importlib.machinery import PathFinder
+
+class Hook:
+    def find_spec(name, path=None, target=None):
+        if name == "tokcodec":
+            return importlib.util.spec_from_file_location(name, {str(PACKAGE / "__init__.py")!r})
+
+sys.path = [path for path in sys.path if path != {str(ROOT)!r}]
+sys.meta_path.insert(sys.meta_path.index(PathFinder) + 1, Hook)
+""")
+    python = checkout / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={hook} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    stamp = subprocess.run("cat pyproject.toml constraints.txt | cksum", shell=True, cwd=checkout, capture_output=True)
+    (checkout / ".venv/installed-plain").write_bytes(stamp.stdout)
+    done = subprocess.run([checkout / "bin/tokcodec", "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith("tokcodec, version"), done.stderr

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from tokcodec import output
+from tokcodec import output, suffixes
+from tokcodec.arguments import check_stream_name
 from tokcodec.errors import BitstreamError, ModelError, TokcodecError
 from tokcodec.opening import checked_streams, chunks_of, reading, tokenizer_of, tokens_of
 from tokcodec.report import Report, report_of
@@ -27,16 +28,17 @@ from tokcodec.stream.records import VERSION, Chunk, Header
 if TYPE_CHECKING:
     from tokcodec.stream.entropy import Tables
 
-SUFFIXES = (".npz", ".safetensors")
 NAMES = ("levels", "motion", "spans", "numbers", "chunks", "step", "pts", "durations", "header", "metadata")
-STREAMS = ("streams", "streams_format")  # only where there are other streams
+OPTIONAL = ("index", "streams", "streams_format")  # the index follows from the levels; streams where there are others
 INDEX_BITS = 18  # the vocabulary of MAGVIT-v2
 _FRACTIONS = ("time_base", "frame_rate", "sample_aspect")
 
 Array = NDArray[Any]
 
 
-def export_tokens(source: Path, target: Path, *, weights: str | Path | None = None, overwrite: bool = False) -> Report:
+def export_tokens(
+    source: str | Path, target: str | Path, *, weights: str | Path | None = None, overwrite: bool = False
+) -> Report:
     """Write the tokens of a stream as arrays.
 
     FORMAT.md describes them. The other streams (sound, subtitles) go with them as the file they are in the stream.
@@ -51,8 +53,8 @@ def export_tokens(source: Path, target: Path, *, weights: str | Path | None = No
         ModelError: the weights are not the stream's.
         TokcodecError: the source is damaged, or the target has another suffix or cannot be written.
     """
-    started = time.monotonic()
-    if target.suffix.lower() not in SUFFIXES:
+    started, source, target = time.monotonic(), Path(source), Path(target)
+    if target.suffix.lower() not in suffixes.ARRAYS:
         raise TokcodecError(f"{target}: tokens are written to .npz or .safetensors")
     with reading(source) as reader, output.writing(target, [source], overwrite) as file:
         header, tables = reader.header, tokenizer_of(reader, weights).tables
@@ -138,7 +140,7 @@ _MISFITS = (
 
 
 def import_tokens(
-    source: Path, target: str | Path, *, weights: str | Path | None = None, overwrite: bool = False
+    source: str | Path, target: str | Path, *, weights: str | Path | None = None, overwrite: bool = False
 ) -> Report:
     """Make a stream from arrays as `export_tokens` writes them: the way back, and from a language model.
 
@@ -151,18 +153,20 @@ def import_tokens(
     Raises:
         ModelError: the weights are not those that the header names.
         TokcodecError: the arrays are missing or do not fit each other, or the target cannot be written.
+        ValueError: the target's suffix is that of another kind of file.
     """
     from tokcodec.neural.tokenizer import load_tokenizer
     from tokcodec.neural.weights import Weights
 
-    started = time.monotonic()
+    check_stream_name(target)
+    started, source = time.monotonic(), Path(source)
     with output.writing(target, [source], overwrite) as file:
         try:
             arrays = _load_arrays(source)
             header = _header_of(_bytes(arrays["header"]))
             metadata = Metadata.unpack(_bytes(arrays["metadata"]))
             streams: tuple[str, BinaryIO] | None = None
-            if STREAMS[0] in arrays:
+            if "streams" in arrays:
                 streams = _bytes(arrays["streams_format"]).decode(), io.BytesIO(_bytes(arrays["streams"]))
             tables = load_tokenizer(Weights.find(weights, header.weights_sha256), "auto", "auto").tables
             chunks = _chunks_from(arrays, header, tables)
@@ -181,7 +185,7 @@ def _load_arrays(source: Path) -> dict[str, Array]:
         if source.suffix.lower() == ".safetensors":
             return dict(load_file(source))
         with np.load(source, allow_pickle=False) as file:
-            return {name: file[name] for name in (*NAMES, *(name for name in STREAMS if name in file))}
+            return {name: file[name] for name in (*NAMES, *(name for name in OPTIONAL if name in file))}
     except KeyError:
         raise
     except Exception as error:  # a damaged archive fails in a dozen ways inside zipfile, zlib and NumPy
@@ -211,6 +215,8 @@ def _chunks_from(arrays: dict[str, Array], header: Header, tables: Tables) -> It
         wanted = shapes(frames, header.height, header.width, tables.dims)
         if (tokens.levels.shape, tokens.motion.shape) != wanted:
             raise ValueError(f"a chunk has {tokens.levels.shape} and {tokens.motion.shape}, not {wanted}")
+        if "index" in arrays and not np.array_equal(index(tokens.levels), arrays["index"][frame : frame + frames]):
+            raise ValueError("the index is not that of the levels: it is made of them, so leave it out")
         coder, coded_motion, coded_levels = encode_chunk(tokens, step, tables)
         yield Chunk(frames, coder, step, tuple(pts[frame : frame + frames]), duration, coded_motion, coded_levels)
         done += (frames, fields, spans)

@@ -16,6 +16,7 @@ import logging
 import math
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
@@ -26,17 +27,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import output, standard, video
+from tokcodec.arguments import check_choices, check_stream_name
 from tokcodec.cuts import CUT_MARGIN, cuts
 from tokcodec.errors import TokcodecError, VideoError
 from tokcodec.files import NamedFile, temporary_file
 from tokcodec.judge import Judge, judge_of
 from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
 from tokcodec.neural.weights import Weights
-from tokcodec.opening import AHEAD_PX, Stream, checked_streams, overlapping, reading, span_ticks, tokenizer_of
-from tokcodec.pipeline import Helpers, available_cores, in_background, in_parallel
+from tokcodec.opening import (
+    AHEAD_PX,
+    Stream,
+    checked_streams,
+    overlapping,
+    reading,
+    span_ticks,
+    tokenizer_of,
+)
+from tokcodec.pipeline import Helpers, available_cores, blas_limited, in_background, in_parallel
 from tokcodec.rate import (
+    BISECTIONS,
     CLOSE,
     DEFAULT_RATE,
+    NEAR,
+    STEP_RANGE,
     STEP_UNITS,
     Rate,
     Try,
@@ -46,7 +59,7 @@ from tokcodec.rate import (
     next_step,
     total,
 )
-from tokcodec.report import Report, report_of
+from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Reader, Rest, Writer, streams_bytes, write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
@@ -55,14 +68,12 @@ from tokcodec.stream.records import MAX_TICKS, Chunk, Header
 
 log = logging.getLogger("tokcodec")
 
-Progress = Callable[[int, int, int | None, int], None]  # frames done, bytes, frames in all if known, pixels a frame
 Frames = NDArray[np.uint8]
 
 CHUNK_FRAMES = 129
 SECTION_CHUNKS = 8  # full chunks of a section: a new one begins a chunk whatever lies before, so that pieces can
 CHUNK_PX = 1 << 28  # of a chunk's frames: larger frames than 1080p come in shorter chunks
 FLIGHT_PX = 1 << 29  # of the frames of all chunks that are coded at once
-PROGRESS_FRAMES = 16  # between two calls of `progress` in decoding
 MAX_TRIES = 6  # codings of a video for a rate of the whole ...
 MAX_HARD_TRIES = 8  # ... and while none of them fits
 INDEX_SLACK_BYTES = 3  # that an entry of the index may grow by when a chunk is coded with another step
@@ -124,21 +135,71 @@ def _chunk(clip: _Clip, step: float, coder: int, motion: bytes, levels: bytes) -
     return Chunk(len(clip.pts), coder, round(STEP_UNITS * step), clip.pts, clip.duration, motion, levels)
 
 
-def _coded(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, spans: int | None, step: float) -> Chunk:
+class _Counter:
+    """How far a pass over a video is, told to `progress` by several threads, one at a time."""
+
+    def __init__(self, progress: Progress | None, info: video.VideoInfo) -> None:
+        self._progress, self._total, self._frame_px = progress, info.frames, info.width * info.height
+        self._lock = threading.Lock()
+        self._coded = 0.0  # frames
+        self._written = 0, 0  # frames and bytes of the chunks that are
+        self._tell()
+
+    def coded(self, frames: float) -> None:
+        """So many frames more are coded."""
+        with self._lock:
+            self._coded += frames
+            self._tell()
+
+    def written(self, writer: Writer) -> None:
+        """A chunk more is written."""
+        with self._lock:
+            self._written = sum(entry.frames for entry in writer.index), writer.bytes
+
+    def end(self) -> None:
+        """All frames are: what was promised of their number is of no matter."""
+        with self._lock:
+            self._total = int(self._coded + 0.5)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            frames, (written, size) = int(self._coded + 1e-6), self._written
+            total = None if self._total is None else max(self._total, frames)
+            self._progress(frames, size * frames // written if written else 0, total, self._frame_px)
+
+
+def _coded(
+    clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, spans: int | None, counter: _Counter, step: float
+) -> Chunk:
     """A chunk coded with a step."""
-    return _chunk(clip, step, *tokenizer.pack(clip.frames, step, helpers, spans=spans))
+    return _chunk(clip, step, *tokenizer.pack(clip.frames, step, helpers, spans, counter.coded))
 
 
-def _judged(clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, spans: int | None, judge: Judge) -> Chunk:
-    """A chunk coded with the coarsest step whose pictures the judge takes."""
+def _judged(
+    clip: _Clip, tokenizer: Tokenizer, helpers: Helpers | None, spans: int | None, counter: _Counter, judge: Judge
+) -> Chunk:
+    """A chunk coded with the coarsest step whose pictures the judge takes.
+
+    An attempt counts as a share of the frames: of what is left, as if the least number of attempts were to come.
+    """
     height, width = clip.frames.shape[1:3]
+    left, attempts = float(len(clip.pts)), 2 + BISECTIONS
 
     def attempt(step: float) -> tuple[bool, Tokens]:
-        coding = tokenizer.encode(clip.frames, step, helpers, spans)
-        shown = np.concatenate(list(tokenizer.pictures(coding, step, height, width)))
-        return judge(clip.frames, shown), coding.tokens
+        nonlocal left, attempts
+        share, attempts = 1 / max(attempts, 2), attempts - 1
+        part = share * left / len(clip.pts) / 2  # that a frame counts when it is coded, and again when it is shown
+        left *= 1 - share
+        coding = tokenizer.encode(clip.frames, step, helpers, spans, lambda frames: counter.coded(part * frames))
+        shown = []
+        for pictures in tokenizer.pictures(coding, step, height, width):
+            shown.append(pictures)
+            counter.coded(part * len(pictures))
+        return judge(clip.frames, np.concatenate(shown)), coding.tokens
 
     step, is_good, tokens = coarsest(attempt)
+    counter.coded(left)
     if not is_good:
         log.warning("%s is out of reach for %d frames; they have the finest step", judge, len(clip.pts))
     return _chunk(clip, step, *encode_chunk(tokens, round(STEP_UNITS * step), tokenizer.tables))
@@ -176,6 +237,7 @@ def encode_video(
     span: tuple[int, int | None] | None = None,
     filters: video.Filters = video.UNFILTERED,
     overwrite: bool = False,
+    lpips_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Encode a video file to a .tokc stream.
@@ -199,18 +261,25 @@ def encode_video(
             whole, and neither metadata nor other streams: a piece for batch/pieces.py to join. End None is the end.
         filters: what is done to the frames before they are coded.
         overwrite: replace a target that exists.
-        progress: called after each chunk with frames done, bytes so far, frames in all if known, pixels a frame.
+        lpips_dir: folder of LPIPS backbones for a target in LPIPS; else $TOKCODEC_LPIPS_DIR; else torchvision's.
+        progress: called as frames are coded, in any thread, one call at a time, with frames done, bytes so far (an
+            estimate from the chunks that are written), frames in all if known, pixels a frame. The last call has as
+            many frames done as there are. A rate of the whole takes several passes, each of which begins with 0 frames.
 
     Raises:
         VideoError: the source cannot be read.
         ModelError: the weights cannot be used.
         TokcodecError: the target cannot be written, or the rate cannot be met.
-        ValueError: there are no spans of so many frames.
+        ValueError: an argument is out of range, there are no spans of so many frames, or the target's suffix is that of
+            another kind of file.
     """
     if spans is not None and spans not in SPANS:
         raise ValueError(f"spans have {', '.join(map(str, SPANS))} frames, not {spans}")
+    check_choices(device=device, dtype=dtype, counts=[cores])
+    check_stream_name(target)
     started, source = time.monotonic(), str(source)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(blas_limited(cores))
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
         place = stack.enter_context(_rereadable(source, rate.is_of_the_whole))
         side = stack.enter_context(temporary_file())
@@ -227,8 +296,7 @@ def encode_video(
         )
         reader = open_video(side=side if span is None else None)
         info = reader.info
-        tokenizer = load_tokenizer(Weights.find(weights), device, dtype)
-        busy_before_s = tokenizer.busy_s
+        tokenizer = load_tokenizer(Weights.find(weights), device, dtype).counted()
         try:
             header = _header(info, tokenizer)
         except ValueError as error:
@@ -240,16 +308,12 @@ def encode_video(
         if helpers:
             stack.callback(helpers.shutdown, cancel_futures=True)
 
-        def told(writer: Writer) -> None:
-            if progress:
-                frames = sum(entry.frames for entry in writer.index)
-                progress(frames, writer.bytes, info.frames, info.width * info.height)
-
         def chunks_of(opened: video.VideoReader, code: Callable[[_Clip], Chunk]) -> Generator[Chunk, None, None]:
             clips = in_background(_clips(opened, header.chunk_frames), 0)
             with contextlib.closing(clips), contextlib.closing(in_parallel(code, clips, workers)) as chunks:
                 yield from chunks
 
+        @functools.cache
         def rest() -> Rest:
             """What stands behind the chunks, once all frames are read."""
             if span is not None:
@@ -266,9 +330,11 @@ def encode_video(
             step: float | None = _guess(rate, info)
             while step is not None and len(tries) < (MAX_TRIES if chosen else MAX_HARD_TRIES):
                 spool = stack.enter_context(temporary_file())
-                code = functools.partial(coded_with, step=step)
+                counter = _Counter(progress, info)
+                code = functools.partial(coded_with, counter=counter, step=step)
                 with contextlib.closing(chunks_of(open_video() if tries else reader, code)) as chunks:
-                    writer = write_stream(spool, header, chunks, told=told)
+                    writer = write_stream(spool, header, chunks, told=counter.written)
+                counter.end()
                 coded.append(Reader(spool))
                 tries.append(Try(step, [entry.bytes for entry in writer.index]))
                 budget = budget or _budget(rate, writer, *rest())
@@ -280,18 +346,26 @@ def encode_video(
                 least = min(t.bytes for t in tries)
                 room = f"there is room for {budget}" if budget > 0 else "there is no room for them"
                 raise TokcodecError(f"{source}: the rate cannot be met: its chunks take {least} bytes, {room}")
+            used = total(tries, chosen)
+            if used < NEAR * budget:
+                is_finest = min(t.step for t in tries) == STEP_RANGE[0]
+                why = "the finest step takes no more" if is_finest else "its few chunks come no nearer"
+                log.warning("%s: its chunks take %d of %d bytes that there are: %s", source, used, budget, why)
             writer = write_stream(file, header, (coded[t].read_chunk(i) for i, t in enumerate(chosen)), rest)
         else:
-            judge = judge_of(rate)
+            judge, counter = judge_of(rate, lpips_dir), _Counter(progress, info)
             if judge is None:
                 assert rate.fixed_step is not None
-                code = functools.partial(coded_with, step=rate.fixed_step)
+                code = functools.partial(coded_with, counter=counter, step=rate.fixed_step)
             else:
-                code = functools.partial(_judged, tokenizer=tokenizer, helpers=helpers, spans=spans, judge=judge)
+                code = functools.partial(
+                    _judged, tokenizer=tokenizer, helpers=helpers, spans=spans, counter=counter, judge=judge
+                )
             with contextlib.closing(chunks_of(reader, code)) as chunks:
-                writer = write_stream(file, header, chunks, rest, told)
+                writer = write_stream(file, header, chunks, rest, counter.written)
+            counter.end()
     made = report_of(header, writer.index, writer.bytes, writer.video_bytes, started, reader.damaged)
-    return _with_network(made, tokenizer, busy_before_s)
+    return _with_network(made, tokenizer)
 
 
 def _guess(rate: Rate, info: video.VideoInfo) -> float:
@@ -340,10 +414,9 @@ def metadata_of(info: video.VideoInfo) -> Metadata:
         return Metadata()
 
 
-def _with_network(made: Report, tokenizer: Tokenizer, busy_before_s: float) -> Report:
-    """A report with what the network took since `busy_before_s` of the tokenizer's `busy_s`."""
-    network_s = round(tokenizer.busy_s - busy_before_s, 3)
-    return dataclasses.replace(made, network_s=network_s, peak_vram_bytes=tokenizer.peak_vram_bytes)
+def _with_network(made: Report, tokenizer: Tokenizer) -> Report:
+    """A report with what the network of a counted tokenizer took."""
+    return dataclasses.replace(made, network_s=round(tokenizer.busy_s, 3), peak_vram_bytes=tokenizer.peak_vram_bytes)
 
 
 def _header(info: video.VideoInfo, tokenizer: Tokenizer) -> Header:
@@ -419,7 +492,7 @@ def decode_video(
         start_s: where to begin, in seconds from the first frame; the first frame then becomes time 0.
         duration_s: how much to decode; None for all.
         overwrite: replace a target that exists.
-        progress: called now and then with frames done, their share of the bytes, frames in all, pixels a frame.
+        progress: called after each frame with frames done, their share of the bytes, frames in all, pixels a frame.
 
     Returns:
         A report of the chunks that were read; `frames` counts those that were written.
@@ -429,11 +502,15 @@ def decode_video(
         ModelError: the weights cannot be used or are not the stream's.
         VideoError: the target cannot be written.
         TokcodecError: source or target cannot be opened.
-        ValueError: options that do not fit together.
+        ValueError: an argument is out of range, or options do not fit together.
     """
+    check_choices(device=device, dtype=dtype, crf=crf, counts=[cores])
+    if stdout_format not in ("y4m", "rgb24"):
+        raise ValueError(f"stdout_format must be y4m or rgb24, not {stdout_format!r}")
     started = time.monotonic()
     end_s = None if duration_s is None else start_s + duration_s
     with contextlib.ExitStack() as stack:
+        stack.enter_context(blas_limited(cores))
         reader = stack.enter_context(reading(Path(source), salvage))
         header = reader.header
         wanted = overlapping(reader, start_s, duration_s)
@@ -449,10 +526,10 @@ def decode_video(
                 place = stack.enter_context(output.replacing_pattern(Path(target), overwrite))
             else:
                 place = stack.enter_context(output.replacing(Path(target), [Path(source)], overwrite))
-        tokenizer = tokenizer_of(reader, weights, device, dtype)
-        busy_before_s = tokenizer.busy_s
+        tokenizer = tokenizer_of(reader, weights, device, dtype).counted()
         ahead = max(4, AHEAD_PX // (header.height * header.width))
-        frames = in_background(Stream(Path(source), reader, lambda: tokenizer).frames(start_s, end_s), depth=ahead)
+        stream = Stream(Path(source), reader, lambda: tokenizer)
+        frames = in_background(stream.frames(start_s, end_s), depth=ahead)
         stack.enter_context(contextlib.closing(frames))
         first = next(frames, None)
         if first is None:
@@ -485,13 +562,13 @@ def decode_video(
         size = video_bytes = sum(entry.bytes for entry in index)
         if len(index) == len(reader.index):
             size, video_bytes = reader.bytes, reader.video_bytes
-        total, count = sum(entry.frames for entry in index), 0
+        total, count = stream.count(start_s, end_s), 0
         for frame, pts, duration in itertools.chain([first], frames):
             writer.write(frame, pts + shift, duration)
             if writer.is_full:
                 break
             count += 1
-            if progress and count % PROGRESS_FRAMES == 0:
+            if progress:
                 progress(count, video_bytes * count // total, total, header.width * header.height)
     made = dataclasses.replace(report_of(header, index, size, video_bytes, started, reader.damaged), frames=count)
-    return _with_network(made, tokenizer, busy_before_s)
+    return _with_network(made, tokenizer)

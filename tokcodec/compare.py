@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import logging
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokcodec import video
+from tokcodec.arguments import check_choices
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.judge import LPIPS_SIDE
 from tokcodec.opening import open_stream
 from tokcodec.output import replacing, replacing_pattern
+from tokcodec.report import Progress
 from tokcodec.scores import THUMB, Frames, SyncCheck, SyncError, frame_scores, mse_of, summary
 from tokcodec.stability import Stability, stability
 from tokcodec.stream.records import MAGIC
@@ -68,7 +71,8 @@ def _opened(
         is_stream = False
     if is_stream:
         with open_stream(source, weights=weights, device=device, dtype=dtype) as stream:
-            header, (*borders, count) = stream.header, itertools.accumulate(chunk.frames for chunk in stream.chunks)
+            header, (*borders, _) = stream.header, itertools.accumulate(chunk.frames for chunk in stream.chunks)
+            count = stream.count()
             info = video.VideoInfo(header.width, header.height, header.time_base, header.frame_rate, frames=count)
             info = dataclasses.replace(
                 info,
@@ -90,8 +94,11 @@ class _Unsynced(SyncCheck):
         pass
 
 
-def _judges(lpips_dir: Path | None, st_lpips: bool, height: int, width: int) -> dict[str, nn.Module]:
-    """LPIPS, and ST-LPIPS if asked for, on a GPU if there is one; without what cannot be had, with a warning."""
+def _judges(
+    lpips_dir: Path | None, st_lpips: bool, height: int, width: int, missing: dict[str, str]
+) -> dict[str, nn.Module]:
+    """LPIPS, and ST-LPIPS if asked for, on a GPU if there is one; without what cannot be had, with a warning or in
+    `missing`."""
     import torch
 
     from tokcodec.perceptual import load_lpips
@@ -106,6 +113,9 @@ def _judges(lpips_dir: Path | None, st_lpips: bool, height: int, width: int) -> 
         if min(height, width) < side:
             log.warning("left out: %s needs %d pixels a side", label, side)
             continue
+        if name == "lpips_alex" and not all(map(importlib.util.find_spec, ("lpips", "torchvision"))):
+            missing["LPIPS"] = "lpips"
+            continue
         try:
             judges[name] = load().to("cuda" if torch.cuda.is_available() else "cpu")
         except ModelError as error:
@@ -113,12 +123,15 @@ def _judges(lpips_dir: Path | None, st_lpips: bool, height: int, width: int) -> 
     return judges
 
 
-def _vmaf_program(height: int, width: int) -> str | None:
-    """An FFmpeg with VMAF; None, with a warning, if there is none."""
+def _vmaf_program(height: int, width: int, missing: dict[str, str]) -> str | None:
+    """An FFmpeg with VMAF; None, with a warning or in `missing`, if there is none."""
     ffmpeg = find_ffmpeg()
-    if ffmpeg is None or "libvmaf" not in ffmpeg_has(ffmpeg, "filters"):
+    if ffmpeg is None:
+        missing["VMAF, MS-SSIM, XPSNR"] = "imageio-ffmpeg"
+        return None
+    if "libvmaf" not in ffmpeg_has(ffmpeg, "filters"):
         log.warning(
-            "left out: VMAF, MS-SSIM and XPSNR need an FFmpeg with libvmaf (pip install imageio-ffmpeg brings one)"
+            "left out: VMAF, MS-SSIM and XPSNR, for %s has no libvmaf; let $TOKCODEC_FFMPEG name one that has", ffmpeg
         )
         return None
     if min(height, width) < MS_SSIM_SIDE:
@@ -161,7 +174,8 @@ def compare(
     dtype: str = "auto",
     lpips_dir: str | Path | None = None,
     st_lpips: bool = False,
-    progress: Callable[[int, int, int | None, int], None] | None = None,
+    cores: int | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Score a video against its reference. Frames meet by number, not by timestamp; memory does not grow with length.
 
@@ -178,12 +192,14 @@ def compare(
         lpips_dir: folder of LPIPS backbones, as for `load_lpips`.
         st_lpips: also ST-LPIPS (VGG-16) of every fifth frame, which takes seconds a frame on a CPU; it needs the
             package stlpips-pytorch, or its `vgg_shift_tolerant.pth` in `lpips_dir`.
+        cores: of FFmpeg for VMAF; None for all.
         progress: is called with frames done, 0, frames in all or None, and pixels of a frame.
 
     Raises:
         SyncError: one has fewer frames.
         TokcodecError: one cannot be read, they differ in size, or an output cannot be written.
     """
+    check_choices(device=device, dtype=dtype, counts=[cores])
     sources = [Path(reference), Path(seen)]
     chosen = None if weights is None else Path(weights)
     found: dict[str, list[float]] = {}
@@ -218,12 +234,18 @@ def compare(
                     writer.write(picture(a[0], b[0]), a[1])
                 yield a[0], b[0]
                 if progress is not None:
-                    progress(done + 1, 0, info.frames, height * width)
+                    total = info.frames or other.frames
+                    progress(done + 1, 0, total and max(total, done + 1), height * width)
+            if progress is not None:
+                progress(done + 1, 0, done + 1, height * width)
 
         scored = pairs()
-        if (ffmpeg := _vmaf_program(height, width)) is not None:
-            scored = scoring(ffmpeg, scored, (height, width), found, info.frame_rate or DEFAULT_FPS)
-        judges = _judges(None if lpips_dir is None else Path(lpips_dir), st_lpips, height, width)
+        missing: dict[str, str] = {}  # scores, and the packages that bring them
+        if (ffmpeg := _vmaf_program(height, width, missing)) is not None:
+            scored = scoring(ffmpeg, scored, (height, width), found, info.frame_rate or DEFAULT_FPS, cores)
+        judges = _judges(None if lpips_dir is None else Path(lpips_dir), st_lpips, height, width, missing)
+        if missing:
+            log.warning("left out: %s; pip install %s", ", ".join(missing), " ".join(missing.values()))
         with contextlib.closing(scored):  # type: ignore[type-var]
             found |= frame_scores(scored, judges, sync)
     scores = {name: summary(frames) for name, frames in found.items() if frames}

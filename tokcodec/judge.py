@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from pathlib import Path
 from typing import Any
 
 from tokcodec.errors import TokcodecError
@@ -42,19 +43,21 @@ class Judge:
         return f"LPIPS {self.goal:g}" if self.lpips is not None else f"PSNR {self.goal:g} dB"
 
 
-def judge_of(rate: Rate) -> Judge | None:
-    """The judge that a rate asks for; None if it is no target of quality.
+def judge_of(rate: Rate, lpips_dir: str | Path | None = None) -> Judge | None:
+    """The judge that a rate asks for; None if it is no target of quality. `lpips_dir` is as for `load_lpips`.
 
     Raises:
         ModelError: LPIPS is asked for and cannot be had.
     """
     if rate.target_psnr_db is not None:
         return Judge(rate.target_psnr_db)
-    return None if rate.target_lpips is None else Judge(rate.target_lpips, _alex(os.environ.get("TOKCODEC_LPIPS_DIR")))
+    if rate.target_lpips is None:
+        return None
+    return Judge(rate.target_lpips, _alex(str(lpips_dir or os.environ.get("TOKCODEC_LPIPS_DIR") or "")))
 
 
 @functools.cache
-def _alex(directory: str | None) -> Any:
+def _alex(directory: str) -> Any:
     from tokcodec.perceptual import load_lpips
 
     return load_lpips("alex", directory)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import output
+from tokcodec.arguments import check_choices, check_stream_name
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.opening import checked_streams, reading, span_ticks, tokenizer_of, tokens_of
+from tokcodec.opening import checked_streams, reading, shown_of, span_ticks, tokenizer_of, tokens_of
 from tokcodec.rate import STEP_UNITS
-from tokcodec.report import Report, report_of
+from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Reader, Rest, write_stream
 from tokcodec.stream.records import MAX_TICKS, Chunk, Header
 
@@ -39,8 +40,9 @@ def predict(
     weights: str | Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
-    """Let a stream go on: its last chunk becomes longer, all else is as it was.
+    """Let a stream go on: its last chunk becomes longer, all else is as it was. What is hidden at its end is dropped.
 
     Frames come in spans of four. Frames of the last chunk that stand behind its last whole one are replaced.
 
@@ -53,6 +55,7 @@ def predict(
         weights: those of the stream; the released ones if None.
         device: of the model: "auto", "cpu" or "cuda".
         overwrite: replace a target that exists.
+        progress: called with frames written, 0, frames to write, pixels a frame, as they are.
 
     Raises:
         ModelError: the weights are not the stream's, or the model is none of their tokens.
@@ -64,7 +67,19 @@ def predict(
 
     started = time.monotonic()
     with _opened(source, target, model, weights, device, overwrite) as (reader, file, tokenizer, speaker):
-        header, last = reader.header, reader.read_chunk(len(reader.index) - 1)
+        header, shown = reader.header, shown_of(reader)
+        first_pts, end_pts = shown.spans[-1]
+        number = max(i for i, entry in enumerate(reader.index) if entry.first_pts < end_pts)
+        last = reader.read_chunk(number)
+        tokens = tokens_of(last, header.height, header.width, tokenizer.tables)
+        kept, edges = sum(pts < end_pts for pts in last.pts), (*last.pts, last.end_pts)
+        if kept < last.frames:
+            whole = min((kept - 1) // SPAN, spans_of_four(tokens, source))
+            behind = 1 + SPAN * whole
+            tokens = type(tokens)(
+                tokens.levels[:, :behind], tokens.motion[: behind - 1], tokens.spans[:whole], tokens.numbers[:behind]
+            )
+            last = dataclasses.replace(last, frames=kept, pts=last.pts[:kept], duration=edges[kept] - edges[kept - 1])
         ticks = max(Fraction(1), _frame_ticks(header, last))
         wanted = last.frames + max(1, round(seconds / float(ticks * header.time_base)))
         end = -(-(wanted - 1) // SPAN)
@@ -73,12 +88,15 @@ def predict(
         pts = tuple(last.end_pts + round(i * ticks) for i in range(frames - last.frames + 1))
         if pts[-1] > MAX_TICKS:
             raise TokcodecError(f"{source}: its last timestamps would be out of range")
-        tokens = tokens_of(last, header.height, header.width, tokenizer.tables)
+        metadata = reader.metadata
+        if metadata.shown:
+            metadata = dataclasses.replace(metadata, shown=(*shown.spans[:-1], (first_pts, pts[-1])))
         begin, step = spans_of_four(tokens, source), last.step / STEP_UNITS
-        tokens = spoken(speaker, longer(tokens, end - begin), step, begin, end, speech or Speech())
+        told = _counted(progress, SPAN * (end - begin), header)
+        tokens = spoken(speaker, longer(tokens, end - begin), step, begin, end, speech or Speech(), told)
         chunk = _coded(tokens, last.step, (*last.pts, *pts[:-1]), pts[-1] - pts[-2], tokenizer)
-        before = (reader.read_chunk(i) for i in range(len(reader.index) - 1))
-        others: Rest = (reader.metadata, checked_streams(reader))
+        before = (reader.read_chunk(i) for i in range(number))
+        others: Rest = (metadata, checked_streams(reader))
         writer = write_stream(file, header, itertools.chain(before, [chunk]), lambda: others)
     return report_of(header, writer.index, writer.bytes, writer.video_bytes, started)
 
@@ -94,6 +112,7 @@ def fill(
     weights: str | Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
     """Replace a gap in a stream by frames that a language model thinks of between its two ends.
 
@@ -104,7 +123,7 @@ def fill(
         source: a stream of spans of four frames.
         target: a stream; "-" is stdout.
         start_s, duration_s: the gap, in seconds after the first frame.
-        model, speech, weights, device, overwrite: as for `predict`.
+        model, speech, weights, device, overwrite, progress: as for `predict`; frames that follow are coded again.
 
     Raises:
         ModelError: the weights are not the stream's, or the model is none of their tokens.
@@ -116,11 +135,13 @@ def fill(
 
     started = time.monotonic()
     with _opened(source, target, model, weights, device, overwrite) as (reader, file, tokenizer, speaker):
-        begin, end = span_ticks(reader, start_s, duration_s)
+        wanted = span_ticks(reader, start_s, duration_s)
+        begin, end = next(iter(shown_of(reader).part(*wanted)), wanted)
         number = max((i for i, entry in enumerate(reader.index) if entry.first_pts < begin), default=0)
         chunk = reader.read_chunk(number)
         gap = [i for i, pts in enumerate(chunk.pts) if begin <= pts < end]
-        if not gap or not chunk.pts[0] < begin < end <= chunk.end_pts:
+        is_whole = end - begin == wanted[1] - wanted[0]  # else the stream ends in it, or something hidden lies in it
+        if not gap or not is_whole or not chunk.pts[0] < begin < end <= chunk.end_pts:
             at, to = (_seconds(reader, ticks) for ticks in (chunk.pts[0], chunk.end_pts))
             raise TokcodecError(
                 f"{source}: a gap has frames of one chunk, and not its first; the chunk here is from {at} to {to} s"
@@ -129,8 +150,9 @@ def fill(
         tokens = tokens_of(chunk, header.height, header.width, tokenizer.tables)
         there, first, behind = spans_of_four(tokens, source), (gap[0] - 1) // SPAN, (gap[-1] - 1) // SPAN + 1
         grown = longer(tokens, max(0, behind - there))  # frames behind the last whole span are made one
-        made = spoken(speaker, grown, step, first, behind, speech or Speech())
         kept = 1 + SPAN * min(behind, there)
+        told = _counted(progress, SPAN * (behind - first) + max(0, chunk.frames - kept), header)
+        made = spoken(speaker, grown, step, first, behind, speech or Speech(), told)
         edges_ticks = (*chunk.pts, chunk.end_pts)
         part = type(made)(
             made.levels[:, :kept], made.motion[: kept - 1], made.spans[: kept // SPAN], made.numbers[:kept]
@@ -138,7 +160,7 @@ def fill(
         chunks = [_coded(part, chunk.step, chunk.pts[:kept], edges_ticks[kept] - edges_ticks[kept - 1], tokenizer)]
         if kept < chunk.frames:
             seen = _decoded(tokenizer, tokens if behind <= there else made, step, header)[kept : chunk.frames]
-            rest = tokenizer.encode(seen, step, spans=SPAN).tokens
+            rest = tokenizer.encode(seen, step, spans=SPAN, told=told).tokens
             chunks.append(_coded(rest, chunk.step, chunk.pts[kept:], chunk.duration, tokenizer))
         whole = itertools.chain(
             (reader.read_chunk(i) for i in range(len(reader.index)) if i < number),
@@ -157,6 +179,8 @@ def _opened(
     from tokcodec.neural.device import pick_device
     from tokcodec.neural.language.model import load_model
 
+    check_choices(device=device)
+    check_stream_name(target)
     with reading(source) as reader, output.writing(target, [source], overwrite) as file:
         tokenizer = tokenizer_of(reader, weights, device)
         speaker = load_model(model).to(pick_device(device))
@@ -188,6 +212,20 @@ def spans_of_four(tokens: Tokens, name: Path) -> int:
         return whole_spans(tokens)
     except ValueError as error:
         raise TokcodecError(f"{name}: its spans are not of four frames: encode it with --spans 4") from error
+
+
+def _counted(progress: Progress | None, total: int, header: Header) -> Callable[[int], None]:
+    """A callback for frames newly made, that tells `progress` of all so far."""
+    made = 0
+
+    def told(frames: int) -> None:
+        nonlocal made
+        made += frames
+        if progress is not None:
+            progress(made, 0, total, header.width * header.height)
+
+    told(0)
+    return told
 
 
 def _holding(source: Path, header: Header, frames: int) -> Header:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec import standard, suffixes
-from tokcodec.clock import ticks_of
+from tokcodec.arguments import check_choices
+from tokcodec.clock import Shown, Spans, ticks_of
 from tokcodec.errors import BitstreamError, TokcodecError
 from tokcodec.files import NamedFile, temporary_file
 from tokcodec.pipeline import in_background
@@ -130,18 +131,67 @@ def chunks_of(reader: Reader) -> Iterator[Chunk]:
     return (reader.read_chunk(i) for i in range(len(reader.index)))
 
 
+def shown_of(reader: Reader) -> Shown:
+    """Which of a stream's ticks are shown.
+
+    Raises:
+        BitstreamError: none that have a frame.
+    """
+    first, last = reader.index[0].first_pts, reader.index[-1].end_pts
+    if not reader.metadata.shown:
+        return Shown(((first, last),))
+    spans = [(max(begin, first), min(end, last)) for begin, end in reader.metadata.shown]
+    shown = Shown(tuple(span for span in spans if span[0] < span[1]))
+    if not shown.spans:
+        raise BitstreamError("no frame is shown")
+    return shown
+
+
 def overlapping(reader: Reader, start_s: float, duration_s: float | None) -> list[int]:
-    """Which chunks have a part in [start_s, start_s + duration_s), in seconds after the first frame."""
-    begin, end = span_ticks(reader, start_s, duration_s)
-    return [i for i, entry in enumerate(reader.index) if entry.end_pts > begin and entry.first_pts < end]
+    """Which chunks have a part that is shown in [start_s, start_s + duration_s), in seconds after the first frame."""
+    return holding(reader, shown_of(reader).part(*span_ticks(reader, start_s, duration_s)))
+
+
+def holding(reader: Reader, spans: Spans) -> list[int]:
+    """Which chunks have a part in spans of coded ticks."""
+    return [
+        i
+        for i, entry in enumerate(reader.index)
+        if any(entry.end_pts > begin and entry.first_pts < end for begin, end in spans)
+    ]
 
 
 def span_ticks(reader: Reader, start_s: float, duration_s: float | None) -> tuple[int, int]:
-    """[start_s, start_s + duration_s) in seconds after the first frame to [begin, end) ticks of the stream's clock."""
-    time_base, origin = reader.header.time_base, reader.index[0].first_pts
-    begin = origin + ticks_of(start_s, time_base)
-    end = reader.index[-1].end_pts if duration_s is None else origin + ticks_of(start_s + duration_s, time_base)
+    """[start_s, start_s + duration_s) in seconds after the first frame to [begin, end) ticks of what is shown."""
+    shown, time_base = shown_of(reader), reader.header.time_base
+    begin = shown.begin + ticks_of(start_s, time_base)
+    end = shown.end if duration_s is None else shown.begin + ticks_of(start_s + duration_s, time_base)
     return begin, end
+
+
+def framed(reader: Reader, spans: Spans) -> tuple[Spans, int]:
+    """Spans of coded ticks cut to whole frames, those that begin in them; and how many these are.
+
+    Raises:
+        BitstreamError: a chunk that a span cuts is damaged.
+    """
+    found, count = [], 0
+    for begin, end in spans:
+        parts = []
+        for i in holding(reader, ((begin, end),)):
+            entry = reader.index[i]
+            if begin <= entry.first_pts and entry.end_pts <= end:
+                parts.append((entry.first_pts, entry.end_pts))
+                count += entry.frames
+                continue
+            edges = (*(chunk := reader.read_chunk(i)).pts, chunk.end_pts)
+            inside = [k for k, pts in enumerate(chunk.pts) if begin <= pts < end]
+            if inside:
+                parts.append((edges[inside[0]], edges[inside[-1] + 1]))
+                count += len(inside)
+        if parts:
+            found.append((parts[0][0], parts[-1][1]))
+    return tuple(found), count
 
 
 def tokens_of(chunk: Chunk, height: int, width: int, tables: Tables) -> Tokens:
@@ -178,7 +228,7 @@ class Stream:
     Attributes:
         header: what holds for the whole stream.
         chunks: an entry a chunk: frames, step (in 1/16 level), first_pts, end_pts, place and size in the file.
-        metadata: tags, language, name and chapters.
+        metadata: tags, language, name and chapters, and which spans of the chunks' ticks are shown, if not all.
     """
 
     def __init__(self, path: Path, reader: Reader, tokenizer: Callable[[], Tokenizer]) -> None:
@@ -210,18 +260,19 @@ class Stream:
         """The frames in [start_s, end_s), in seconds from the first frame; their chunks alone are decoded.
 
         Yields:
-            Frame uint8 `[H, W, 3]` RGB, its timestamp and its duration in ticks of `header.time_base`.
+            Frame uint8 `[H, W, 3]` RGB, its timestamp and its duration in ticks of `header.time_base`, on the clock of
+            what is shown: hidden frames (`metadata.shown`) are left out and take no time.
 
         Raises:
             BitstreamError: a chunk is damaged.
             ModelError: the weights are not the stream's.
         """
         duration_s = None if end_s is None else end_s - start_s
-        begin, end = span_ticks(self._reader, start_s, duration_s)
-        wanted = overlapping(self._reader, start_s, duration_s)
+        shown, (begin, end) = shown_of(self._reader), span_ticks(self._reader, start_s, duration_s)
+        spans = shown.part(begin, end)
         tokenizer, (height, width) = self._tokenizer(), (self.header.height, self.header.width)
         state: Any = None
-        groups = in_background(self._groups(wanted, end), max(1, AHEAD_PX // (4 * height * width)))
+        groups = in_background(self._groups(spans), max(1, AHEAD_PX // (4 * height * width)))
         with contextlib.closing(groups):
             for group in groups:
                 pictures, state = tokenizer.restore(
@@ -234,11 +285,22 @@ class Stream:
                     width,
                 )
                 for i, picture in enumerate(pictures):
-                    if begin <= group.edges[i] < end:
-                        yield picture, group.edges[i], group.edges[i + 1] - group.edges[i]
+                    place = shown.place(group.edges[i])
+                    if place and begin <= place[0] < end:
+                        yield picture, place[0], min(group.edges[i + 1], place[1]) - group.edges[i]
 
-    def _groups(self, wanted: list[int], end: int) -> Generator[_Group, None, None]:
-        """The groups of some chunks as the loop decodes them, up to a timestamp."""
+    def count(self, start_s: float = 0.0, end_s: float | None = None) -> int:
+        """How many frames `frames` gives.
+
+        Raises:
+            BitstreamError: a chunk is damaged.
+        """
+        duration_s = None if end_s is None else end_s - start_s
+        spans = shown_of(self._reader).part(*span_ticks(self._reader, start_s, duration_s))
+        return framed(self._reader, spans)[1]
+
+    def _groups(self, spans: Spans) -> Generator[_Group, None, None]:
+        """The groups of the chunks that have a part in some spans, as the loop decodes them, as far as needed."""
         from tokcodec.neural.tokenizer import grouped
 
         header, tokenizer = self.header, self._tokenizer()
@@ -247,10 +309,11 @@ class Stream:
         def coded(chunk: Chunk) -> Generator[FrameTokens, None, None]:
             yield from frames_of(chunk, header.height, header.width, tokenizer.tables)
 
-        for i in wanted:
+        for i in holding(self._reader, spans):
             try:
                 chunk = self._reader.read_chunk(i)
                 step, edges, done = chunk.step / STEP_UNITS, (*chunk.pts, chunk.end_pts), 0
+                end = max(end for begin, end in spans if begin < chunk.end_pts)
                 with contextlib.closing(in_background(coded(chunk), ahead)) as tokens:
                     for base, prediction in grouped(tokenizer.loop.decode(tokens, step)):
                         if edges[done] >= end:
@@ -283,7 +346,9 @@ def open_stream(
     Raises:
         BitstreamError: it is no stream, or damaged (without `salvage`).
         TokcodecError: it cannot be opened.
+        ValueError: the device or the dtype is unknown.
     """
+    check_choices(device=device, dtype=dtype)
     with reading(Path(path), salvage) as reader:
         yield Stream(Path(path), reader, lambda: tokenizer_of(reader, weights, device, dtype))
 

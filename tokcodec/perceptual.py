@@ -81,7 +81,7 @@ def _import_lpips() -> Any:
     try:
         return importlib.import_module("lpips")
     except ImportError as error:
-        raise ModelError(f"LPIPS needs the package {error.name}: pip install 'tokcodec[bench]'") from error
+        raise ModelError(f"LPIPS needs the package {error.name}: pip install lpips") from error
     except RuntimeError:
         for name in [m for m in sys.modules if m.partition(".")[0] in ("lpips", "torchvision")]:
             del sys.modules[name]  # what the failed import left half-initialized

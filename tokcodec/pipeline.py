@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -70,6 +71,32 @@ def in_background(items: Generator[T, None, None], depth: int = 1) -> Generator[
 def available_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_blas_lock = threading.Lock()
+_blas_limits: list[Any] = []  # one for each who limits it now; the first knows how it was before
+
+
+@contextlib.contextmanager
+def blas_limited(cores: int | None) -> Iterator[None]:
+    """Let NumPy's products of matrices take so many threads at most (None: no limit), in the whole process.
+
+    Where several limit them at once, the newest limit holds, and the threads are as before when all are done.
+    """
+    if cores is None:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with _blas_lock:
+        _blas_limits.append(threadpool_limits(cores, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            if len(_blas_limits) == 1:
+                _blas_limits[0].restore_original_limits()
+            _blas_limits.pop()  # the newest, whoever it is of: the first stays as long as there are others
 
 
 def in_parallel(work: Callable[[T], U], items: Iterable[T], workers: int) -> Generator[U, None, None]:

@@ -12,10 +12,12 @@ T = TypeVar("T")
 STEP_UNITS = 16  # a level of 255 has so many units of the step in a stream
 QUALITIES = 8
 COARSEST, FINEST = 224.0, 12.0  # steps of quality 1 and 8, in levels
-STEP_RANGE = (2.0, 512.0)  # in which goals are looked for: past it, bits buy nothing, or are gone already
+STEP_RANGE = (1 / STEP_UNITS, 512.0)  # in which goals are looked for: from the finest; past 512, bits are gone already
+LIKELY_FINEST = 2.0  # a search goes past it only when it has seen that bits are left there
 SLOPE = 1.2  # bits fall with the step to this power, as long as nothing is known of a video
 MARGIN = 0.985  # share of a budget to aim at: the model errs on both sides
 CLOSE = 0.975  # share of a budget that is close enough
+NEAR = 0.9  # ... and below which it is told that no more is used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +116,7 @@ def next_step(tries: Sequence[Try], budget: int) -> float | None:
         slope = math.log(near[0].bytes / near[1].bytes) / math.log(near[1].step / near[0].step)
     aim = max(1.0, MARGIN * budget)
     step = anchor.step * (anchor.bytes / aim) ** (1 / min(max(slope, 0.3), 2.5))
-    low = above[-1].step if above else STEP_RANGE[0]
+    low = above[-1].step if above else LIKELY_FINEST if below[0].step > LIKELY_FINEST else STEP_RANGE[0]
     high = below[0].step if below else STEP_RANGE[1]
     step = whole_units(min(max(step, low), high))
     if any(step == t.step for t in tries):  # the model would stay where it is: a little further, towards the budget
@@ -186,6 +188,8 @@ def coarsest(attempt: Callable[[float], tuple[bool, T]]) -> tuple[float, bool, T
     good, bad = (step, 2 * step) if is_good else (best[0], step)
     for _ in range(BISECTIONS):
         step = whole_units(math.sqrt(good * bad))
+        if step in (good, bad):  # there is none between
+            break
         is_good, made = attempt(step)
         if is_good:
             good, best = step, (step, True, made)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.records import Entry, Header
+
+Progress = Callable[[int, int, int | None, int], None]  # frames done, bytes, frames in all if known, pixels a frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Report:
         kbps: 8 * video_bytes / duration / 1000.
         step: finest and coarsest of its chunks, in levels of 255.
         seconds: wall time.
-        network_s: of them inside the network, transfers to and from its device included.
+        network_s: of them inside the network, transfers of frames to and from its device included.
         peak_vram_bytes: most memory the process has held on a GPU; 0 on a CPU.
     """
 
@@ -46,7 +48,13 @@ class Report:
 
 
 def report_of(
-    header: Header, index: Sequence[Entry], size_bytes: int, video_bytes: int, started: float, damaged: int = 0
+    header: Header,
+    index: Sequence[Entry],
+    size_bytes: int,
+    video_bytes: int,
+    started: float,
+    damaged: int = 0,
+    shown: tuple[int, int] | None = None,
 ) -> Report:
     """Sum up a stream.
 
@@ -57,9 +65,10 @@ def report_of(
         video_bytes: of it without the other streams.
         started: `time.monotonic()` when the work began.
         damaged: places that could not be read.
+        shown: how many frames are, and for how many ticks; None for all.
     """
-    frames = sum(entry.frames for entry in index)
-    duration_s = float((index[-1].end_pts - index[0].first_pts) * header.time_base)
+    frames, ticks = shown or (sum(entry.frames for entry in index), index[-1].end_pts - index[0].first_pts)
+    duration_s = float(ticks * header.time_base)
     return Report(
         width=header.width,
         height=header.height,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tokcodec import output
+from tokcodec.arguments import check_choices
 from tokcodec.arrays import narrow
 from tokcodec.errors import BitstreamError, TokcodecError
 from tokcodec.files import NamedFile
@@ -105,8 +106,9 @@ def export_shards(
         ExistsError: such shards exist and `overwrite` is not set.
         TokcodecError: the pattern is none of .tar names, there is no stream, two have one name, none can be read, or a
             shard cannot be written.
-        ValueError: a size is below 1.
+        ValueError: a size or the cores are below 1.
     """
+    check_choices(counts=[cores])
     started = time.monotonic()
     pattern = Path(pattern)
     if pattern.suffix.lower() != ".tar" or not re.fullmatch(r"[^%]*%(0\d+)?d[^%]*", pattern.name):

@@ -7,4 +7,5 @@ VIDEO = frozenset(
     | {".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".webp", ".wmv", ".y4m"}
 )
 IMAGE = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})  # .webp may move; one frame is all that is sure
+ARRAYS = frozenset({".npz", ".safetensors"})
 STREAM = ".tokc"

@@ -107,6 +107,7 @@ def scoring(
     size: tuple[int, int],
     found: dict[str, list[float]],
     fps: Fraction = DEFAULT_FPS,
+    cores: int | None = None,
 ) -> Iterator[tuple[Frames, Frames]]:
     """Pass on pairs of frames while FFmpeg looks at them too; when they have ended, put its scores into `found`.
 
@@ -118,6 +119,7 @@ def scoring(
         size: (height, width) of each.
         found: is given the scores per frame.
         fps: frames/s; XPSNR looks at it.
+        cores: that FFmpeg may use; None for all.
 
     Raises:
         TokcodecError: FFmpeg failed.
@@ -133,7 +135,7 @@ def scoring(
         f"[{half}]crop={width}:{height}:0:{top},{YUV_FROM_RGB},format=yuv420p"
         for half, top in (("upper", 0), ("lower", height))
     )
-    threads = os.cpu_count() or 1
+    threads = cores or os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile() as messages:
         argv = scoring_argv(ffmpeg, inputs, f"[0:v]split=2[upper][lower];{upper}", lower, scorers, size, threads)
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=messages, cwd=name)

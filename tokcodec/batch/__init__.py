@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokcodec import suffixes as known
+from tokcodec.arguments import check_choices
 from tokcodec.batch.cluster import RayTasks
 from tokcodec.batch.driver import Batch, Workers
 from tokcodec.batch.selection import select
@@ -23,6 +24,7 @@ from tokcodec.batch.summary import Note, Summary
 from tokcodec.batch.units import Settings
 from tokcodec.batch.workers import local_workers
 from tokcodec.errors import TokcodecError
+from tokcodec.neural.device import pick_device
 from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.rate import DEFAULT_RATE, Rate
 
@@ -61,6 +63,7 @@ def run(
     log: str | Path | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
+    coding: Callable[[int, Summary], None] | None = None,
 ) -> Summary:
     """Encode a tree of videos: source/a/b.mp4 to target/a/b.tokc, or back with `decode`.
 
@@ -97,6 +100,8 @@ def run(
         dry_run: only say what would be done: every file gets a note, "planned", "skipped", "finished" or "failed", and
             nothing is written, not even the log.
         progress: called after each file with its note and the summary so far, which goes on changing.
+        coding: called as frames are coded, in any thread, one call at a time, with how many are so far, those of files
+            under way too, and the same summary. On Ray only whole files count.
 
     Returns:
         What became of the files. One that failed is in it and does not stop the others.
@@ -112,6 +117,9 @@ def run(
         raise ValueError("give one of jobs and ray")
     if to not in CONTAINERS:
         raise ValueError(f"to must be one of {', '.join(CONTAINERS)}, not {to!r}")
+    check_choices(device=device, dtype=dtype, crf=crf, counts=[jobs, threads])
+    if retries < 0 or (piece_chunks or 0) < 0:
+        raise ValueError("retries and piece_chunks are at least 0")
     if not 1 <= shard[0] <= shard[1]:
         raise ValueError(f"shard must be (i, n) with i from 1 to n, not {shard}")
     settings = Settings(
@@ -136,6 +144,8 @@ def run(
         settled = progress if log is None or dry_run else stack.enter_context(_logged(Path(log), progress))
         crew: Workers | None = None
         if not dry_run:
+            if device == "cuda" and ray is None:
+                pick_device(device)  # to be told once, not of every file
             where = device if decode or settings.rate.is_of_quality else "cpu"  # the rest has no use for a GPU
             crew = local_workers(jobs, threads, where) if ray is None else RayTasks(ray, threads or 1, where)
             stack.callback(crew.close)
@@ -150,6 +160,7 @@ def run(
             overwrite=overwrite,
             delete_source=delete_source,
             settled=settled,
+            coding=coding,
         )
         return batch.plan(selection) if crew is None else batch.run(selection, crew)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tokcodec.batch.units import Outcome, Settings, Unit, work
+from tokcodec.batch.workers import UnitTold
 from tokcodec.errors import TokcodecError
 
 
@@ -30,12 +31,13 @@ class RayTasks:
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError as error:
-            raise TokcodecError("Ray is not installed: pip install 'tokcodec[ray]'") from error
+            raise TokcodecError("Ray is not installed: pip install ray") from error
         try:
             ray.init(address=address or None, logging_level="ERROR", log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise TokcodecError(f"Ray: {error}") from error
         self._ray = ray
+        self.told: UnitTold = lambda unit, frames: None  # no task tells: frames count when it is done
         has_gpus = bool(ray.cluster_resources().get("GPU"))
         self._needs = {"CPU": threads, "GPU": int(device == "cuda" or (device == "auto" and has_gpus))}
         # max_calls: a worker keeps its network; with a GPU it would end after each task.

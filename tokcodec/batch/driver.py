@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -23,6 +24,7 @@ from tokcodec.batch.selection import Selection
 from tokcodec.batch.storage import ChangedError, Item, Tree
 from tokcodec.batch.summary import Note, Status, Summary
 from tokcodec.batch.units import Done, Join, Outcome, Part, Settings, Unit, Whole
+from tokcodec.batch.workers import UnitTold
 from tokcodec.errors import TokcodecError
 
 log = logging.getLogger("tokcodec")
@@ -33,6 +35,8 @@ MAX_LOSSES = 3  # workers that may die over one file: it may be the file that ki
 
 class Workers(Protocol):
     """Who does the units: `workers.ThisProcess`, `workers.Processes` or `cluster.RayTasks`."""
+
+    told: UnitTold
 
     @property
     def limit(self) -> int: ...
@@ -81,6 +85,7 @@ class Batch:
             tree; never those whose source had another name or was deleted.
         delete_source: remove each source whose output is verified; needs `settings.verify`.
         settled: called with a note of each file and the sum so far, which goes on changing.
+        coding: called, in any thread, with the frames coded so far, those of files under way too, and the same sum.
     """
 
     def __init__(
@@ -93,13 +98,16 @@ class Batch:
         overwrite: bool = False,
         delete_source: bool = False,
         settled: Callable[[Note, Summary], None] | None = None,
+        coding: Callable[[int, Summary], None] | None = None,
     ) -> None:
         if delete_source and not settings.verify:
             raise ValueError("sources are deleted only after their outputs are verified")
         self._source, self._target, self._settings = source, target, settings
         self._books = Books(target)
         self._retries, self._overwrite, self._delete_source = retries, overwrite, delete_source
-        self._settled = settled
+        self._settled, self._coding = settled, coding
+        self._coded: dict[Unit, int] = {}  # frames of units whose file is not settled
+        self._lock = threading.Lock()
         self._summary = Summary()
         self._started: float | None = None  # of a run
         self._queue: collections.deque[tuple[_File, Unit]] = collections.deque()
@@ -130,6 +138,7 @@ class Batch:
         self._summary.skipped = dict(collections.Counter(why for _, why in selection.skipped))
         if selection.chosen:
             self._books.prepare()
+        workers.told = self._told
         files = self._to_code(selection.chosen, dry=False)
         try:
             while self._submit(files, workers):
@@ -138,6 +147,13 @@ class Batch:
         finally:
             self._books.close()
         return self._summary
+
+    def _told(self, unit: Unit, frames: int) -> None:
+        """So many frames of a unit are coded."""
+        with self._lock:
+            self._coded[unit] = frames
+            if self._coding is not None:
+                self._coding(self._summary.frames + sum(self._coded.values()), self._summary)
 
     def _submit(self, files: Iterator[_File], workers: Workers) -> bool:
         """Give the workers what they can take; whether anything is under way."""
@@ -335,7 +351,9 @@ class Batch:
         """Settle a file."""
         made = None if output is None else self._target.url(output)
         note = Note(item.name, self._source.url(item.name), made, status, item.bytes, **facts)
-        self._summary.add(note)
+        with self._lock:
+            self._coded = {unit: frames for unit, frames in self._coded.items() if unit.source != note.input}
+            self._summary.add(note)
         if self._started is not None:
             self._summary.seconds = time.monotonic() - self._started
         for warning in note.warnings:

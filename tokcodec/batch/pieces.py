@@ -18,7 +18,7 @@ from tokcodec.errors import TokcodecError
 from tokcodec.files import temporary_file
 from tokcodec.opening import chunks_of, reading
 from tokcodec.rate import Rate
-from tokcodec.report import Report, report_of
+from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Rest, write_stream
 
 
@@ -71,6 +71,7 @@ def encode_piece(
     dtype: str,
     cores: int | None = None,
     filters: video.Filters = video.UNFILTERED,
+    progress: Progress | None = None,
 ) -> Report:
     """Encode one piece to a stream without metadata and other streams.
 
@@ -91,6 +92,7 @@ def encode_piece(
         span=(piece.begin, piece.end),
         filters=filters,
         overwrite=True,
+        progress=progress,
     )
     if made.frames != piece.frames:
         raise TokcodecError(f"{source}: {made.frames} frames where its packets promise {piece.frames}")

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from tokcodec.codec import decode_video, encode_video
 from tokcodec.errors import TokcodecError
 from tokcodec.neural.weights import find_weights
 from tokcodec.rate import Rate
-from tokcodec.report import Report
+from tokcodec.report import Progress, Report
 from tokcodec.video import Filters
+
+Told = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Whole:
     work: str
     split: bool
 
-    def run(self, settings: Settings, names: dict[str, str]) -> Done:
+    def run(self, settings: Settings, names: dict[str, str], told: Told) -> Done:
         split = self.split and not settings.rate.is_of_the_whole
         with fetched(self.source, names, shared=split) as source:
             if split:
@@ -117,7 +119,12 @@ class Whole:
             with placed(self.target, self.work, names) as target:
                 if settings.decode:
                     report = decode_video(
-                        source, target, crf=settings.crf, cores=torch.get_num_threads(), **settings.network()
+                        source,
+                        target,
+                        crf=settings.crf,
+                        cores=torch.get_num_threads(),
+                        progress=_frames(told),
+                        **settings.network(),
                     )
                 else:
                     report = encode_video(
@@ -126,6 +133,7 @@ class Whole:
                         rate=settings.rate,
                         filters=settings.filters,
                         cores=torch.get_num_threads(),
+                        progress=_frames(told),
                         **settings.network(),
                     )
                 return _finished(target, report, settings)
@@ -140,7 +148,7 @@ class Part:
     work: str
     piece: Piece
 
-    def run(self, settings: Settings, names: dict[str, str]) -> Done:
+    def run(self, settings: Settings, names: dict[str, str], told: Told) -> Done:
         if not exists(self.target):
             with contextlib.ExitStack() as stack:
                 source = stack.enter_context(fetched(self.source, names, shared=True))
@@ -151,6 +159,7 @@ class Part:
                     rate=settings.rate,
                     filters=settings.filters,
                     cores=torch.get_num_threads(),
+                    progress=_frames(told),
                     **settings.network(),
                 )
         return Done()
@@ -165,7 +174,7 @@ class Join:
     work: str
     parts: tuple[str, ...]
 
-    def run(self, settings: Settings, names: dict[str, str]) -> Done:
+    def run(self, settings: Settings, names: dict[str, str], told: Told) -> Done:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(fetched(self.source, names, shared=True))
             parts = [stack.enter_context(fetched(part, names)) for part in self.parts]
@@ -182,12 +191,20 @@ def _finished(target: Path, report: Report, settings: Settings) -> Done:
     return Done(report, target.stat().st_size)
 
 
-def work(unit: Unit, settings: Settings) -> Outcome:
-    """Do a unit of work. What is wrong with its file is in the outcome, never raised."""
+def _frames(told: Told) -> Progress:
+    """A callback for a codec that tells the frames alone."""
+    return lambda frames, size_bytes, total, frame_px: told(frames)
+
+
+def work(unit: Unit, settings: Settings, told: Told = lambda frames: None) -> Outcome:
+    """Do a unit of work. What is wrong with its file is in the outcome, never raised.
+
+    `told` is called, in any thread, with how many of its frames are coded so far: of the pass that is under way.
+    """
     started, done, error = time.monotonic(), None, None
     names: dict[str, str] = {}
 
-    def told(message: str) -> str:
+    def said(message: str) -> str:
         """A message with the files it is of by their own names, not those of copies."""
         for path, url in names.items():
             message = message.replace(path, url)
@@ -195,13 +212,13 @@ def work(unit: Unit, settings: Settings) -> Outcome:
 
     with _warnings() as warnings:
         try:
-            done = unit.run(settings, names)
+            done = unit.run(settings, names, told)
         except TokcodecError as fault:
-            error = told(str(fault))
+            error = said(str(fault))
         except Exception as fault:  # a file that finds a bug must not stop the others
-            error = told(f"{type(fault).__name__}: {fault}")
+            error = said(f"{type(fault).__name__}: {fault}")
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    return Outcome(done, error, worker, time.monotonic() - started, tuple(dict.fromkeys(map(told, warnings))))
+    return Outcome(done, error, worker, time.monotonic() - started, tuple(dict.fromkeys(map(said, warnings))))
 
 
 @contextlib.contextmanager

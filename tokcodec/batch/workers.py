@@ -6,12 +6,14 @@ Not concurrent.futures' pool: one dead process breaks it, and its processes outl
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
@@ -23,6 +25,8 @@ from tokcodec.batch import copies
 from tokcodec.batch.units import Outcome, Settings, Unit, work
 from tokcodec.errors import TokcodecError
 from tokcodec.pipeline import available_cores
+
+UnitTold = Callable[[Unit, int], None]
 
 _spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and CUDA in an unknown state
 
@@ -60,18 +64,20 @@ class ThisProcess:
 
     Attributes:
         limit: units that are worth having under way.
+        told: called, in any thread, with a unit and how many of its frames are coded so far.
     """
 
     limit = 1
 
     def __init__(self, threads: int | None = None) -> None:
+        self.told: UnitTold = lambda unit, frames: None
         self._before = torch.get_num_threads()
         torch.set_num_threads(threads or self._before)
 
     def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
         """Do a unit; the result is its outcome."""
         future: Future[Outcome] = Future()
-        future.set_result(work(unit, settings))
+        future.set_result(work(unit, settings, functools.partial(self.told, unit)))
         return future
 
     def close(self) -> None:
@@ -91,10 +97,12 @@ class Processes:
 
     Attributes:
         limit: units that are worth having under way: one in work and one waiting for each worker.
+        told: as of `ThisProcess`.
     """
 
     def __init__(self, jobs: int, threads: int, gpus: int = 0) -> None:
         self.limit = 2 * jobs
+        self.told: UnitTold = lambda unit, frames: None
         self._threads, self._gpus = threads, gpus
         self._units: queue.SimpleQueue[tuple[Future[Outcome], Unit, Settings] | None] = queue.SimpleQueue()
         self._processes: list[SpawnProcess | None] = [None] * jobs
@@ -139,7 +147,9 @@ class Processes:
                     return
             try:
                 pipe.send((unit, settings))
-                future.set_result(pipe.recv())
+                while isinstance(got := pipe.recv(), int):
+                    self.told(unit, got)
+                future.set_result(got)
             except (EOFError, OSError):
                 process.join()
                 future.set_exception(WorkerLostError(f"worker {process.pid} ended with code {process.exitcode}"))
@@ -178,10 +188,30 @@ def _worker(pipe: connection.Connection[Any, Any], threads: int, gpu: str | None
         with contextlib.suppress(EOFError, OSError):  # the parent has gone
             while True:
                 unit, settings = pipe.recv()
-                pipe.send(work(unit, settings))
+                line = _Line(pipe)
+                line.close(work(unit, settings, line.tell))
     except SystemExit:  # what the unit began to write is removed; its threads may be busy for long
         copies.forget()
         os._exit(143)
+
+
+class _Line:
+    """What a unit has to say to the parent: how many frames are coded, in any thread, and at last its outcome."""
+
+    def __init__(self, pipe: connection.Connection[Any, Any]) -> None:
+        self._pipe, self._lock, self._is_open = pipe, threading.Lock(), True
+
+    def tell(self, frames: int) -> None:
+        """Say how many frames; nothing after the outcome, when threads of a unit that failed may still be busy."""
+        with self._lock:
+            if self._is_open:
+                self._pipe.send(frames)
+
+    def close(self, outcome: Outcome) -> None:
+        """Say what became of it."""
+        with self._lock:
+            self._is_open = False
+            self._pipe.send(outcome)
 
 
 def _stop(*_: object) -> None:

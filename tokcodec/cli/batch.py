@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -134,18 +135,24 @@ def batch(
     from tokcodec.batch import run
 
     notes: list[Note] = []
+    most, began = 0, time.monotonic()
     with contextlib.closing(Meter("batch", "files", "none" if dry_run else progress)) as meter:
 
         def update(note: Note, summary: Summary) -> None:
             if dry_run:
                 notes.append(note)
-                return
-            speed = summary.frames / max(summary.seconds, 1e-3)
+            else:
+                told(summary.frames, summary)
+
+        def told(frames: int, summary: Summary) -> None:
+            nonlocal most
+            most = max(most, frames)  # of a file that failed they are done once more
+            speed = most / max(time.monotonic() - began, 1e-3)
             meter.step(
                 summary.settled,
                 summary.files,
-                f"{speed:.1f} frames/s, {(summary.source_bytes - summary.bytes) / 1e6:.1f} MB saved",
-                frames=summary.frames,
+                f"{most} frames, {speed:.1f} frames/s, {(summary.source_bytes - summary.bytes) / 1e6:.1f} MB saved",
+                frames=most,
                 source_bytes=summary.source_bytes,
                 bytes=summary.bytes,
                 failed=len(summary.failed),
@@ -177,6 +184,7 @@ def batch(
             log=log,
             dry_run=dry_run,
             progress=update,
+            coding=told,
         )
     if not summary.files:
         found = sum(summary.skipped.values())

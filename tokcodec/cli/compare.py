@@ -66,6 +66,7 @@ def compare(
             dtype=dtype,
             lpips_dir=lpips_dir,
             st_lpips=st_lpips,
+            cores=threads,
             progress=update,
         )
     if as_json:

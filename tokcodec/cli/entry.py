@@ -14,7 +14,7 @@ import click
 import tokcodec
 from tokcodec.cli import batch, compare, files, language, learning, play, streams
 from tokcodec.cli.options import examples
-from tokcodec.cli.terminal import Lines, set_up_output, tell
+from tokcodec.cli.terminal import Lines, Warnings, set_up_output, tell
 from tokcodec.errors import ExistsError, TokcodecError
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     os.close(spare)
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     set_up_output()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Warnings()
     handler.setFormatter(Lines("tokcodec: warning: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was ignored from the beginning

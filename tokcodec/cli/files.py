@@ -14,6 +14,7 @@ from tokcodec.cli.options import (
     FileName,
     FrameRate,
     Size,
+    StreamName,
     Within,
     deinterlace_option,
     examples,
@@ -43,6 +44,12 @@ def beside(source: str, suffix: str) -> str:
     return str(Path(source).with_suffix(suffix))
 
 
+def _refuse_crf(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Say what stands in its place here, for those who know it from other encoders."""
+    if value is not None:
+        raise click.UsageError("there is no --crf for a stream: --quality is 1 (small) to 8 (best); or --step")
+
+
 @click.command(
     epilog=examples(
         "encode in.mp4                               # to in.tokc, quality 4",
@@ -56,8 +63,9 @@ def beside(source: str, suffix: str) -> str:
     )
 )
 @click.argument("source", metavar="INPUT", type=FileName(path_type=str))
-@click.argument("target", metavar="[OUTPUT]", required=False, type=FileName(".tokc", path_type=str))
+@click.argument("target", metavar="[OUTPUT]", required=False, type=StreamName())
 @rate_options
+@click.option("--crf", hidden=True, expose_value=False, callback=_refuse_crf)
 @span_options
 @click.option("--scale", type=Size(), help="Of frames, as shown, before they are coded: 640:360, 640:-2.")
 @click.option("--fps", type=FrameRate(), help="Frames/s: leave out and repeat frames to make them even.")
@@ -112,7 +120,7 @@ def encode(
         filters = Filters(deinterlace=deinterlace, tonemap=tonemap, fps=fps, scale=scale)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    with frames_meter("encode", progress) as update:
+    with frames_meter("encode", progress, passes=rate.is_of_the_whole) as update:
         report = encode_video(
             source,
             target,
@@ -216,7 +224,7 @@ def decode(
 )
 @click.argument("source", metavar="INPUT", type=FileName(path_type=str))
 @click.argument("target", metavar="OUTPUT", type=FileName(path_type=str))
-@click.option("--stream", type=FileName(".tokc"), help="Keep the stream in between.")
+@click.option("--stream", type=StreamName(Path), help="Keep the stream in between.")
 @click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")
 @rate_options
 @network_options
@@ -263,7 +271,7 @@ def roundtrip(
     use_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         coded = stream or Path(folder, "coded.tokc")
-        with frames_meter("encode", progress) as update:
+        with frames_meter("encode", progress, passes=rate.is_of_the_whole) as update:
             made = encode_video(
                 source,
                 coded,
@@ -273,11 +281,19 @@ def roundtrip(
                 dtype=dtype,
                 cores=threads,
                 overwrite=force,
+                lpips_dir=lpips_dir,
                 progress=update,
             )
         with frames_meter("decode", progress) as update:
             decoded = decode_video(
-                coded, target, weights=weights, device=device, dtype=dtype, overwrite=force, progress=update
+                coded,
+                target,
+                weights=weights,
+                device=device,
+                dtype=dtype,
+                cores=threads,
+                overwrite=force,
+                progress=update,
             )
         with frames_meter("compare", progress) as update:
             found = compare(

@@ -13,15 +13,17 @@ from tokcodec.cli.options import (
     SEEDS,
     FileName,
     Seconds,
+    StreamName,
     Within,
     device_options,
     examples,
     output_options,
+    progress_option,
     shared,
     use_threads,
     weights_option,
 )
-from tokcodec.cli.terminal import compiling_told, say, show
+from tokcodec.cli.terminal import compiling_told, frames_meter, say, show
 
 folder = click.Path(path_type=Path, file_okay=False)
 model_option = click.option(
@@ -43,6 +45,7 @@ speech_options = shared(
     weights_option,
     device_option,
     threads_option,
+    progress_option,
     output_options,
 )
 
@@ -83,10 +86,9 @@ def learn_tokens(
 
 @click.command(epilog=examples("predict a.tokc b.tokc --seconds 1 --lm lm/"))
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
-@click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
+@click.argument("target", metavar="OUTPUT", type=StreamName())
 @click.option("--seconds", type=Seconds(), required=True, help="Of frames to come.")
 @speech_options
-@compiling_told(partial(say, "predict"))
 def predict(
     source: Path,
     target: str,
@@ -98,6 +100,7 @@ def predict(
     weights: Path | None,
     device: str,
     threads: int | None,
+    progress: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -106,19 +109,27 @@ def predict(
 
     use_threads(threads)
     speech = Speech(steps, temperature, seed)
-    made = language.predict(
-        source, target, seconds, model=lm, speech=speech, weights=weights, device=device, overwrite=force
-    )
+    with frames_meter("predict", progress) as update:
+        made = language.predict(
+            source,
+            target,
+            seconds,
+            model=lm,
+            speech=speech,
+            weights=weights,
+            device=device,
+            overwrite=force,
+            progress=update,
+        )
     show(made, target, as_json)
 
 
 @click.command(epilog=examples("fill a.tokc b.tokc --start 0.5 --duration 0.2 --lm lm/"))
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
-@click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
+@click.argument("target", metavar="OUTPUT", type=StreamName())
 @click.option("--start", "start_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
 @click.option("--duration", "duration_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
 @speech_options
-@compiling_told(partial(say, "fill"))
 def fill(
     source: Path,
     target: str,
@@ -131,6 +142,7 @@ def fill(
     weights: Path | None,
     device: str,
     threads: int | None,
+    progress: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -139,9 +151,19 @@ def fill(
 
     use_threads(threads)
     speech = Speech(steps, temperature, seed)
-    made = language.fill(
-        source, target, start_s, duration_s, model=lm, speech=speech, weights=weights, device=device, overwrite=force
-    )
+    with frames_meter("fill", progress) as update:
+        made = language.fill(
+            source,
+            target,
+            start_s,
+            duration_s,
+            model=lm,
+            speech=speech,
+            weights=weights,
+            device=device,
+            overwrite=force,
+            progress=update,
+        )
     show(made, target, as_json)
 
 

@@ -107,7 +107,7 @@ def train(
     try:
         from tokcodec.training import train as training
     except ModuleNotFoundError as error:
-        raise TokcodecError(f"training needs the package {error.name}: pip install 'tokcodec[train]'") from error
+        raise TokcodecError(f"training needs the package {error.name}: pip install lpips pillow") from error
 
     if finish and minutes is None:
         raise click.UsageError("--finish needs --minutes")

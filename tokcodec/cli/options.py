@@ -15,6 +15,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from tokcodec import suffixes
+from tokcodec.arguments import check_stream_name
 from tokcodec.rate import Rate
 
 SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -109,13 +111,13 @@ class FileName(click.Path):
     """A name of a file, that the shell can complete; whether there is one is not looked at.
 
     Args:
-        suffixes: offer files with these, and folders; any file where there are none, and without suffixes.
+        ends: offer files with these suffixes, and folders; any file where there are none, and without suffixes.
         path_type: of the value.
     """
 
-    def __init__(self, *suffixes: str, path_type: type[str] | type[Path] = Path) -> None:
+    def __init__(self, *ends: str, path_type: type[str] | type[Path] = Path) -> None:
         super().__init__(readable=False, path_type=path_type)
-        self._suffixes = suffixes
+        self._suffixes = ends
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         folder, slash, begin = incomplete.rpartition("/")
@@ -128,6 +130,21 @@ class FileName(click.Path):
         if not self._suffixes or not files or any(shlex.quote(name) != name for name in names):
             return [CompletionItem(incomplete, type="file")]  # the shell knows what to put in quotes
         return [CompletionItem(folder + slash + name) for name in names]
+
+
+class StreamName(FileName):
+    """A name for a stream to write: not one that says that it is a video, an image or arrays."""
+
+    def __init__(self, path_type: type[str] | type[Path] = str) -> None:
+        super().__init__(suffixes.STREAM, path_type=path_type)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name = super().convert(value, param, ctx)
+        try:
+            check_stream_name(str(name))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return name
 
 
 class FolderName(click.Path):
@@ -248,7 +265,10 @@ def rate_of(
 
 
 def use_threads(threads: int | None) -> None:
+    """Let torch and NumPy take so many threads; None leaves that to them."""
     if threads:
         import torch
+        from threadpoolctl import threadpool_limits
 
         torch.set_num_threads(threads)
+        threadpool_limits(threads, user_api="blas")

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tokcodec import arrays, edit, shards, suffixes
 from tokcodec.cli.options import (
     Amount,
     FileName,
+    StreamName,
     examples,
     output_options,
     progress_option,
@@ -24,7 +24,7 @@ from tokcodec.cli.options import (
     span_options,
     weights_option,
 )
-from tokcodec.cli.terminal import Meter, compiling_told, say, show, tell
+from tokcodec.cli.terminal import Meter, frames_meter, say, show, tell
 from tokcodec.errors import BitstreamError
 
 
@@ -55,7 +55,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     rate = f"{facts['frame_rate']:.6g} frames/s" if facts["frame_rate"] else "frame rate unknown"
     yield "video", f"{facts['width']}x{facts['height']}, {_clock(facts['duration_s'])}, {rate}"
     chunks = "chunk" if facts["chunks"] == 1 else "chunks"
-    yield "frames", f"{facts['frames']} in {facts['chunks']} {chunks} of at most {facts['chunk_frames']}"
+    hidden = f", {facts['hidden_frames']} more are hidden" if facts["hidden_frames"] else ""
+    yield "frames", f"{facts['frames']} in {facts['chunks']} {chunks} of at most {facts['chunk_frames']}{hidden}"
     yield "rate", f"{facts['kbps']:.1f} kbit/s, {facts['bpp']:.4f} bpp"
     finest, coarsest = facts["step"]
     yield "step", f"{finest:g}" if finest == coarsest else f"{finest:g} to {coarsest:g}"
@@ -111,31 +112,36 @@ def _clock(time_s: float) -> str:
 @click.command(epilog=examples("verify in.tokc", "verify in.tokc --weights own.safetensors"))
 @click.argument("source", metavar="STREAM", type=FileName(".tokc"))
 @weights_option
+@progress_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@compiling_told(partial(say, "verify"))
-def verify(source: Path, weights: Path | None, as_json: bool) -> None:
+def verify(source: Path, weights: Path | None, progress: str, as_json: bool) -> None:
     """Check every byte of a stream: checksums, and that all tokens decode."""
-    show(edit.verify(source, weights=weights), "", as_json, str(source))
+    with frames_meter("verify", progress) as update:
+        report = edit.verify(source, weights=weights, progress=update)
+    show(report, "", as_json, str(source))
 
 
 @click.command(
     epilog=examples("trim in.tokc part.tokc --start 10 --duration 5", "trim broken.tokc whole.tokc --salvage")
 )
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
-@click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
+@click.argument("target", metavar="OUTPUT", type=StreamName())
 @span_options
 @click.option("--salvage", is_flag=True, help="Keep every intact chunk of a damaged stream, so that it is whole again.")
 @output_options
 def trim(
     source: Path, target: str, start_s: float, duration_s: float | None, salvage: bool, force: bool, as_json: bool
 ) -> None:
-    """Cut a stream at the edges of its chunks: every chunk that overlaps the span is kept."""
+    """Cut a stream to a span of frames.
+
+    Nothing is coded again: chunks that overlap the span are kept whole, and what they have besides is hidden.
+    """
     show(edit.trim(source, target, start_s, duration_s, salvage=salvage, overwrite=force), target, as_json)
 
 
 @click.command(epilog=examples("concat a.tokc b.tokc both.tokc"))
 @click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=FileName(".tokc"))
-@click.argument("target", metavar="OUTPUT", type=FileName(".tokc", path_type=str))
+@click.argument("target", metavar="OUTPUT", type=StreamName())
 @output_options
 def concat(sources: tuple[Path, ...], target: str, force: bool, as_json: bool) -> None:
     """Join streams one after another: of one size, shape, orientation, colour, time base and set of weights."""

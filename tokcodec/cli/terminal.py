@@ -22,6 +22,8 @@ from tqdm import tqdm
 from tokcodec.report import Report
 
 LINE_S = 30.0  # between two lines of progress where stderr is no terminal
+BAR_S = 0.5  # between two looks at the clock of a bar where nothing else moves it
+OBJECT_S = 0.2  # between two objects for programs, at least
 # What moves the cursor, ends the line, or turns the direction of what follows: a title or a name may forge lines by it.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -96,6 +98,14 @@ def compiling_told(say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+class Warnings(logging.Handler):
+    """Log messages as lines on stderr, each above the bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            tqdm.write(self.format(record), file=sys.stderr)
+
+
 def say(label: str, text: str) -> None:
     """Print a line of a command to stderr, if anybody reads that."""
     with contextlib.suppress(OSError, ValueError):  # nobody does, or it is closed
@@ -105,30 +115,58 @@ def say(label: str, text: str) -> None:
 class Meter:
     """How far a run is, on stderr: a bar on a terminal, a line now and then elsewhere, or JSON for programs.
 
+    Its methods may be called in any thread.
+
     Args:
         label: of the run, such as "encode".
         unit: what is counted, in the plural.
-        form: "auto"; "json" for an object a line, at every step; or "none".
+        form: "auto"; "json" for an object a line, a few times a second at most; or "none".
     """
 
     def __init__(self, label: str, unit: str, form: str) -> None:
         self._label, self._unit, self._form = label, unit, form
         self._began = time.monotonic()
-        self._line = ""  # of the newest step
+        self._newest: tuple[int, int | None, str] | None = None  # done, total, more for people
+        self._told = (0, self._began)  # done and the time, of the newest line or the beginning of the pass
+        self._object: dict[str, Any] | None = None  # the newest that is not printed
+        self._printed = -OBJECT_S  # seconds of the newest that is
+        self._lock = threading.Lock()
         self._closed = threading.Event()
         self._bar: Any = None
         if form == "auto" and sys.stderr.isatty():
-            self._bar = tqdm(desc=label, unit=f" {unit}", leave=False)
-        elif form == "auto":
-            threading.Thread(target=self._tell, name="progress", daemon=True).start()
+            self._bar = tqdm(desc=label, unit=f" {unit}", leave=False, miniters=1, smoothing=0.1)
+        self._teller = threading.Thread(target=self._tell, name="progress", daemon=True) if form == "auto" else None
+        if self._teller is not None:
+            self._teller.start()
         self._listening = contextlib.ExitStack()
         if form == "auto":
             self._listening.enter_context(compiling_told(self._say))
 
     def _tell(self) -> None:
-        """Print a line now and then."""
-        while not self._closed.wait(LINE_S):
-            self._say(self._line or f"running for {time.monotonic() - self._began:.0f} s")
+        """Print a line now and then, or move the clock of the bar."""
+        while not self._closed.wait(LINE_S if self._bar is None else BAR_S):
+            if self._bar is None:
+                self._say(self._line())
+            else:
+                with contextlib.suppress(OSError, ValueError):
+                    self._bar.refresh()
+
+    def _line(self) -> str:
+        """How far it is. The speed is that since the line before."""
+        now = time.monotonic()
+        seconds = now - self._began
+        with self._lock:
+            if self._newest is None:
+                return f"running for {seconds:.0f} s"
+            (done, total, text), (done_before, before) = self._newest, self._told
+            self._told = done, now
+        speed = (done - done_before) / max(now - before, 1e-3)
+        parts = [f"{done}{'' if total is None else f' of {total}'} {self._unit} in {seconds:.0f} s"]
+        if speed > 0:
+            parts.append(f"{speed:.3g} {self._unit}/s")
+            if total is not None:
+                parts.append(f"{max(total - done, 0) / speed:.0f} s left")
+        return ", ".join([*parts, text] if text else parts)
 
     def _say(self, text: str) -> None:
         """Print a line."""
@@ -139,43 +177,61 @@ class Meter:
             self._bar.write(printable(f"tokcodec: {self._label}: {text}"), file=sys.stderr)
 
     def step(self, done: int, total: int | None, text: str, **facts: float) -> None:
-        """Tell that `done` of `total` (None: not known) are done.
+        """Tell that `done` of `total` (None: not known) are done. Fewer than before: they are done once more.
 
         Args:
             done, total: in units.
             text: more, for people.
             facts: more, for programs.
         """
-        seconds = time.monotonic() - self._began
-        if self._bar is not None:
-            self._bar.total = total
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(done - self._bar.n)
-        elif self._form == "json":
-            about = {"progress": self._label, "unit": self._unit, "done": done, "total": total}
-            click.echo(json.dumps(about | {"seconds": round(seconds, 3)} | facts), err=True)
-        else:
-            of = "" if total is None else f" of {total}"
-            self._line = f"{done}{of} {self._unit} in {seconds:.0f} s{text and ', '}{text}"
+        now = time.monotonic()
+        with self._lock:
+            is_anew = self._newest is not None and done < self._newest[0]
+            if is_anew:
+                self._told = done, now
+            self._newest = done, total, text
+            if self._bar is not None:
+                if is_anew:
+                    self._bar.reset()
+                self._bar.total = total
+                self._bar.set_postfix_str(text, refresh=False)
+                self._bar.update(done - self._bar.n)
+            elif self._form == "json":
+                about = {"progress": self._label, "unit": self._unit, "done": done, "total": total}
+                self._object = about | {"seconds": round(now - self._began, 3)} | facts
+                if now - self._began - self._printed >= OBJECT_S:
+                    self._print()
+
+    def _print(self) -> None:
+        if self._object is not None:
+            self._printed = self._object["seconds"]
+            click.echo(json.dumps(self._object), err=True)
+            self._object = None
 
     def close(self) -> None:
+        """Print the newest object, if it is not printed yet; the bar goes away."""
         self._closed.set()
         self._listening.close()
+        with self._lock:
+            self._print()
         if self._bar is not None:
             self._bar.close()
 
 
 @contextmanager
-def frames_meter(label: str, form: str) -> Iterator[Callable[[int, int, int | None, int], None]]:
-    """A meter of frames as `encode_video` and `decode_video` call it."""
-    meter = Meter(label, "frames", form)
+def frames_meter(label: str, form: str, passes: bool = False) -> Iterator[Callable[[int, int, int | None, int], None]]:
+    """A meter of frames as `encode_video` and `decode_video` call it; `passes`: they may be coded several times."""
+    count = 0  # of passes; each begins with no frames
 
     def update(frames: int, size_bytes: int, total: int | None, frame_px: int) -> None:
-        bpp = 8 * size_bytes / (frames * frame_px)
-        facts = {"bytes": size_bytes, "bpp": round(bpp, 6)} if size_bytes else {}
-        meter.step(frames, total, f"{bpp:.4f} bpp" if size_bytes else "", **facts)
+        nonlocal count
+        count += frames == 0
+        bpp = 8 * size_bytes / (frames * frame_px) if frames else 0.0
+        facts: dict[str, float] = {"bytes": size_bytes, "bpp": round(bpp, 6)} if size_bytes else {}
+        texts = [f"{bpp:.4f} bpp"] if size_bytes else []
+        if passes:
+            facts["pass"], texts = count, [f"pass {count}", *texts]
+        meter.step(frames, total, ", ".join(texts), **facts)
 
-    try:
+    with contextlib.closing(Meter(label, "frames", form)) as meter:
         yield update
-    finally:
-        meter.close()

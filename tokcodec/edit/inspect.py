@@ -11,8 +11,18 @@ from typing import Any
 
 from tokcodec.colour import colour_name
 from tokcodec.errors import BitstreamError, VideoError
-from tokcodec.opening import checked_streams, chunks_of, frames_of, named, opened, reading, tokenizer_of
-from tokcodec.report import Report, report_of
+from tokcodec.opening import (
+    checked_streams,
+    chunks_of,
+    framed,
+    frames_of,
+    named,
+    opened,
+    reading,
+    shown_of,
+    tokenizer_of,
+)
+from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Reader
 from tokcodec.stream.records import VERSION
 
@@ -80,7 +90,12 @@ def _facts(source: Path, reader: Reader) -> dict[str, Any]:
     header = reader.header
     if not reader.index:
         raise BitstreamError("no frames" if reader.complete else "no intact chunk")
-    facts = dataclasses.asdict(report_of(header, reader.index, reader.bytes, reader.video_bytes, time.monotonic()))
+    now, shown = time.monotonic(), shown_of(reader)
+    frames = framed(reader, shown.spans)[1]
+    length = frames, shown.end - shown.begin
+    facts = dataclasses.asdict(
+        report_of(header, reader.index, reader.bytes, reader.video_bytes, now, shown=length if frames else None)
+    )
     for of_a_run in ("seconds", "network_s", "peak_vram_bytes", "damaged"):
         del facts[of_a_run]
     motion_bytes = levels_bytes = 0
@@ -102,6 +117,7 @@ def _facts(source: Path, reader: Reader) -> dict[str, Any]:
         "file": str(source),
         "format_version": VERSION,
         **facts,
+        "hidden_frames": sum(entry.frames for entry in reader.index) - frames,
         "motion_bytes": motion_bytes,
         "levels_bytes": levels_bytes,
         "frame_rate": round(float(header.frame_rate), 6),
@@ -120,12 +136,13 @@ def _facts(source: Path, reader: Reader) -> dict[str, Any]:
     }
 
 
-def verify(source: Path, *, weights: str | Path | None = None) -> Report:
+def verify(source: str | Path, *, weights: str | Path | None = None, progress: Progress | None = None) -> Report:
     """Read every byte of a stream: checksums, and that all tokens decode.
 
     Args:
         source: a stream.
         weights: its weights, for their coder tables; the released ones if None.
+        progress: called after each chunk with frames read, bytes read, frames in all, pixels a frame.
 
     Raises:
         BitstreamError: something is wrong with it.
@@ -133,11 +150,14 @@ def verify(source: Path, *, weights: str | Path | None = None) -> Report:
         TokcodecError: it cannot be read.
     """
     started = time.monotonic()
-    with reading(source) as reader:
+    with reading(Path(source)) as reader:
         height, width = reader.header.height, reader.header.width
         tables = tokenizer_of(reader, weights).tables
-        for chunk in chunks_of(reader):
-            for _ in frames_of(chunk, height, width, tables):
-                pass
+        total, done, size = sum(entry.frames for entry in reader.index), 0, 0
+        for chunk, entry in zip(chunks_of(reader), reader.index, strict=True):
+            for i, _ in enumerate(frames_of(chunk, height, width, tables), 1):
+                if progress:
+                    progress(done + i, size + entry.bytes * i // chunk.frames, total, height * width)
+            done, size = done + chunk.frames, size + entry.bytes
         checked_streams(reader)
         return report_of(reader.header, reader.index, reader.bytes, reader.video_bytes, started)

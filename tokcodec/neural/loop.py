@@ -106,10 +106,19 @@ class Loop:
         self.dimensions = max(MODES.stop, self.basis.dimensions)
 
     def encode(
-        self, frames: U8, step: float, helpers: Helpers | None = None, spans: Sequence[int] | None = None
+        self,
+        frames: U8,
+        step: float,
+        helpers: Helpers | None = None,
+        spans: Sequence[int] | None = None,
+        told: Callable[[int], None] | None = None,
     ) -> Coding:
-        """`code`, all frames as one, in the order they are shown."""
-        coded = list(self.code(frames, step, helpers, spans))
+        """`code`, all frames as one, in the order they are shown; `told` is called with 1 when a frame is coded."""
+        coded = []
+        for frame in self.code(frames, step, helpers, spans):
+            coded.append(frame)
+            if told:
+                told(1)
         tokens = gathered((c.tokens for c in coded), len(frames))
         shown = sorted(coded, key=lambda c: c.tokens.place.frame if c.tokens.place else 0)
         return Coding(tokens, joined([c.base for c in shown]), joined([c.prediction for c in shown]))

@@ -5,6 +5,7 @@ Encoding and decoding tokens need no torch: it is imported when a picture goes t
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import threading
@@ -32,6 +33,27 @@ if TYPE_CHECKING:
 Frames = NDArray[np.uint8]
 
 
+class _OnDevice:
+    """A network on its device, put there when it is asked for first, in any thread."""
+
+    def __init__(self, weights: Weights, device: str, dtype: str) -> None:
+        self.made: tuple[Restorer, torch.device] | None = None
+        self._weights, self._device, self._dtype = weights, device, dtype
+        self._lock = threading.Lock()
+
+    def get(self) -> tuple[Restorer, torch.device] | None:
+        """None where the weights hold no network."""
+        if self._weights.config is None:
+            return None
+        from tokcodec.neural.device import pick_device, pick_dtype
+
+        with self._lock:
+            if self.made is None:
+                device = pick_device(self._device)
+                self.made = self._weights.restorer().to(device, pick_dtype(self._dtype, device)), device
+            return self.made
+
+
 class Tokenizer:
     """Frames to tokens and back. Chunks may be coded and decoded in several threads at once.
 
@@ -44,7 +66,7 @@ class Tokenizer:
         weights: those given.
         loop: the coding loop with their tables.
         tables: what the entropy coder starts from.
-        busy_s: seconds spent in the network so far, transfers to and from its device included.
+        busy_s: seconds spent in the network so far, transfers of frames to and from its device included.
 
     Raises:
         ModelError: the weights hold no loop, or tables of another version.
@@ -58,30 +80,33 @@ class Tokenizer:
             raise ModelError(f"{weights.name}: {error}") from error
         self.weights = weights
         self.busy_s = 0.0
-        self._device, self._dtype = device, dtype
+        self._network = _OnDevice(weights, device, dtype)
         self._lock = threading.Lock()
 
-    @functools.cached_property
-    def _network(self) -> tuple[Restorer, torch.device] | None:
-        """The network on its device; None where the weights hold none."""
-        if self.weights.config is None:
-            return None
-        from tokcodec.neural.device import pick_device, pick_dtype
-
-        device = pick_device(self._device)
-        return self.weights.restorer().to(device, pick_dtype(self._dtype, device)), device
+    def counted(self) -> Tokenizer:
+        """The same one, network and all, with a `busy_s` of its own that begins at 0."""
+        other = copy.copy(self)
+        other.busy_s, other._lock = 0.0, threading.Lock()
+        return other
 
     @property
     def peak_vram_bytes(self) -> int:
         """The most memory this process has held on the GPU; 0 on a CPU."""
-        network = self.__dict__.get("_network")
+        network = self._network.made
         if network is None or network[1].type != "cuda":
             return 0
         import torch
 
         return torch.cuda.max_memory_allocated()
 
-    def encode(self, frames: Frames, step: float, helpers: Helpers | None = None, spans: int | None = None) -> Coding:
+    def encode(
+        self,
+        frames: Frames,
+        step: float,
+        helpers: Helpers | None = None,
+        spans: int | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> Coding:
         """Code a chunk.
 
         Args:
@@ -89,22 +114,22 @@ class Tokenizer:
             step: of the quantizer, in levels; a multiple of 1/16.
             helpers: take over a part of the work.
             spans: length of all of them, in frames, and shorter ones for what is left at the end; by content if None.
+            told: called with the number of frames, 1, when a frame is coded.
         """
-        return self.loop.encode(frames, step, helpers, uniform(len(frames), spans) if spans else None)
+        return self.loop.encode(frames, step, helpers, uniform(len(frames), spans) if spans else None, told)
 
     def pack(
         self,
         frames: Frames,
         step: float,
         helpers: Helpers | None = None,
-        told: Callable[[int], None] | None = None,
         spans: int | None = None,
+        told: Callable[[int], None] | None = None,
     ) -> tuple[int, bytes, bytes]:
         """Code a chunk to bytes, frame by frame: as `encode` and `encode_chunk`, with less memory.
 
         Args:
-            frames, step, helpers, spans: as for `encode`.
-            told: called with the number of frames, 1, when a frame is coded.
+            frames, step, helpers, spans, told: as for `encode`.
 
         Returns:
             Coder id, motion payload and levels payload.
@@ -164,9 +189,7 @@ class Tokenizer:
         Raises:
             ModelError: the device has too little memory, or the device that was asked for is absent.
         """
-        began = time.perf_counter()
-        with self._lock:  # cached_property has none
-            network = self._network
+        network = self._network.get()
         if network is None:
             return to_rgb(base, height, width), None
         import torch
@@ -176,6 +199,7 @@ class Tokenizer:
         model, device = network
         count = len(base.y)
         planes = [_whole(p, first) for pair in (base, prediction) for p in pair]
+        began = time.perf_counter()
         try:
             with torch.inference_mode():
                 given = [torch.from_numpy(p)[None].to(device) for p in planes]
@@ -211,6 +235,10 @@ def load_tokenizer(weights: Weights, device: str, dtype: str) -> Tokenizer:
     """`Tokenizer`, kept: the next file with the same weights, by their SHA-256, does not load them again.
 
     Raises:
-        ModelError: the weights cannot be used.
+        ModelError: the weights cannot be used, or CUDA is asked for and absent.
     """
+    if device == "cuda":  # to be told before the work
+        from tokcodec.neural.device import pick_device
+
+        pick_device(device)
     return Tokenizer(weights, device, dtype)

@@ -1,4 +1,4 @@
-"""Tags, language, name and chapters of a video, as values and as the JSON of the META record."""
+"""Tags, language, name, chapters and edits of a video, as values and as the JSON of the META record."""
 
 from __future__ import annotations
 
@@ -29,17 +29,23 @@ class Chapter:
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What the source's container says of the video.
+    """What the source's container says of the video, and which of its frames are shown.
 
-    Raises ValueError if something in it is no text, or all of it takes more than 1 MiB.
+    Raises ValueError if something in it is no text, spans are no ticks in order, or all of it takes more than 1 MiB.
     """
 
     tags: dict[str, str] = dataclasses.field(default_factory=dict)  # "title", "artist", ...
     language: str = ""  # of the video, as the source names it; "" is unknown
     chapters: tuple[Chapter, ...] = ()
     name: str = ""  # of the video among the streams of the source
+    shown: tuple[tuple[int, int], ...] = ()  # [begin, end) in ticks: only frames in these are shown; empty for all
 
     def __post_init__(self) -> None:
+        edges = [tick for span in self.shown for tick in span]
+        if any(type(tick) is not int or abs(tick) > MAX_TICKS for tick in edges):
+            raise ValueError("a span that is shown has ends that are no ticks")
+        if any(begin >= end for begin, end in self.shown) or edges != sorted(edges):
+            raise ValueError("the spans that are shown are not in order")
         texts = [*self.tags, *self.tags.values(), self.language, self.name, *(c.title for c in self.chapters)]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("metadata holds something that is no text")
@@ -77,8 +83,9 @@ class Metadata:
             if not isinstance(chapters, list):
                 raise ValueError("chapters are not a list")
             parts = tuple(_chapter(_object(item)) for item in chapters)
-            return cls(tags, fields.get("language", ""), parts, fields.get("name", ""))
-        except (ValueError, KeyError, RecursionError) as error:
+            shown = tuple((begin, end) for begin, end in fields.get("shown", []))
+            return cls(tags, fields.get("language", ""), parts, fields.get("name", ""), shown)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BitstreamError(f"the metadata is malformed: {error}") from error
 
 

@@ -361,7 +361,8 @@ def kind_of(path: Path, name: str = "") -> str:
     """
     kind = path.suffix[1:].lower()
     if kind not in TARGETS:
-        raise VideoError(f"{name or path}: cannot write {kind or 'this'} files, only {', '.join(TARGETS)}")
+        what = f"{kind} files" if kind else "a file without a suffix"
+        raise VideoError(f"{name or path}: cannot write {what}, only {', '.join(TARGETS)}")
     return kind
 
 

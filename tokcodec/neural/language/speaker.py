@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 from tokcodec.neural.language.mask import speak_span
 from tokcodec.neural.language.model import LanguageModel, resolved, window_of
 from tokcodec.neural.language.tokens import SPAN, Words, whole_spans
-from tokcodec.neural.loop import NUMBERS
+from tokcodec.neural.lookahead import MOST
 from tokcodec.stream.entropy import Tokens
 from tokcodec.stream.pyramid import pyramid
 
@@ -34,7 +35,7 @@ class Speech:
 def longer(tokens: Tokens, spans: int) -> Tokens:
     """A chunk with so many spans of four behind its last, all zero; frames that are no span of four are left out."""
     old, new = SPAN * whole_spans(tokens), SPAN * spans
-    numbers = np.array(NUMBERS[SPAN], np.uint8)[[place.depth for place in sorted(pyramid(0, SPAN, -1))]]
+    numbers = np.array([MOST[place.kind] for place in sorted(pyramid(0, SPAN, -1))], np.uint8)
     return Tokens(
         np.pad(tokens.levels[:, : 1 + old], ((0, 0), (0, new), (0, 0), (0, 0))),
         np.pad(tokens.motion[:old], ((0, new), (0, 0), (0, 0), (0, 0))),
@@ -43,7 +44,15 @@ def longer(tokens: Tokens, spans: int) -> Tokens:
     )
 
 
-def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: int, speech: Speech) -> Tokens:
+def spoken(
+    model: LanguageModel,
+    tokens: Tokens,
+    step: float,
+    begin: int,
+    end: int,
+    speech: Speech,
+    told: Callable[[int], None] | None = None,
+) -> Tokens:
     """A chunk with spans written anew. The model sees the spans before, and those behind if they are near.
 
     What the words do not hold is zero in the new spans: levels past the first dimensions, and motion within 16x16.
@@ -54,6 +63,7 @@ def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: i
         step: of the chunk, in levels.
         begin, end: the spans of four to write, from 0.
         speech: how.
+        told: called with the number of frames that are newly written.
     """
     layout, device = model.layout, next(model.parameters()).device
     words, first = layout.words(tokens), layout.first(tokens, step)
@@ -70,6 +80,8 @@ def spoken(model: LanguageModel, tokens: Tokens, step: float, begin: int, end: i
         words.merges[g] = window.merges[0, g - low].cpu().numpy()
         # Whole: what these take over may lie before the next window.
         words.vectors[g] = resolved(window, known)[0][0, g - low].cpu().numpy()
+        if told:
+            told(SPAN)
     part = Words(words.levels[:, begin:end], words.merges[begin:end], words.vectors[begin:end])
     levels, motion = tokens.levels.copy(), tokens.motion.copy()
     low, high = SPAN * begin, SPAN * end

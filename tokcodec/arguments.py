@@ -1,0 +1,46 @@
+"""What callers may ask for: a mistake of theirs is a ValueError, before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokcodec import suffixes
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+def check_choices(
+    *, device: str = "auto", dtype: str = "auto", crf: float | None = None, counts: Iterable[int | None] = ()
+) -> None:
+    """Refuse what no run can be done with.
+
+    Args:
+        device, dtype: of the network.
+        crf: of an encoder, 0 to 63, or None: libx264 and libx265 end at 51, which FFmpeg tells.
+        counts: of cores, threads, processes: at least 1, or None.
+
+    Raises:
+        ValueError: one is out of range; the message says which.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"unknown device {device!r}: auto, cpu or cuda")
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}: auto, float32 or bfloat16")
+    if crf is not None and not 0 <= crf <= 63:
+        raise ValueError(f"crf must be 0 to 63, not {crf:g}")
+    for count in counts:
+        if count is not None and count < 1:
+            raise ValueError(f"cores, threads and jobs are at least 1, not {count}")
+
+
+def check_stream_name(target: str | Path) -> None:
+    """Refuse a name for a stream that says that it is something else: no player would open it.
+
+    Raises:
+        ValueError: its suffix is that of a video, an image or an archive of arrays.
+    """
+    suffix = Path(target).suffix.lower()
+    if suffix in suffixes.VIDEO | suffixes.IMAGE | suffixes.ARRAYS:
+        raise ValueError(f"{target}: a stream is no {suffix} file; its name ends in {suffixes.STREAM}")
