@@ -18,7 +18,7 @@ def check_choices(
 
     Args:
         device, dtype: of the network.
-        crf: of an encoder, 0 to 63, or None: libx264 and libx265 end at 51, which FFmpeg tells.
+        crf: of an encoder, 0 to 51, or None.
         counts: of cores, threads, processes: at least 1, or None.
 
     Raises:
@@ -28,8 +28,8 @@ def check_choices(
         raise ValueError(f"unknown device {device!r}: auto, cpu or cuda")
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}: auto, float32 or bfloat16")
-    if crf is not None and not 0 <= crf <= 63:
-        raise ValueError(f"crf must be 0 to 63, not {crf:g}")
+    if crf is not None and not 0 <= crf <= 51:
+        raise ValueError(f"crf must be 0 to 51, not {crf:g}")
     for count in counts:
         if count is not None and count < 1:
             raise ValueError(f"cores, threads and jobs are at least 1, not {count}")
