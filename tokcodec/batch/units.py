@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tokcodec import edit, suffixes
+from tokcodec import edit, signals, suffixes
 from tokcodec.batch import pieces
 from tokcodec.batch.pieces import Piece
 from tokcodec.batch.storage import exists, fetched, placed
@@ -183,7 +183,7 @@ def _finished(target: Path, report: Report, settings: Settings) -> Done:
 
 
 def work(unit: Unit, settings: Settings) -> Outcome:
-    """Do a unit of work. What is wrong with its file is in the outcome, never raised."""
+    """Do a unit of work. What is wrong with its file is in the outcome, never raised; a signal is."""
     started, done, error = time.monotonic(), None, None
     names: dict[str, str] = {}
 
@@ -197,8 +197,10 @@ def work(unit: Unit, settings: Settings) -> Outcome:
         try:
             done = unit.run(settings, names)
         except TokcodecError as fault:
+            signals.check()
             error = told(str(fault))
         except Exception as fault:  # a file that finds a bug must not stop the others
+            signals.check()
             error = told(f"{type(fault).__name__}: {fault}")
     worker = f"{socket.gethostname()}:{os.getpid()}"
     return Outcome(done, error, worker, time.monotonic() - started, tuple(dict.fromkeys(map(told, warnings))))

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
 from concurrent.futures import Future
 from multiprocessing import connection
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from tokcodec import signals
 from tokcodec.batch import copies
 from tokcodec.batch.units import Outcome, Settings, Unit, work
 from tokcodec.errors import TokcodecError
@@ -187,7 +187,7 @@ def _worker(pipe: connection.Connection[Any, Any], threads: int, gpu: str | None
 def _stop(*_: object) -> None:
     """End so that unfinished files are removed; a second signal must not disturb that."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(143)
+    signals.stop(signal.SIGTERM)
 
 
 def _end_with_parent() -> None:
