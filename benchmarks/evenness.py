@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bdrate import at_rate
-from benchmarks.tables import OURS, Point, Points, Table, codecs_of, ours_by_step
+from benchmarks.points import Point
+from benchmarks.tables import OURS, Points, Table, codecs_of, ours_by_step
 from tokcodec.scores import METRICS, mse_of
 from tokcodec.stability import stability
 

@@ -1,6 +1,6 @@
 """The measured points as a page to look at.
 
-`python -m benchmarks.report bench-out/results` reads `points/*.json` and writes `report.html` (self-contained:
+`python -m benchmarks.report bench-out/results` reads `points.json` and writes `report.html` (self-contained:
 every curve and picture is inside) and the tables as `tables.md`, `points.csv` and `bdrate.csv`.
 """
 
@@ -23,9 +23,9 @@ from PIL import Image
 from benchmarks.bdrate import at_rate
 from benchmarks.codecs import MODES
 from benchmarks.evenness import evenness_table
+from benchmarks.points import Point
 from benchmarks.tables import (
     OURS,
-    Point,
     Points,
     bd_clip_table,
     bd_table,

@@ -1,4 +1,4 @@
-"""Measure: every clip x codec x setting becomes one JSON file, and a file that is there is not measured again.
+"""Measure: every clip x codec x setting becomes a line of `points.json`, and what is there is not measured again.
 
 `python -m benchmarks.run my.mp4` (or `bin/bench my.mp4`) measures tokcodec and every reference encoder this
 machine's FFmpeg has, and writes a report with `benchmarks.report`.
@@ -24,6 +24,7 @@ from torch import nn
 
 from benchmarks.clips import DATASETS, Clip, dataset_sources, file_source, prepare
 from benchmarks.codecs import MODES, TOKENIZER, Mode, decode_argv, encode_argv, encoder_version
+from benchmarks.points import Point, read_points, title_of, write_point
 from benchmarks.provenance import (
     code_sha256,
     ffmpeg_of,
@@ -45,7 +46,6 @@ from tokcodec.vmaf import ffmpeg_has
 
 ST_LPIPS = "st-vgg"  # of the option --lpips
 NETS = ("alex", "vgg", "squeeze", ST_LPIPS)
-Point = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -146,12 +146,9 @@ def save_frame(bench: Bench, clip: Clip, video: Video, frame: int, name: str) ->
     Image.fromarray(pixels).save(path)
 
 
-def measured(path: Path, wanted: Point) -> bool:
-    """Whether the file holds this very point."""
-    if not path.exists():
-        return False
-    stored = json.loads(path.read_text())
-    return all(stored.get(key) == value for key, value in wanted.items())
+def measured(stored: Point | None, wanted: Point) -> bool:
+    """Whether a stored point, if there is one, is this very one."""
+    return stored is not None and all(stored.get(key) == value for key, value in wanted.items())
 
 
 def load_judges(nets: tuple[str, ...], directory: Path | None) -> dict[str, nn.Module]:
@@ -277,10 +274,11 @@ def main(
             sources += dataset_sources(name, folder)
         if len({source.name for source in sources}) < len(sources):
             raise click.UsageError("two clips have the same name")
-        (out / "points").mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        stored = read_points(out)
         clips = [prepare(tools, source, size, frames, work / "references") for source in sources]
         jobs_to_do = [
-            (bench, clip, reference, mode, rate, force)
+            (bench, clip, reference, mode, rate, None if force else stored.get(title_of(clip.key, mode.name, rate)))
             for clip, reference in clips
             for mode in modes
             for rate in rates.get(mode.name, mode.encoder.rates)
@@ -295,11 +293,10 @@ def main(
         raise click.ClickException(f"{good.count(False)} of {len(good)} points failed, see above")
 
 
-def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, force: bool) -> bool:
-    """Measure one point and write its file, unless it is there; False if it failed, which stderr tells."""
-    path = bench.results / "points" / f"{clip.key}__{mode.name}__{rate}.json"
+def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, stored: Point | None) -> bool:
+    """Measure one point and store it, unless it is there; False if it failed, which stderr tells."""
     wanted = identity(bench, clip, mode, rate)
-    if not force and measured(path, wanted):
+    if measured(stored, wanted):
         return True
     title = f"{clip.key} {mode.name} {mode.encoder.rate_name} {rate}"
     try:
@@ -307,9 +304,7 @@ def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, 
     except TokcodecError as error:
         click.echo(f"failed: {title}: {error}", err=True)
         return False
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(point, indent=1) + "\n")
-    part.rename(path)
+    write_point(bench.results, title_of(clip.key, mode.name, rate), point)
     means = (f"{name} {point['metrics'][name]['mean']:.4g}" for name in METRICS if name in point["metrics"])
     click.echo(f"{title}: {point['bpp']:.4f} bpp, {', '.join(means)}", err=True)
     return True

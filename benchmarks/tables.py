@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import html
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,11 @@ import numpy as np
 from benchmarks.bdrate import MIN_OVERLAP, BDRate, Curve, at_rate, bd_rate
 from benchmarks.clips import Clip
 from benchmarks.codecs import MODES
+from benchmarks.points import POINTS, Point, read_points
 from tokcodec.errors import TokcodecError
 from tokcodec.scores import METRICS
 from tokcodec.training.judged import JudgedClip, judged_clips
 
-Point = dict[str, Any]
 Points = dict[tuple[str, str], list[Point]]  # by (clip, codec), in order of rate
 
 OURS = "tokcodec"
@@ -65,17 +64,16 @@ class Table:
 
 
 def load_points(results: Path) -> Points:
-    """Read `points/*.json`.
+    """Read `points.json`.
 
     Raises:
         TokcodecError: there is none, one is not a point, or two that would be compared are not of the same video or
             scored by other code, or two of a curve are by other programs.
     """
     points: Points = defaultdict(list)
-    firsts: dict[tuple[str, ...], tuple[Path, Any]] = {}
-    for path in sorted((results / "points").glob("*.json")):
+    firsts: dict[tuple[str, ...], tuple[str, Any]] = {}
+    for title, point in read_points(results).items():
         try:
-            point = json.loads(path.read_text())
             key = Clip(**point["clip"]).key
             points[key, point["codec"]].append(point)
             alike = {
@@ -90,12 +88,12 @@ def load_points(results: Path) -> Points:
                 },
             }
         except (ValueError, KeyError, TypeError) as error:
-            raise TokcodecError(f"{path}: not a measured point ({error})") from error
+            raise TokcodecError(f"{results / POINTS}: {title} is not a measured point ({error})") from error
         for group_key, facts in alike.items():
-            first, known = firsts.setdefault(group_key, (path, facts))
+            first, known = firsts.setdefault(group_key, (title, facts))
             for name in facts:
                 if facts[name] != known[name]:
-                    raise TokcodecError(f"{path}: its {name} is not that of {first.name}; measure one of them again")
+                    raise TokcodecError(f"{title}: its {name} is not that of {first}; measure one of them again")
     if not points:
         raise TokcodecError(f"{results}: no measured points")
     for group in points.values():

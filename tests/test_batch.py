@@ -376,7 +376,7 @@ def test_a_name_that_is_not_utf8_is_a_name(tree: Path, tmp_path: Path, weights: 
 
 
 def test_a_name_that_the_target_does_not_take_fails_alone(tree: Path, tmp_path: Path, weights: Path) -> None:
-    (tree / "one.mp4").rename(tree / f"{'x' * 251}.mp4")  # its record would need a longer one
+    (tree / "one.mp4").rename(tree / f"{'x' * 251}.mp4")  # its stream would need a longer one
     result = run(weights, tree, tmp_path / "dst", "--jobs", 1)
     assert result.exit_code == 1
     assert "File name too long" in result.stderr

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,6 +237,41 @@ def test_the_command_counts_what_it_skips(tree: Path, tmp_path: Path) -> None:
     line = command(tree, dst).stdout
     assert line.startswith(f"{dst}: 2 of 2 files, 0 finished before, 0 in other hands, 0 failed; 12 frames, ")
     assert line.endswith(" s; skipped: 1 no suffix, 2 suffix .txt\n")
+
+
+def test_what_may_never_end_is_skipped_with_a_line(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tree / "pipe.mp4")
+    os.mkfifo(tree / "pipe.txt")
+    (tree / "a" / "linked.mkv").symlink_to("../pipe.mp4")
+    monkeypatch.chdir(tree)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.mp4")
+    (tree / "null.mp4").symlink_to("/dev/null")
+    dry = statuses(batch.run, tree, tmp_path / "dst", dry_run=True)
+    assert (dry["pipe.mp4"], dry["socket.mp4"]) == (("skipped", "named pipe"), ("skipped", "socket"))
+    line = command(tree, tmp_path / "dst").stdout
+    assert line.startswith(f"{tmp_path / 'dst'}: 2 of 2 files, ")
+    assert line.endswith("; skipped: 1 no suffix, 2 named pipe, 3 suffix .txt, 1 device, 1 socket\n")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tree}/a/linked.mkv: is a named pipe, and skipped",
+        f"{tree}/null.mp4: is a device, and skipped",
+        f"{tree}/pipe.mp4: is a named pipe, and skipped",
+        f"{tree}/socket.mp4: is a socket, and skipped",
+    ]
+
+
+def test_the_longest_name_that_a_stream_can_have_is_coded(tree: Path, tmp_path: Path) -> None:
+    """Though its record and its unfinished work would have a longer one."""
+    name = "k" * 248 + "é"  # 250 bytes
+    (tree / "one.mp4").rename(tree / f"{name}.mp4")
+    summary = batch.run(tree, tmp_path / "dst", **CODED)
+    assert (summary.done, summary.failed) == (2, {})
+    assert (tmp_path / "dst" / f"{name}.tokc").exists()
+    assert batch.run(tree, tmp_path / "dst", **CODED).finished == 2
+    records = sorted(path.name for path in (tmp_path / "dst" / ".tokcodec").rglob("*.json"))
+    assert records == [f".{hashlib.sha256(f'{name}.tokc'.encode()).hexdigest()}.json", "two.tokc.json"]
 
 
 @pytest.mark.parametrize("piece_chunks", [0, 1])

@@ -18,6 +18,7 @@ from PIL import Image
 
 from benchmarks import provenance, report, run
 from benchmarks.clips import dataset_sources, file_source, prepare
+from benchmarks.points import read_points, write_point
 from benchmarks.provenance import PACKAGE, code_sha256, digest_of_files, ffmpeg_of, scoring_sha256
 from benchmarks.report import write_report
 from benchmarks.tables import load_points
@@ -56,7 +57,7 @@ class Runner:
         return CliRunner().invoke(run.main, list(map(str, [*arguments, *places, *without_network])))
 
     def points(self) -> dict[str, Any]:
-        return {path.stem: json.loads(path.read_text()) for path in (self.folder / "out/points").glob("*.json")}
+        return read_points(self.folder / "out")
 
 
 @pytest.fixture
@@ -120,13 +121,16 @@ def test_a_point_is_stale_when_what_made_it_has_changed(
         "hevc-ra=44",
     )
     bench(COPIES, *arguments)
-    made = {name: path_time(bench, name) for name in bench.points()}
-    ours, other = sorted(made, key=lambda name: "tokcodec" not in name)
+    ours, other = sorted(bench.points(), key=lambda name: "tokcodec" not in name)
 
     def again() -> set[str]:
-        changed = {name for name in made if path_time(bench, name) != made[name]}
-        made.update({name: path_time(bench, name) for name in made})
+        """What was measured since the last call: a mark is on all that was there."""
+        changed = {name for name, point in bench.points().items() if "mark" not in point}
+        for name, point in bench.points().items():
+            write_point(bench.folder / "out", name, point | {"mark": 1})
         return changed
+
+    assert again() == {ours, other}
 
     bench(COPIES, *arguments)
     assert again() == set()
@@ -139,10 +143,6 @@ def test_a_point_is_stale_when_what_made_it_has_changed(
     monkeypatch.setattr(run, "ffmpeg_of", lambda _: {"version": "9", "sha256": "other"})
     bench(COPIES, *arguments)
     assert again() == {ours, other}
-
-
-def path_time(bench: Runner, name: str) -> int:
-    return (bench.folder / "out" / "points" / f"{name}.json").stat().st_mtime_ns
 
 
 def test_a_failure_is_told_and_the_run_goes_on(bench: Runner, clip: Path) -> None:
@@ -207,14 +207,14 @@ def test_the_paper_row_stands_beside_ours_on_its_data_set(bench: Runner, make_cl
     ],
 )
 def test_points_that_cannot_be_compared_are_refused(tmp_path: Path, name: str, change: dict[str, Any]) -> None:
-    (tmp_path / "points").mkdir()
-    for path in sorted((provenance.ROOT / "benchmarks/results/eval-360p/points").glob("flower*hevc-medium*"))[:2]:
-        point = json.loads(path.read_text())
-        (tmp_path / "points" / path.name).write_text(json.dumps(point))
+    measured = read_points(provenance.ROOT / "benchmarks/results/eval-360p")
+    title, other = [title for title in measured if title.startswith("flower") and "hevc-medium" in title][:2]
+    for one in (title, other):
+        write_point(tmp_path, one, measured[one])
     assert [len(group) for group in load_points(tmp_path).values()] == [2]
     for key, value in change.items():
-        point[key] |= value
-    (tmp_path / "points" / path.name).write_text(json.dumps(point))
+        measured[title][key] |= value
+    write_point(tmp_path, title, measured[title])
     with pytest.raises(TokcodecError, match=f"its {name} is not that of flower"):
         load_points(tmp_path)
 
@@ -222,10 +222,28 @@ def test_points_that_cannot_be_compared_are_refused(tmp_path: Path, name: str, c
 def test_results_that_are_none_are_told(tmp_path: Path) -> None:
     with pytest.raises(TokcodecError, match="no measured points"):
         write_report(tmp_path, tmp_path)
-    (tmp_path / "points").mkdir()
-    (tmp_path / "points" / "x.json").write_text("{}")
-    with pytest.raises(TokcodecError, match="not a measured point"):
+    write_point(tmp_path, "x", {})
+    with pytest.raises(TokcodecError, match=r"points\.json: x is not a measured point"):
         write_report(tmp_path, tmp_path)
+    (tmp_path / "points.json").write_text("{")
+    with pytest.raises(TokcodecError, match=r"points\.json: "):
+        write_report(tmp_path, tmp_path)
+
+
+def test_points_are_a_line_each_in_order(tmp_path: Path) -> None:
+    for title, point in (("b", {"bpp": 1.5}), ("a", {}), ("b", {"bpp": 2, "rate": [1, 2]})):
+        write_point(tmp_path, title, point)
+    assert (tmp_path / "points.json").read_text() == '{\n"a": {},\n"b": {"bpp":2,"rate":[1,2]}\n}\n'
+    assert list(tmp_path.iterdir()) == [tmp_path / "points.json"]
+
+
+def test_all_that_is_quoted_is_made_from_the_one_file(tmp_path: Path) -> None:
+    """The tables of the repository are those of its points."""
+    results = provenance.ROOT / "benchmarks/results/eval-360p"
+    (tmp_path / "points.json").write_bytes((results / "points.json").read_bytes())
+    write_report(tmp_path, tmp_path)
+    for name in ("tables.md", "points.csv", "bdrate.csv"):
+        assert (tmp_path / name).read_bytes() == (results / name).read_bytes()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--codecs", "h263"], ["--rates", "avc=x"], ["--size", "big"]])

@@ -452,6 +452,71 @@ def test_a_signal_that_python_loses_is_sent_again(number: int, code: int) -> Non
     assert done.stderr.split() == (["tokcodec:", "interrupted"] if number == signal.SIGINT else [])
 
 
+@pytest.mark.parametrize("command", ["encode", "batch"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_error_in_place_of_what_a_signal_raised_does_not_hide_it(
+    command: str, number: int, code: int, tmp_path: Path, weights: Path
+) -> None:
+    """As libraries in C make it. A batch tries nothing again then."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").touch()
+    source = tmp_path / "in" / ("a.mp4" if command == "encode" else "")
+    jobs = ["--jobs", "1"] if command == "batch" else []
+    lines = [
+        "import contextlib, signal, sys, tokcodec.codec, tokcodec.batch.units",
+        "from tokcodec.cli import main",
+        "from tokcodec.errors import TokcodecError",
+        "def work(*_, **__):",
+        "    print('called', flush=True)",
+        "    with contextlib.suppress(BaseException):",
+        f"        signal.raise_signal({int(number)})",
+        "    raise TokcodecError('Interrupted system call')",
+        "tokcodec.codec.encode_video = tokcodec.batch.units.encode_video = work",
+        f"sys.argv = {['tokcodec', command, str(source), str(tmp_path / 'out'), '--device', 'cpu', *jobs]}",
+        "main()",
+    ]
+    environment = os.environ | {"TOKCODEC_WEIGHTS": str(weights)}
+    argv = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "called\n")
+    assert done.stderr.split() == (["tokcodec:", "interrupted"] if number == signal.SIGINT else [])
+
+
+@pytest.mark.parametrize("wait", ["a writer", "data", "data of stdin"])
+def test_a_signal_ends_the_wait_for_a_pipe(weights: Path, tmp_path: Path, wait: str) -> None:
+    fifo, out = tmp_path / "in.mp4", tmp_path / "out"
+    os.mkfifo(fifo)
+    out.mkdir()
+    with contextlib.ExitStack() as stack:
+        if wait != "a writer":
+            stack.callback(os.close, os.open(fifo, os.O_RDWR))
+        stdin = stack.enter_context(fifo.open("rb")) if wait == "data of stdin" else None
+        source = "-" if stdin else str(fifo)
+        child = process(weights, "encode", source, str(out / "a.tokc"), stdin=stdin, stderr=subprocess.PIPE)
+        while not list(out.iterdir()):
+            assert child.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.5)  # it waits by now, most probably; if not, the signal ends it sooner
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (143, b"")
+    assert list(out.iterdir()) == []
+
+
+def test_an_end_of_file_that_is_a_bug_is_no_interrupt() -> None:
+    """Which click takes it for."""
+    lines = [
+        "import sys, tokcodec.edit",
+        "from tokcodec.cli import main",
+        "def bug(*_, **__): raise EOFError('Ran out of input')",
+        "tokcodec.edit.describe, sys.argv = bug, ['tokcodec', 'info', 'a.tokc']",
+        "main()",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("EOFError: Ran out of input\n")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["info", "a.tokc"], ["decode", "a.tokc", "-"]])
 def test_a_reader_that_has_had_enough_is_no_error_to_tell(
     run: Run, weights: Path, make_clip: MakeClip, arguments: list[str]

@@ -36,6 +36,43 @@ def test_a_target_that_exists_is_an_error_of_its_own(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_of_two_that_write_one_target_the_later_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Unless it may overwrite; also on a file system without hard links."""
+
+    def no_link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    target = tmp_path / "a.bin"
+
+    def late(overwrite: bool) -> None:
+        with output.writing(target, [], overwrite) as file:
+            file.write(b"late")
+            target.unlink(missing_ok=True)
+            with output.writing(target, []) as other:
+                other.write(b"early")
+
+    with pytest.raises(ExistsError, match=r"a\.bin: was made by another process meanwhile$"):
+        late(overwrite=False)
+    assert target.read_bytes() == b"early"
+    late(overwrite=True)
+    assert target.read_bytes() == b"late"
+    assert list(tmp_path.iterdir()) == [target]
+
+    def late_images() -> None:
+        with output.replacing_pattern(tmp_path / "%d.png") as pattern:
+            pattern.with_name("1.png").write_bytes(b"late")
+            (tmp_path / "1.png").write_bytes(b"early")
+
+    with pytest.raises(ExistsError, match=r"holds files called %d\.png already$"):
+        late_images()
+    assert (tmp_path / "1.png").read_bytes() == b"early"
+
+
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 def test_what_a_killed_process_left_is_removed_by_the_next_run(writer: str, tmp_path: Path) -> None:
     script = f"""

@@ -20,6 +20,7 @@ from tokcodec.training.coded import (
     WindowSampler,
     code_cache,
     code_segments,
+    digest_of_tables,
     draw_step,
     errors_of,
     pack,
@@ -91,7 +92,8 @@ def test_a_cache_of_coded_segments(tmp_path: Path) -> None:
     cache = tmp_path / "coded"
     paths = code_cache(sources, cache, code, (2, 32), passes=2)
     names = [str(path.relative_to(cache)) for path in paths]
-    assert names == ["a.mkv-0.npy", "sub/b.png-0.npy", "a.mkv-1.npy", "sub/b.png-1.npy"]
+    kind = names[0].removeprefix("a.mkv-0-").removesuffix(".npy")
+    assert names == [f"{name}-{turn}-{kind}.npy" for turn in (0, 1) for name in ("a.mkv", "sub/b.png")]
     assert len(calls) == len(set(calls)) == 12
     first = np.load(paths[0], mmap_mode="r")
     assert first["planes"].shape == (5, 3, 9, 48, 32)
@@ -100,12 +102,35 @@ def test_a_cache_of_coded_segments(tmp_path: Path) -> None:
         assert np.array_equal(first["planes"][4, kind], pack(*planes))
     code_cache(sources, cache, code, (2, 32), passes=2)
     assert len(calls) == 12, "nothing is coded twice"
-    (thin,) = code_cache({"a.mkv": sources["a.mkv"]}, tmp_path / "thin", code, (2, 32), every=2, most=5)
+    one = {"a.mkv": sources["a.mkv"]}
+    for steps, more in (
+        ((2, 16), {}),
+        ((2, 32), {"every": 2}),
+        ((2, 32), {"most": 5}),
+        ((2, 32), {"tables": "others"}),
+    ):
+        before = len(calls)
+        (other,) = code_cache(one, cache, code, steps, **more)
+        assert other not in paths
+        assert len(calls) > before, "what another content has is coded again"
+    (thin,) = code_cache(one, tmp_path / "thin", code, (2, 32), every=2, most=5)
     part = np.load(thin)
     assert part["planes"].shape == (3, 3, 5, 48, 32)
     assert (
         part["planes"][1, 0, 0, :24] == pack(*coarse(whole_blocks(np.load(sources["a.mkv"])[2]), 1)[0])[0, :24]
     ).all()
+
+
+def test_tables_have_a_digest_of_their_own() -> None:
+    tables = {"a": np.arange(6, dtype=np.int16), "b": np.zeros(2)}
+    others = [
+        tables | {"a": tables["a"] + np.int16(1)},
+        tables | {"a": tables["a"].reshape(2, 3)},
+        tables | {"c": np.zeros(2)},
+    ]
+    digests = {digest_of_tables(arrays) for arrays in (tables, *others)}
+    assert len(digests) == 4
+    assert digest_of_tables(dict(reversed(tables.items()))) == digest_of_tables(tables)
 
 
 def test_a_loop_that_fails_leaves_no_file(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def replacing(target: Path, sources: list[Path], overwrite: bool = False) -> Ite
         overwrite: replace a file that exists.
 
     Raises:
+        ExistsError: the target exists and `overwrite` is not set; also at the end, of one that was made meanwhile.
         TokcodecError: the target is refused (`check_target`) or its folder cannot be written.
     """
     check_target(target, sources, overwrite)
@@ -71,12 +72,33 @@ def replacing(target: Path, sources: list[Path], overwrite: bool = False) -> Ite
     try:
         yield partial
         try:
-            os.replace(partial, real)
+            _place(partial, real, overwrite)
+        except FileExistsError as error:
+            raise ExistsError(f"{target}: was made by another process meanwhile") from error
         except OSError as error:
             raise TokcodecError(f"{target}: cannot write: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
         _close(lock)
+
+
+def _place(partial: Path, real: Path, overwrite: bool) -> None:
+    """Give a finished file its name.
+
+    Raises:
+        FileExistsError: it is taken, and `overwrite` is not set.
+        OSError: the folder cannot be written.
+    """
+    if not overwrite:
+        try:
+            os.link(partial, real)  # of all ways to take a name only this one fails where it is taken
+            return
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if real.exists():
+                raise FileExistsError from None
+    os.replace(partial, real)
 
 
 def _partial_file(folder: Path, suffix: str) -> tuple[Path, int | None]:
@@ -168,12 +190,16 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
         TokcodecError: it cannot be written.
     """
     folder = pattern.parent
-    if (
-        folder.is_dir()
-        and not overwrite
-        and any(number_in(file.name, pattern.name) is not None for file in folder.iterdir())
-    ):
-        raise ExistsError(f"{folder}: holds files called {pattern.name} already")
+
+    def refuse() -> None:
+        if (
+            not overwrite
+            and folder.is_dir()
+            and any(number_in(f.name, pattern.name) is not None for f in folder.iterdir())
+        ):
+            raise ExistsError(f"{folder}: holds files called {pattern.name} already")
+
+    refuse()
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         try:
@@ -184,6 +210,7 @@ def replacing_pattern(pattern: Path, overwrite: bool = False) -> Iterator[Path]:
             raise TokcodecError(f"{folder}: cannot write: {error.strerror or error}") from error
         try:
             yield partial / pattern.name
+            refuse()  # what was made meanwhile
             try:
                 made_names = [file.name for file in partial.iterdir()]
                 for name in made_names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import PurePosixPath
@@ -14,6 +15,7 @@ from tokcodec.batch.storage import Tree, errors_of
 from tokcodec.errors import TokcodecError
 
 FOLDER = ".tokcodec"
+MAX_NAME_BYTES = 255  # of a file, on nearly every file system
 
 
 class BusyError(TokcodecError):
@@ -66,11 +68,11 @@ class Books:
 
     def work(self, name: str) -> str:
         """URL of the folder for unfinished work on an output."""
-        return self._tree.url(f"{FOLDER}/{name}.work")
+        return self._tree.url(_place(name, "work"))
 
     def tidy(self, name: str, keep: str | None = None) -> None:
         """Remove unfinished work on an output, left by runs that were killed; files that begin with `keep` stay."""
-        folder = f"{self._root}/{FOLDER}/{name}.work"
+        folder = f"{self._root}/{_place(name, 'work')}"
         with errors_of(self._tree.url(name)), contextlib.suppress(FileNotFoundError):
             for path in self._system.ls(folder, detail=False):
                 if keep is None or not PurePosixPath(path).name.startswith(keep):
@@ -91,7 +93,7 @@ class Books:
 
     def peek(self, name: str) -> Claim:
         """The record of an output as it stands, without the right to make the output. Nothing is written."""
-        return Claim(self._system, f"{self._root}/{FOLDER}/{name}.json", None, self._held)
+        return Claim(self._system, f"{self._root}/{_place(name, 'json')}", None, self._held)
 
     def claim(self, name: str) -> Claim:
         """The sole right to make an output, and its record. A dead process holds no claim.
@@ -102,7 +104,7 @@ class Books:
         Raises:
             BusyError: another process holds it.
         """
-        path = f"{self._root}/{FOLDER}/{name}.json"
+        path = f"{self._root}/{_place(name, 'json')}"
         if not self._tree.is_local:
             return Claim(self._system, path, None, self._held)
         with errors_of(path):
@@ -152,6 +154,15 @@ class Claim:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _place(name: str, kind: str) -> str:
+    """Where the books have something of an output: under its name, or, where that would be too long, a digest of it."""
+    place = PurePosixPath(FOLDER, f"{name}.{kind}")
+    if len(os.fsencode(place.name)) > MAX_NAME_BYTES:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()
+        place = place.with_name(f".{digest}.{kind}")  # no output begins with a dot
+    return str(place)
 
 
 def _parsed(text: bytes) -> Record | None:

@@ -136,6 +136,9 @@ class Batch:
         self._started = time.monotonic()
         self._summary.files = len(selection.chosen)
         self._summary.skipped = dict(collections.Counter(why for _, why in selection.skipped))
+        for item, why in selection.skipped:
+            if why == item.special:
+                log.warning("%s: is a %s, and skipped", self._source.url(item.name), why)
         if selection.chosen:
             self._books.prepare()
         workers.told = self._told

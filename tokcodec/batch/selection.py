@@ -41,6 +41,8 @@ def select(
             selection.skipped.append((item, "matches no pattern"))
         elif zlib.crc32(os.fsencode(name.with_suffix(""))) % parts != part - 1:
             selection.skipped.append((item, "of another shard"))
+        elif item.special:
+            selection.skipped.append((item, item.special))
         else:
             selection.chosen.append(item)
     return selection

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,12 @@ from tokcodec.batch import copies
 from tokcodec.errors import TokcodecError
 
 CHANGED = ("mtime", "LastModified", "updated", "last_modified", "created")  # what file systems call it
+SPECIAL = {
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}  # what can be opened, but may never end
 VERSION = ("ETag", "etag", "generation", "md5Hash")  # likewise
 
 
@@ -58,12 +65,14 @@ class Item:
         bytes: its size; below 0 if there is no such file.
         modified: when, in the words of its file system; only good to be compared.
         version: its inode or ETag, likewise; a copy elsewhere has another.
+        special: what it is in place of a file: "named pipe", "socket" or "device"; "" for a file.
     """
 
     name: str
     bytes: int
     modified: str
     version: str = ""
+    special: str = ""
 
 
 class Tree:
@@ -106,7 +115,8 @@ class Tree:
         if self.is_local:
             with contextlib.suppress(OSError):  # a link that leads nowhere: it fails when its turn comes
                 status = os.stat(f"{self.root}/{name}")  # of a link's target, which `find` does not look at
-                return Item(name, status.st_size, str(status.st_mtime_ns), str(status.st_ino))
+                kind = SPECIAL.get(stat.S_IFMT(status.st_mode), "")
+                return Item(name, status.st_size, str(status.st_mtime_ns), str(status.st_ino), kind)
         modified, version = (next((facts[k] for k in keys if facts.get(k)), "") for keys in (CHANGED, VERSION))
         return Item(name, int(facts["size"]), str(modified), str(version))
 

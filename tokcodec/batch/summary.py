@@ -56,7 +56,8 @@ class Summary:
         done: coded by this run; finished: by one before; busy: in the hands of another run.
         planned: would be coded (dry run only).
         failed: an error for each file that was given up, by name.
-        skipped: how many files were not chosen, by reason: "suffix .txt", "matches no pattern", "of another shard".
+        skipped: how many files were not chosen, by reason: "suffix .txt", "matches no pattern", "of another shard",
+            "named pipe", "socket", "device".
         frames: coded by this run.
         source_bytes: of the files coded by this run (dry run: that would be).
         bytes: of their outputs.

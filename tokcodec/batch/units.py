@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tokcodec import edit, suffixes
+from tokcodec import edit, signals, suffixes
 from tokcodec.batch import pieces
 from tokcodec.batch.pieces import Piece
 from tokcodec.batch.storage import exists, fetched, placed
@@ -197,7 +197,7 @@ def _frames(told: Told) -> Progress:
 
 
 def work(unit: Unit, settings: Settings, told: Told = lambda frames: None) -> Outcome:
-    """Do a unit of work. What is wrong with its file is in the outcome, never raised.
+    """Do a unit of work. What is wrong with its file is in the outcome, never raised; a signal is.
 
     `told` is called, in any thread, with how many of its frames are coded so far: of the pass that is under way.
     """
@@ -214,8 +214,10 @@ def work(unit: Unit, settings: Settings, told: Told = lambda frames: None) -> Ou
         try:
             done = unit.run(settings, names, told)
         except TokcodecError as fault:
+            signals.check()
             error = said(str(fault))
         except Exception as fault:  # a file that finds a bug must not stop the others
+            signals.check()
             error = said(f"{type(fault).__name__}: {fault}")
     worker = f"{socket.gethostname()}:{os.getpid()}"
     return Outcome(done, error, worker, time.monotonic() - started, tuple(dict.fromkeys(map(said, warnings))))

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from tokcodec import signals
 from tokcodec.batch import copies
 from tokcodec.batch.units import Outcome, Settings, Unit, work
 from tokcodec.errors import TokcodecError
@@ -217,7 +217,7 @@ class _Line:
 def _stop(*_: object) -> None:
     """End so that unfinished files are removed; a second signal must not disturb that."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(143)
+    signals.stop(signal.SIGTERM)
 
 
 def _end_with_parent() -> None:

@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, NoReturn
 
 import click
 
 import tokcodec
+from tokcodec import signals
 from tokcodec.cli import batch, compare, files, language, learning, play, streams
 from tokcodec.cli.options import examples
 from tokcodec.cli.terminal import Lines, Warnings, set_up_output, tell
@@ -48,23 +48,17 @@ for command in (
     cli.add_command(command)
 
 
-def _stop(number: int, _frame: object = None) -> NoReturn:
-    """End the program by an exception, so that partial files are removed: what a signal calls.
-
-    Raised in a destructor or a callback, as while modules are imported, it is lost; then the signal is sent again.
-    """
-
-    def ignored(lost: Any) -> None:
-        if issubclass(lost.exc_type, (KeyboardInterrupt, SystemExit)):
-            if hasattr(signal, "pthread_kill"):  # wakes this thread if it sleeps by then; Windows has no such thing
-                threading.Timer(0.1, signal.pthread_kill, [threading.get_ident(), number]).start()
-            else:
-                threading.Timer(0.1, signal.raise_signal, [number]).start()
-
-    sys.unraisablehook = ignored
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    sys.exit(128 + number)
+def _run() -> int:
+    """Run the command that the arguments name; its exit code."""
+    try:
+        return cli.main(prog_name="tokcodec", standalone_mode=False) or 0
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, EOFError):  # which click takes for the end of what is typed; here it is a bug
+            raise abort.__cause__ from None
+        raise
+    except Exception:
+        signals.check()  # as where a system call that a signal ended is the error
+        raise
 
 
 def main() -> None:
@@ -78,12 +72,12 @@ def main() -> None:
     handler.setFormatter(Lines("tokcodec: warning: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was ignored from the beginning
-        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGINT, signals.stop)
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _stop)
+            signal.signal(getattr(signal, name), signals.stop)
     try:
-        code = cli.main(prog_name="tokcodec", standalone_mode=False) or 0
+        code = _run()
     except TokcodecError as error:
         hint = "; -f overwrites it" if isinstance(error, ExistsError) else ""
         tell(f"tokcodec: {error}{hint}", err=True)

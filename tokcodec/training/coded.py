@@ -7,12 +7,13 @@ run resumes at any step without stored state, and processes that share a run dra
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -114,6 +115,19 @@ def code_segments(source: Segments, target: Path, code: Code, step_of: Callable[
     print(f"coded {target}: {len(source)} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
+def digest_of(*facts: object) -> str:
+    """Facts that decide what is in a file, as 8 digits of its name."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
+
+
+def digest_of_tables(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """What the loop makes of a segment depends on its tables: their SHA-256."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
 def code_cache(
     arrays: dict[str, Path],
     cache: Path,
@@ -122,10 +136,12 @@ def code_cache(
     passes: int = 1,
     every: int = 1,
     most: int | None = None,
+    tables: str = "",
 ) -> list[Path]:
     """Code every array that `cache` does not hold yet, each pass at steps of its own.
 
-    The cache knows a file by its name: delete the folder when the loop or its tables change.
+    The cache knows a file by its name, in which stands what else decides its content, by a digest: `steps`, `every`,
+    `most` and `tables`. Delete the folder when the loop itself changes.
 
     Args:
         arrays: files of segments by name, as `build_cache` gives them.
@@ -135,6 +151,7 @@ def code_cache(
         passes: files of records for each array.
         every: code every n-th segment only.
         most: frames of a segment to code, 1 + 4n (None: all).
+        tables: digest of those that the loop uses, see `digest_of_tables`.
 
     Returns:
         The files of records: of the first pass in the order of `arrays`, then of the next.
@@ -143,9 +160,10 @@ def code_cache(
         TokcodecError: the cache cannot be written.
     """
     targets = []
+    kind = digest_of(tuple(map(float, steps)), every, most, tables)
     for turn in range(passes):
         for name, source in arrays.items():
-            target = cache / f"{name}-{turn}.npy"
+            target = cache / f"{name}-{turn}-{kind}.npy"
             if not target.exists():
                 seeds = zlib.crc32(name.encode()), turn
                 segments = np.load(source, mmap_mode="r")[::every, :most]

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import fnmatch
 import functools
-import hashlib
 import json
 import math
 import signal
@@ -35,7 +34,17 @@ from tokcodec.perceptual import load_lpips
 from tokcodec.pipeline import in_background
 from tokcodec.rate import whole_units
 from tokcodec.training import processes
-from tokcodec.training.coded import Code, Frames, Planes, WindowSampler, code_cache, code_segments, draw_step
+from tokcodec.training.coded import (
+    Code,
+    Frames,
+    Planes,
+    WindowSampler,
+    code_cache,
+    code_segments,
+    digest_of,
+    digest_of_tables,
+    draw_step,
+)
 from tokcodec.training.data import CACHE_PX, SEGMENT_FRAMES, build_cache
 from tokcodec.training.evaluate import CLIP_FRAMES, Scores, evaluate, load_clips, means
 from tokcodec.training.losses import MeanDistance
@@ -198,7 +207,7 @@ def run(
 
 
 def open_data(
-    source: Path, cache: Path, code: Code, settings: TrainSettings, holdout: tuple[str, ...] = ()
+    source: Path, cache: Path, code: Code, settings: TrainSettings, holdout: tuple[str, ...] = (), tables: str = ""
 ) -> tuple[list[Array], dict[str, Any]]:
     """Build the caches, of frames and of coded segments, and divide them.
 
@@ -208,6 +217,7 @@ def open_data(
         code: the coding loop.
         settings: say at which steps to code, and how often.
         holdout: patterns of file names that are never trained on.
+        tables: digest of those that the loop uses.
 
     Returns:
         Memory-mapped records to train on; and records to evaluate on, by name: the first 17 frames of every
@@ -228,12 +238,12 @@ def open_data(
         raise TokcodecError(f"{source}: all files are held out, none is left to train on")
     clips = {}
     ordered = dict(sorted(held_out.items()))
-    coded = code_cache(ordered, cache / "coded/val", code, settings.step_range, 1, HOLDOUT_EVERY, CLIP_FRAMES)
+    coded = code_cache(ordered, cache / "coded/val", code, settings.step_range, 1, HOLDOUT_EVERY, CLIP_FRAMES, tables)
     for name, path in zip(ordered, coded, strict=True):
         for index, segment in enumerate(np.load(path, mmap_mode="r")):
             clips[f"{name}-{HOLDOUT_EVERY * index:03d}"] = segment
-    coded = code_cache(left, cache / "coded", code, settings.step_range, settings.passes)
-    sources = hashlib.sha256("\n".join(left).encode(errors="surrogateescape")).hexdigest()[:8]
+    coded = code_cache(left, cache / "coded", code, settings.step_range, settings.passes, tables=tables)
+    sources = digest_of(list(left), tuple(map(float, settings.step_range)), tables)
     frames = [np.load(path, mmap_mode="r") for path in left.values()]
     photographs, segments = ([a for a in frames if (a.shape[1] == 1) is still] for still in (True, False))
     if settings.moving and not photographs:
@@ -252,14 +262,15 @@ def open_data(
     return [np.load(path, mmap_mode="r") for path in coded], clips
 
 
-def code_clips(folder: Path, cache: Path, code: Code, steps: tuple[float, ...]) -> dict[str, Any]:
+def code_clips(folder: Path, cache: Path, code: Code, steps: tuple[float, ...], tables: str = "") -> dict[str, Any]:
     """The clips of a folder, coded at each of some steps: records by the name of clip and step.
 
     Args:
         folder: of videos.
-        cache: folder of records; delete it when the clips, the loop or its tables change.
+        cache: folder of records; delete it when the clips or the loop change.
         code: the coding loop.
         steps: of the quantizer, in levels.
+        tables: digest of those that the loop uses.
 
     Raises:
         TokcodecError: there is no video, or the cache cannot be written.
@@ -267,7 +278,7 @@ def code_clips(folder: Path, cache: Path, code: Code, steps: tuple[float, ...]) 
     coded: dict[str, Any] = {}
     for name, clip in load_clips(folder).items():
         for step in steps:
-            target = cache / f"{name}-{step:g}.npy"
+            target = cache / f"{name}-{step:g}-{digest_of(tables)}.npy"
             if not target.exists():
                 code_segments(clip[None], target, code, lambda _, step=step: step)  # type: ignore[misc]
             coded[f"{name} {step:g}"] = np.load(target, mmap_mode="r")[0]
@@ -370,8 +381,9 @@ def train(
 
         def data() -> tuple[list[Array], dict[str, dict[str, Any]]]:
             judging = eval_folder if processes.rank() == 0 else None
-            shown = code_clips(judging, folder / "coded/eval", loop, eval_steps) if judging else {}
-            coded, held_out = open_data(source, folder, loop, settings, holdout)
+            digest = digest_of_tables(arrays)
+            shown = code_clips(judging, folder / "coded/eval", loop, eval_steps, digest) if judging else {}
+            coded, held_out = open_data(source, folder, loop, settings, holdout, digest)
             return coded, {name: clips for name, clips in (("val", held_out), ("eval", shown)) if clips}
 
         # The first process codes what is missing, the others then find it.

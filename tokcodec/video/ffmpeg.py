@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from av.error import EOFError as EndOfFileError
 from av.error import FFmpegError, InvalidDataError
@@ -50,6 +50,31 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).splitlines()[0]
 
 
+class _ReadInterruptedError(OSError):
+    """What a signal raised in a read for FFmpeg. Only errors pass its C code: others end the process on the spot."""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__("interrupted")
+        self.raised = raised
+
+
+class PipeFile:
+    """A pipe for PyAV to read, opened and waited for in Python: in FFmpeg's own code no handler of a signal would run.
+
+    Args:
+        file: the pipe, open.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.name = file, file.name
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except (KeyboardInterrupt, SystemExit) as raised:
+            raise _ReadInterruptedError(raised) from None
+
+
 @contextlib.contextmanager
 def errors(name: str, invalid: str = "") -> Iterator[None]:
     """Turn the errors of PyAV into one line with the file's name; a pipe that nobody reads stays a BrokenPipeError."""
@@ -57,6 +82,8 @@ def errors(name: str, invalid: str = "") -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
+    except _ReadInterruptedError as read:
+        raise read.raised from None
     except (FFmpegError, OSError) as error:
         prefix = f"{invalid}: " if invalid and isinstance(error, (InvalidDataError, EndOfFileError)) else ""
         raise VideoError(f"{name}: {prefix}{reason(error)}") from error

@@ -28,7 +28,7 @@ from tokcodec import standard
 from tokcodec.clock import ticks_of
 from tokcodec.errors import VideoError
 from tokcodec.video.cropping import crop_of
-from tokcodec.video.ffmpeg import errors, exact, numbers_of, reason, url_of
+from tokcodec.video.ffmpeg import PipeFile, errors, exact, numbers_of, reason, url_of
 from tokcodec.video.filters import UNFILTERED, Chain, Filters, Shown
 from tokcodec.video.info import (
     MATRICES,
@@ -116,7 +116,12 @@ class VideoReader:
         self._scaler = VideoReformatter()
         self._warned: set[str] = set() if warned is None else warned
         numbers = [] if is_stdin else numbers_of(Path(source))
-        self._url: Any = standard.stdin() if is_stdin else url_of(source, bool(numbers))
+        self._pipe: BinaryIO | None = None  # that is to be closed
+        if not is_stdin and is_pipe(source):
+            with errors(self.name):
+                self._pipe = Path(source).open("rb")  # noqa: SIM115
+        file = standard.stdin() if is_stdin else self._pipe
+        self._url: Any = url_of(source, bool(numbers)) if file is None else file if file.seekable() else PipeFile(file)
         self._options = {"start_number": str(numbers[0])} if numbers else {}
         for number, following in itertools.pairwise(numbers):
             if following > number + 1:
@@ -200,6 +205,8 @@ class VideoReader:
     def close(self) -> None:
         """Release the file; what `side` received so far is not finished."""
         self._container.close()
+        if self._pipe is not None:
+            self._pipe.close()
 
     def skip(self) -> None:
         """Read to the end without decoding: only `side` is filled, with what iterating would put there."""

@@ -1,0 +1,46 @@
+"""Signals that end a program by an exception, so that partial files are removed; also where that exception is lost."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Any, NoReturn
+
+_sent: int | None = None  # the newest signal
+
+
+def stop(number: int, _frame: object = None) -> NoReturn:
+    """End the program: a handler for signals.
+
+    Raised in a destructor or a callback, as while modules are imported, the exception is lost; then the signal is sent
+    again. Libraries in C can put an error of their own in its place: see `check`.
+
+    Raises:
+        KeyboardInterrupt: of SIGINT.
+        SystemExit: of the others, with the code that a shell gives such a program.
+    """
+    global _sent
+    _sent = number
+
+    def ignored(lost: Any) -> None:
+        if issubclass(lost.exc_type, (KeyboardInterrupt, SystemExit)):
+            if hasattr(signal, "pthread_kill"):  # wakes this thread if it sleeps by then; Windows has no such thing
+                threading.Timer(0.1, signal.pthread_kill, [threading.get_ident(), number]).start()
+            else:
+                threading.Timer(0.1, signal.raise_signal, [number]).start()
+
+    sys.unraisablehook = ignored
+    _raise(number)
+
+
+def check() -> None:
+    """Raise what `stop` has raised, if it was called: for who has caught an error that may stand in its place."""
+    if _sent is not None:
+        _raise(_sent)
+
+
+def _raise(number: int) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
