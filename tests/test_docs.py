@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from conftest import MakeClip, moving_frames, with_sound
 
 from tokcodec.cli import cli
-from tokcodec.neural import intra_search, lfq, loop
+from tokcodec.neural import intra_search, lfq, lookahead, loop
 from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.rate import COARSEST, FINEST, QUALITIES
 from tokcodec.stream import entropy
@@ -166,15 +166,12 @@ def test_numbers_of_how_it_works_are_those_of_the_code() -> None:
     numbers, kept = released.arrays["klt"].shape
     assert f"{numbers} numbers" in text
     assert f"{kept} latents" in text
-    assert f"squared error + {loop.MOTION_RATE:g} step² a bit".replace("0.", ".") in text
-    first = entropy.frame_step(1600, loop.FIRST_NUMBER) / 1600
-    assert f"First frames take {first:.2f} of it".replace("0.", ".") in text
+    assert f"squared error + {loop.MOTION_RATE:g} step² a bit" in text
+    most = [entropy.frame_step(1600, number) / 1600 for number in lookahead.MOST]
+    assert f"at most {most[3]:.2f} of it, frames halfway at most {most[2]:.2f}, anchors at most {most[1]:.2f}" in text
+    assert f"first frames at most {most[0]:.2f}" in text
     assert f"error + {intra_search.RATE:g} step² a bit".replace("0.", ".") in text
     assert f"the best {('two', 'three', 'four')[intra_search.TRIES - 2]} in earnest" in text
-    for span in (1, 32):
-        shares = [entropy.frame_step(1600, number) / 1600 for number in loop.NUMBERS[span]]
-        assert f"spans of {span} take {shares[0]:.2f}".replace("0.", ".") in text
-    assert f"to {shares[-1]:.2f} for single frames".replace(" 0.", " .") in text
     assert f"below {1 - lfq.ROUNDING:g} steps is zero".replace("0.", ".") in text
     assert f"({lfq.LEVEL_RATE:g} step² a bit)".replace("0.", ".") in text
     assert f"Qualities 1 to {QUALITIES} are steps from {COARSEST:g} to {FINEST:g} levels" in text
