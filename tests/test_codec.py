@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import resource
+import shutil
 import threading
 from collections.abc import Generator, Mapping
 from fractions import Fraction
@@ -447,7 +448,7 @@ def test_bad_sources_leave_nothing(tmp_path: Path, make_clip: MakeClip) -> None:
     (tmp_path / "empty.mp4").touch()
     good = make_clip("good.mp4", moving_frames(3))
     (tmp_path / "headless.mp4").write_bytes(good.read_bytes()[:200])
-    bare = good.rename(tmp_path / "bare")
+    bare = Path(shutil.copy(good, tmp_path / "bare"))
     before = set(tmp_path.iterdir())
     for source in ("text.mp4", "empty.mp4", "headless.mp4", "absent.mp4"):
         with pytest.raises(VideoError, match=source) as caught:

@@ -191,10 +191,10 @@ class Meter:
                 self._told = done, now
             self._newest = done, total, text
             if self._bar is not None:
-                if is_anew:
-                    self._bar.reset()
                 self._bar.total = total
                 self._bar.set_postfix_str(text, refresh=False)
+                if is_anew:
+                    self._bar.reset()
                 self._bar.update(done - self._bar.n)
             elif self._form == "json":
                 about = {"progress": self._label, "unit": self._unit, "done": done, "total": total}
