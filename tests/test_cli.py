@@ -17,7 +17,7 @@ import click
 import numpy as np
 import pytest
 import torch
-from conftest import MakeClip, frames_of, moving_frames, with_sound
+from conftest import MakeClip, frames_of, moving_frames, with_sound, without_progress
 
 import tokcodec
 from tokcodec.cli import cli, main
@@ -25,6 +25,8 @@ from tokcodec.cli.options import Amount, Seconds, Within
 from tokcodec.cli.streams import _clock, _size
 from tokcodec.cli.terminal import Meter
 from tokcodec.video import VideoWriter
+
+PATIENCE_S = 600  # for what should take seconds, on a machine that may be busy
 
 
 class Result(NamedTuple):
@@ -384,7 +386,7 @@ def test_interrupt_leaves_nothing(
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(number)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == code
     assert b"Traceback" not in err
     assert names(folder) == []
@@ -401,7 +403,7 @@ def test_a_signal_that_python_loses_is_sent_again(number: int, code: int) -> Non
         "tokcodec.edit.describe, sys.argv = work, ['tokcodec', 'info', 'a.tokc']",
         "main()",
     ]
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.split() == (["tokcodec:", "interrupted"] if number == signal.SIGINT else [])
 
@@ -452,8 +454,8 @@ def test_a_signal_ends_the_wait_for_a_pipe(weights: Path, tmp_path: Path, wait: 
             time.sleep(0.02)
         time.sleep(0.5)  # it waits by now, most probably; if not, the signal ends it sooner
         child.send_signal(signal.SIGTERM)
-        _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (143, b"")
+        _, err = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, without_progress(err)) == (143, "")
     assert list(out.iterdir()) == []
 
 
@@ -481,8 +483,8 @@ def test_a_reader_that_has_had_enough_is_no_error_to_tell(
     os.close(there)
     with open(here, "wb") as pipe:
         child = process(weights, *arguments, stdout=pipe, stderr=subprocess.PIPE)
-        _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (1, b"")
+        _, err = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, without_progress(err)) == (1, "")
 
 
 def test_frames_are_scaled_and_made_even(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
@@ -566,8 +568,9 @@ def test_commands_without_progress_say_that_they_compile(
         told.append("closed")
 
     monkeypatch.setattr("tokcodec.compiled.telling", telling)
+    monkeypatch.setattr("tokcodec.prepare.prepare", lambda _: told.append("prepared"))
     assert run("verify", "a.tokc").err == "tokcodec: verify: compiling for this machine (once, a minute or two)\n"
-    assert told == ["closed"]
+    assert told == ["prepared", "closed"]
 
 
 def test_progress_where_there_is_no_terminal(
@@ -583,10 +586,12 @@ def test_progress_where_there_is_no_terminal(
 
     meter = Meter("encode", "frames", "auto")
     meter.step(40, 80, "0.0123 bpp")
-    time.sleep(0.2)
+    err = ""
+    while " of " not in err:
+        time.sleep(0.02)
+        err += capfd.readouterr().err
     meter.close()
-    *_, line = capfd.readouterr().err.splitlines()
-    assert line == "tokcodec: encode: 40 of 80 frames in 0 s, 0.0123 bpp"
+    assert re.search(r"^tokcodec: encode: 40 of 80 frames in \d+ s, 0\.0123 bpp$", err, re.MULTILINE)
 
 
 def test_info_is_for_people(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
@@ -634,7 +639,7 @@ def test_a_damaged_stream_is_described_and_repaired(
     assert (lines["intact"], lines["missing"]) == ("3 of 4 chunks, 77 frames", "0:00:01.1 to 0:00:02.2")
     with (tmp_path / "bad.tokc").open("rb") as file:
         child = process(tmp_path, "info", "-", stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert b"3 of 4 chunks" in child.communicate(timeout=60)[0]
+        assert b"3 of 4 chunks" in child.communicate(timeout=PATIENCE_S)[0]
 
     assert run("trim", "bad.tokc", "no.tokc").code == 1
     result = run("trim", "bad.tokc", "good.tokc", "--salvage", "--json")
@@ -791,9 +796,9 @@ def test_full_stdout_is_one_line(weights: Path, make_clip: MakeClip) -> None:
     source = str(make_clip("in.mp4", moving_frames(2)))
     with Path("/dev/full").open("wb") as full:
         child = process(weights, "encode", source, "-", stdout=full, stderr=subprocess.PIPE)
-        _, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
-    assert err.decode() == "tokcodec: stdout: cannot write: No space left on device\n"
+    assert without_progress(err) == "tokcodec: stdout: cannot write: No space left on device\n"
 
 
 def test_interrupt_ends_a_read_that_stalls(weights: Path, tmp_path: Path) -> None:
@@ -808,7 +813,7 @@ def test_interrupt_ends_a_read_that_stalls(weights: Path, tmp_path: Path) -> Non
         time.sleep(0.02)
     time.sleep(1)
     child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=30) == 130
+    assert child.wait(timeout=PATIENCE_S) == 130
     assert list(tmp_path.iterdir()) == []
     child.stdin.close()
     assert child.stderr is not None

@@ -23,7 +23,7 @@ from tokcodec.cli.options import (
     rate_options,
     refuse_unused,
 )
-from tokcodec.cli.terminal import Meter
+from tokcodec.cli.terminal import Meter, compile_ahead
 
 if TYPE_CHECKING:
     from tokcodec.batch import Note, Summary
@@ -151,6 +151,8 @@ def batch(
                 failed=len(summary.failed),
             )
 
+        if jobs != 1 and ray is None and not dry_run:
+            compile_ahead(meter.say if progress == "auto" else None)
         summary = run(
             source,
             target,

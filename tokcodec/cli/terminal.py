@@ -15,6 +15,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from tokcodec.errors import TokcodecError
 from tokcodec.report import Report
 
 LINE_S = 30.0  # between two lines of progress where stderr is no terminal
@@ -45,12 +46,45 @@ def show(report: Report, target: str, as_json: bool, source: str = "") -> None:
 
 
 @contextmanager
-def compiling_told(say: Callable[[str], None]) -> Iterator[None]:
-    """Say so, once a process, when the coding loop is compiled, which happens when it is used first on a machine."""
+def compiling_told(say: Callable[[str], None] | None) -> Iterator[None]:
+    """Have the coding loop compiled where it is used first on a machine, and say so, once a process.
+
+    Args:
+        say: prints a line; None keeps silent.
+    """
     from tokcodec.compiled import telling  # with numba: who needs this calls compiled code
 
-    with telling(lambda: say("compiling for this machine (once, a minute or two)")):
+    with telling(lambda: compile_loop(say)):
         yield
+
+
+def compile_loop(say: Callable[[str], None] | None) -> None:
+    """Say that something is compiled; if it is of the coding loop, have all of that compiled on all cores."""
+    if say is not None:
+        say("compiling for this machine (once, a minute or two)")
+    if "tokcodec.neural.loop" not in sys.modules:
+        return
+    from tokcodec.prepare import prepare
+
+    with contextlib.ExitStack() as stack:
+        progress = None
+        if say is not None and sys.stderr.isatty():
+            bar = stack.enter_context(tqdm(desc="compile", unit=" functions", leave=False))
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+        with contextlib.suppress(TokcodecError):  # who calls the loop compiles, and tells of what is wrong
+            prepare(progress)
+
+
+def compile_ahead(say: Callable[[str], None] | None) -> None:
+    """Have the coding loop compiled before processes are started that use it."""
+    from tokcodec.prepare import is_prepared
+
+    if not is_prepared():
+        compile_loop(say)
 
 
 def say(label: str, text: str) -> None:
@@ -79,15 +113,14 @@ class Meter:
         elif form == "auto":
             threading.Thread(target=self._tell, name="progress", daemon=True).start()
         self._listening = contextlib.ExitStack()
-        if form == "auto":
-            self._listening.enter_context(compiling_told(self._say))
+        self._listening.enter_context(compiling_told(self.say if form == "auto" else None))
 
     def _tell(self) -> None:
         """Print a line now and then."""
         while not self._closed.wait(LINE_S):
-            self._say(self._line or f"running for {time.monotonic() - self._began:.0f} s")
+            self.say(self._line or f"running for {time.monotonic() - self._began:.0f} s")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """Print a line."""
         if self._bar is None:
             say(self._label, text)
