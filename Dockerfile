@@ -15,12 +15,7 @@ RUN pip install --no-cache-dir -c constraints.txt .
 
 # The loop is compiled here; on a CPU of another kind again, once a container. Whoever runs it must be able to write there.
 ENV NUMBA_CACHE_DIR=/var/cache/tokcodec HOME=/tmp
-RUN python -c "import sys; sys.stdout.buffer.write(b'YUV4MPEG2 W64 H64 F30:1\n' + b''.join( \
-        b'FRAME\n' + bytes((i * i // 64 + 9 * t) % 256 for i in range(6144)) for t in range(10)))" \
-    | tokcodec encode --quality 8 - /tmp/warm.tokc \
-    && tokcodec decode /tmp/warm.tokc /tmp/warm.mp4 \
-    && rm /tmp/warm.* \
-    && chmod -R a+rwX "$NUMBA_CACHE_DIR"
+RUN tokcodec compile && chmod -R a+rwX "$NUMBA_CACHE_DIR"
 
 WORKDIR /data
 USER 1000:1000

@@ -26,7 +26,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.conftest import MakeClip, moving_frames, with_sound
+from tests.conftest import MakeClip, moving_frames, with_sound, without_progress
 from tokcodec import codec, edit
 from tokcodec.batch import pieces
 from tokcodec.batch.books import Books, BusyError, Record
@@ -42,6 +42,7 @@ from tokcodec.neural.weights import Weights
 from tokcodec.rate import Rate
 from tokcodec.video import VideoReader
 
+PATIENCE_S = 600  # for what should take seconds, on a machine that may be busy
 CODED = {"device": "cpu", "dtype": "float32"}
 
 
@@ -371,7 +372,8 @@ def test_a_name_that_is_not_utf8_is_a_name(tree: Path, tmp_path: Path, weights: 
     again = run(weights, tree, dst, "--jobs", 1, "--json", "--list", listing)
     assert json.loads(again.stdout)["finished"] == 1
     argv = [*command(weights, tree, tmp_path / "made", "--jobs", "2", "--delete-source")[:-1]]
-    assert subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True).stderr == b""
+    done = subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True)
+    assert without_progress(done.stderr) == ""
     assert not (tree / name).exists()
 
 
@@ -656,9 +658,9 @@ class Busy:
     started: str
 
     def run(self, _: Settings, names: dict[str, str], told: Told) -> Done:
-        threading.Thread(target=time.sleep, args=(100,)).start()
+        threading.Thread(target=time.sleep, args=(2 * PATIENCE_S,)).start()
         Path(self.started).touch()
-        time.sleep(100)
+        time.sleep(2 * PATIENCE_S)
         return Done()
 
 
@@ -669,7 +671,7 @@ def test_a_worker_that_is_stopped_does_not_wait_for_its_threads(tmp_path: Path, 
         time.sleep(0.05)
     began = time.monotonic()
     crew.close()
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < PATIENCE_S
 
 
 def test_no_file_stays_claimed_when_its_note_cannot_be_told(tree: Path, tmp_path: Path, weights: Path) -> None:
@@ -732,10 +734,14 @@ RECORD = Record("b.mov", 12345, "1.5", "/videos", {"crf": 12.0}, bytes=3)
 
 @dataclasses.dataclass(frozen=True)
 class TellGpu:
-    """A unit that fails with what its worker sees of the GPUs."""
+    """A unit that fails with what its worker sees of the GPUs, when two workers are at it."""
+
+    begun: str
 
     def run(self, _: Settings, names: dict[str, str], told: Told) -> Done:
-        time.sleep(0.2)  # so that the other worker takes the other one
+        Path(self.begun, str(os.getpid())).touch()
+        while len(os.listdir(self.begun)) < 2:
+            time.sleep(0.02)
         raise TokcodecError(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 
 
@@ -750,15 +756,16 @@ class TellGpu:
     ],
 )
 def test_workers_share_the_gpus_their_parent_sees(
-    ours: str | None, gpus: int, theirs: set[str], monkeypatch: pytest.MonkeyPatch, weights: Path
+    ours: str | None, gpus: int, theirs: set[str], monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "begun").mkdir()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if ours is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ours)
-    crew, unit = Processes(2, 1, gpus), cast("Unit", TellGpu())
+    crew, unit = Processes(2, 1, gpus), cast("Unit", TellGpu(str(tmp_path / "begun")))
     try:
         futures = [crew.submit(unit, settings(weights)) for _ in range(6)]
-        told = {future.result(60).error for future in futures}
+        told = {future.result(PATIENCE_S).error for future in futures}
         assert told == theirs
     finally:
         crew.close()
@@ -852,13 +859,13 @@ def test_a_run_stopped_midway_is_finished_by_the_next(
         shutil.copy(clip, src / f"{i:02}.mp4")
     argv = command(weights, src, dst, "--jobs", 2, "--piece", 1)
     process = subprocess.Popen(argv, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while not outputs(dst) and time.monotonic() < end:
+    while not outputs(dst):
+        assert process.poll() is None
         time.sleep(0.02)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(sent)
-    assert process.wait(30) == (143 if sent == signal.SIGTERM else -sent)
-    assert not psutil.wait_procs(workers, timeout=30)[1]  # nobody works on
+    assert process.wait(PATIENCE_S) == (143 if sent == signal.SIGTERM else -sent)
+    assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]  # nobody works on
     before = outputs(dst)
     assert 0 < len(before) < 12
     if sent == signal.SIGTERM:
@@ -877,7 +884,7 @@ def test_two_runs_share_one_target(tree: Path, tmp_path: Path, weights: Path) ->
         shutil.copy(tree / "one.mp4", tree / f"more-{i}.mp4")
     argv = command(weights, tree, tmp_path / "dst", "--jobs", 1)
     both = [subprocess.Popen(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    summaries = [json.loads(process.communicate(timeout=120)[0]) for process in both]
+    summaries = [json.loads(process.communicate(timeout=PATIENCE_S)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum(summary["done"] for summary in summaries) == 8  # each file once
     assert run(weights, tree, tmp_path / "straight", "--jobs", 1).exit_code == 0

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
-from conftest import MakeClip, frames_of, moving_frames, times_of
+from conftest import MakeClip, frames_of, moving_frames, times_of, without_progress
 
 import tokcodec
 from tokcodec import edit
@@ -35,7 +35,7 @@ def read(path: Path | str, **options: object) -> tuple[list[int], VideoReader]:
 
 
 def run(weights: Path, *arguments: str, stdin: bytes = b"") -> tuple[bytes, str]:
-    """What a command that succeeds writes to stdout and to stderr."""
+    """What a command that succeeds writes to stdout and to stderr, but for its progress."""
     done = subprocess.run(
         [sys.executable, "-m", "tokcodec", *arguments],
         env=os.environ | {"TOKCODEC_WEIGHTS": str(weights), "OMP_NUM_THREADS": "1"},
@@ -44,7 +44,7 @@ def run(weights: Path, *arguments: str, stdin: bytes = b"") -> tuple[bytes, str]
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr.decode()
+    return done.stdout, without_progress(done.stderr)
 
 
 def messages(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
@@ -548,7 +548,7 @@ def test_an_animated_webp_is_read_or_refused_in_a_line(
             assert sum(chunk.frames for chunk in stream.chunks) == 6
         return
     assert done.returncode == 1
-    assert done.stderr.decode() == f"tokcodec: {name}: animated WebP, which FFmpeg does not read\n"
+    assert without_progress(done.stderr) == f"tokcodec: {name}: animated WebP, which FFmpeg does not read\n"
     assert not list(tmp_path.glob("*.tokc*"))
 
 

@@ -20,7 +20,7 @@ import click
 import numpy as np
 import pytest
 import torch
-from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound
+from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound, without_progress
 
 import tokcodec
 from tokcodec.cli import cli, main
@@ -28,6 +28,8 @@ from tokcodec.cli.options import Amount, Seconds, Within
 from tokcodec.cli.streams import _clock, _size
 from tokcodec.cli.terminal import Meter, Warnings, frames_meter
 from tokcodec.video import VideoInfo, VideoWriter
+
+PATIENCE_S = 600  # for what should take seconds, on a machine that may be busy
 
 
 class Result(NamedTuple):
@@ -430,7 +432,7 @@ def test_interrupt_leaves_nothing(
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(number)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == code
     assert b"Traceback" not in err
     assert names(folder) == []
@@ -447,7 +449,7 @@ def test_a_signal_that_python_loses_is_sent_again(number: int, code: int) -> Non
         "tokcodec.edit.describe, sys.argv = work, ['tokcodec', 'info', 'a.tokc']",
         "main()",
     ]
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.split() == (["tokcodec:", "interrupted"] if number == signal.SIGINT else [])
 
@@ -498,8 +500,8 @@ def test_a_signal_ends_the_wait_for_a_pipe(weights: Path, tmp_path: Path, wait: 
             time.sleep(0.02)
         time.sleep(0.5)  # it waits by now, most probably; if not, the signal ends it sooner
         child.send_signal(signal.SIGTERM)
-        _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (143, b"")
+        _, err = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, without_progress(err)) == (143, "")
     assert list(out.iterdir()) == []
 
 
@@ -527,8 +529,8 @@ def test_a_reader_that_has_had_enough_is_no_error_to_tell(
     os.close(there)
     with open(here, "wb") as pipe:
         child = process(weights, *arguments, stdout=pipe, stderr=subprocess.PIPE)
-        _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (1, b"")
+        _, err = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, without_progress(err)) == (1, "")
 
 
 def test_spans_of_one_length(run: Run, make_clip: MakeClip) -> None:
@@ -635,8 +637,9 @@ def test_commands_without_progress_say_that_they_compile(
         told.append("closed")
 
     monkeypatch.setattr("tokcodec.compiled.telling", telling)
+    monkeypatch.setattr("tokcodec.prepare.prepare", lambda _: told.append("prepared"))
     assert run("verify", "a.tokc").err == "tokcodec: verify: compiling for this machine (once, a minute or two)\n"
-    assert told == ["closed"]
+    assert told == ["prepared", "closed"]
 
 
 def test_progress_where_there_is_no_terminal(
@@ -653,10 +656,13 @@ def test_progress_where_there_is_no_terminal(
 
     meter = Meter("encode", "frames", "auto")
     meter.step(40, 80, "0.0123 bpp")
-    time.sleep(0.2)
+    err = ""
+    while " of " not in err:
+        time.sleep(0.02)
+        err += capfd.readouterr().err
     meter.close()
-    line = next(line for line in capfd.readouterr().err.splitlines() if "40" in line)
-    speed = re.fullmatch(r"tokcodec: encode: 40 of 80 frames in 0 s, (\S+) frames/s, \d+ s left, 0.0123 bpp", line)
+    line = next(line for line in err.splitlines() if "40" in line)
+    speed = re.fullmatch(r"tokcodec: encode: 40 of 80 frames in \d+ s, (\S+) frames/s, \d+ s left, 0.0123 bpp", line)
     assert speed
     assert float(speed[1]) > 0
 
@@ -681,12 +687,12 @@ def test_progress_moves_within_a_chunk_and_ends_at_the_total(
         assert {px for *_, px in told} == {64 * 48}
         return [frames for frames, *_ in told]
 
-    assert encode(tokcodec.Rate(quality=4)) == [0, 1, 5, 9, 13, 17, 21, 22, 22]
+    assert encode(tokcodec.Rate(quality=4)) == [*range(23), 22]
     passes = encode(tokcodec.Rate(target_size_bytes=1500))
     starts = [i for i, frames in enumerate(passes) if frames == 0]
     assert len(starts) > 1
     for begin, end in itertools.pairwise([*starts, len(passes)]):
-        assert passes[begin:end] == [0, 1, 5, 9, 13, 17, 21, 22, 22]
+        assert passes[begin:end] == [*range(23), 22]
     search = encode(tokcodec.Rate(target_psnr_db=30))
     assert search == sorted(search)
     assert len(set(search)) > 15
@@ -766,7 +772,7 @@ def test_a_damaged_stream_is_described_and_repaired(
     assert (lines["intact"], lines["missing"]) == ("3 of 4 chunks, 77 frames", "0:00:01.1 to 0:00:02.2")
     with (tmp_path / "bad.tokc").open("rb") as file:
         child = process(tmp_path, "info", "-", stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert b"3 of 4 chunks" in child.communicate(timeout=60)[0]
+        assert b"3 of 4 chunks" in child.communicate(timeout=PATIENCE_S)[0]
 
     assert run("trim", "bad.tokc", "no.tokc").code == 1
     result = run("trim", "bad.tokc", "good.tokc", "--salvage", "--json")
@@ -931,9 +937,9 @@ def test_full_stdout_is_one_line(weights: Path, make_clip: MakeClip) -> None:
     source = str(make_clip("in.mp4", moving_frames(2)))
     with Path("/dev/full").open("wb") as full:
         child = process(weights, "encode", source, "-", stdout=full, stderr=subprocess.PIPE)
-        _, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
-    assert err.decode() == "tokcodec: stdout: cannot write: No space left on device\n"
+    assert without_progress(err) == "tokcodec: stdout: cannot write: No space left on device\n"
 
 
 def test_interrupt_ends_a_read_that_stalls(weights: Path, tmp_path: Path) -> None:
@@ -948,7 +954,7 @@ def test_interrupt_ends_a_read_that_stalls(weights: Path, tmp_path: Path) -> Non
         time.sleep(0.02)
     time.sleep(1)
     child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=30) == 130
+    assert child.wait(timeout=PATIENCE_S) == 130
     assert list(tmp_path.iterdir()) == []
     child.stdin.close()
     assert child.stderr is not None

@@ -24,7 +24,7 @@ from tokcodec.cli.options import (
     rate_options,
     refuse_unused,
 )
-from tokcodec.cli.terminal import Meter, tell
+from tokcodec.cli.terminal import Meter, compile_ahead, tell
 
 if TYPE_CHECKING:
     from tokcodec.batch import Note, Summary
@@ -158,6 +158,8 @@ def batch(
                 failed=len(summary.failed),
             )
 
+        if jobs != 1 and ray is None and not dry_run:
+            compile_ahead(meter.say if progress == "auto" else None)
         summary = run(
             source,
             target,

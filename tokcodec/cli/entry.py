@@ -12,7 +12,7 @@ import click
 
 import tokcodec
 from tokcodec import signals
-from tokcodec.cli import batch, compare, files, language, learning, play, streams
+from tokcodec.cli import batch, compare, compiling, files, language, learning, play, streams
 from tokcodec.cli.options import examples
 from tokcodec.cli.terminal import Lines, Warnings, set_up_output, tell
 from tokcodec.errors import ExistsError, TokcodecError
@@ -39,6 +39,7 @@ for command in (
     streams.tokens,
     compare.compare,
     batch.batch,
+    compiling.compile_loop,
     learning.train,
     language.learn_tokens,
     language.predict,

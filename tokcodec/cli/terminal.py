@@ -19,6 +19,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from tokcodec.errors import TokcodecError
 from tokcodec.report import Report
 
 LINE_S = 30.0  # between two lines of progress where stderr is no terminal
@@ -90,11 +91,15 @@ def show(report: Report, target: str, as_json: bool, source: str = "") -> None:
 
 
 @contextmanager
-def compiling_told(say: Callable[[str], None]) -> Iterator[None]:
-    """Say so, once a process, when the coding loop is compiled, which happens when it is used first on a machine."""
+def compiling_told(say: Callable[[str], None] | None) -> Iterator[None]:
+    """Have the coding loop compiled where it is used first on a machine, and say so, once a process.
+
+    Args:
+        say: prints a line; None keeps silent.
+    """
     from tokcodec.compiled import telling  # with numba: who needs this calls compiled code
 
-    with telling(lambda: say("compiling for this machine (once, a minute or two)")):
+    with telling(lambda: compile_loop(say)):
         yield
 
 
@@ -104,6 +109,35 @@ class Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
             tqdm.write(self.format(record), file=sys.stderr)
+
+
+def compile_loop(say: Callable[[str], None] | None) -> None:
+    """Say that something is compiled; if it is of the coding loop, have all of that compiled on all cores."""
+    if say is not None:
+        say("compiling for this machine (once, a minute or two)")
+    if "tokcodec.neural.loop" not in sys.modules:
+        return
+    from tokcodec.prepare import prepare
+
+    with contextlib.ExitStack() as stack:
+        progress = None
+        if say is not None and sys.stderr.isatty():
+            bar = stack.enter_context(tqdm(desc="compile", unit=" functions", leave=False))
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+        with contextlib.suppress(TokcodecError):  # who calls the loop compiles, and tells of what is wrong
+            prepare(progress)
+
+
+def compile_ahead(say: Callable[[str], None] | None) -> None:
+    """Have the coding loop compiled before processes are started that use it."""
+    from tokcodec.prepare import is_prepared
+
+    if not is_prepared():
+        compile_loop(say)
 
 
 def say(label: str, text: str) -> None:
@@ -139,14 +173,13 @@ class Meter:
         if self._teller is not None:
             self._teller.start()
         self._listening = contextlib.ExitStack()
-        if form == "auto":
-            self._listening.enter_context(compiling_told(self._say))
+        self._listening.enter_context(compiling_told(self.say if form == "auto" else None))
 
     def _tell(self) -> None:
         """Print a line now and then, or move the clock of the bar."""
         while not self._closed.wait(LINE_S if self._bar is None else BAR_S):
             if self._bar is None:
-                self._say(self._line())
+                self.say(self._line())
             else:
                 with contextlib.suppress(OSError, ValueError):
                     self._bar.refresh()
@@ -168,7 +201,7 @@ class Meter:
                 parts.append(f"{max(total - done, 0) / speed:.0f} s left")
         return ", ".join([*parts, text] if text else parts)
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """Print a line."""
         if self._bar is None:
             say(self._label, text)

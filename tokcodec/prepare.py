@@ -1,0 +1,208 @@
+"""The coding loop compiled for this machine, once and on all cores, so that no command has to do it by the way.
+
+Each package of work is a call of what commands call, on a tiny input; so whatever the loop is made of gets compiled.
+Processes take the packages; what two of them need is compiled by one, while the other waits (`compiled`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba.core import event
+
+from tokcodec import compiled, locks
+from tokcodec.errors import TokcodecError
+from tokcodec.neural.planes import from_rgb, to_rgb
+from tokcodec.neural.tokenizer import Tokenizer
+from tokcodec.neural.weights import Weights
+from tokcodec.pipeline import available_cores
+from tokcodec.stream.entropy import PLAIN, Tokens, decode_chunk, encode_chunk, shapes
+from tokcodec.stream.pyramid import uniform
+
+HEIGHT, WIDTH, FRAMES, STEP = 64, 96, 10, 8.0  # two spans of four and one of one
+UNKEPT = 3  # exit code of a process that cannot keep what it compiles
+
+Progress = Callable[[int, int], None]  # functions compiled so far, and in all
+
+
+def _frames(count: int) -> Any:
+    """A pattern that moves, uint8 `[count, HEIGHT, WIDTH, 3]`."""
+    t, y, x, c = np.ogrid[:count, :HEIGHT, :WIDTH, :3]
+    return ((x + 3 * t) * (y + t) // 16 + 40 * c).astype(np.uint8)
+
+
+def _nothing(tokenizer: Tokenizer, count: int) -> Tokens:
+    """Tokens of a chunk in which all is zero."""
+    levels, motion = shapes(count, HEIGHT, WIDTH, tokenizer.tables.dims)
+    spans = np.array(uniform(count, 4), np.uint8)
+    return Tokens(np.zeros(levels, np.int16), np.zeros(motion, np.int16), spans, np.full(count, PLAIN, np.uint8))
+
+
+def _first(tokenizer: Tokenizer) -> None:
+    tokenizer.encode(_frames(1), STEP)
+
+
+def _motion(tokenizer: Tokenizer) -> None:
+    encode_chunk(_nothing(tokenizer, FRAMES), round(16 * STEP), tokenizer.tables)
+
+
+def _levels(tokenizer: Tokenizer) -> None:
+    encode_chunk(_nothing(tokenizer, 1), round(16 * STEP), tokenizer.tables)
+
+
+def _decode(tokenizer: Tokenizer) -> None:
+    for base, _ in tokenizer.loop.decode(_nothing(tokenizer, FRAMES).in_order(), STEP):
+        to_rgb(base, HEIGHT, WIDTH)
+
+
+def _whole(tokenizer: Tokenizer) -> None:
+    """All that there and back take. What the other packages have left, or whatever they failed at, is compiled here."""
+    from_rgb(_frames(1))
+    tokens = tokenizer.encode(_frames(FRAMES), STEP).tokens
+    coded = encode_chunk(tokens, round(16 * STEP), tokenizer.tables)
+    tokens = decode_chunk(*coded, FRAMES, HEIGHT, WIDTH, round(16 * STEP), tokenizer.tables)
+    for base, _ in tokenizer.loop.decode(tokens.in_order(), STEP):
+        to_rgb(base, HEIGHT, WIDTH)
+
+
+PACKAGES: dict[str, Callable[[Tokenizer], None]] = {
+    "first": _first,
+    "motion": _motion,
+    "levels": _levels,
+    "decode": _decode,
+    "whole": _whole,
+}  # the longest chains first; independent of each other but for what they share
+
+
+def folder() -> Path | None:
+    """Where what is compiled is kept; None if there is no such place."""
+    folders = compiled.kept().values()
+    return min(folders) if folders else None
+
+
+def is_prepared() -> bool:
+    """Whether all is compiled that can be kept, for this source and this machine."""
+    place = folder()
+    return place is None or _stamp(place).exists()
+
+
+def _stamp(place: Path) -> Path:
+    return place / f"tokcodec-{compiled.stamp()}.done"
+
+
+def prepare(progress: Progress | None = None) -> bool:
+    """Compile what encoding and decoding call, on all cores, unless that is done already.
+
+    Args:
+        progress: called after each function.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        TokcodecError: there is no folder to keep it in, or that is full; or no weights can be used.
+    """
+    place = folder()
+    if place is None:
+        raise TokcodecError("no folder to keep compiled code in; set NUMBA_CACHE_DIR")
+    if _stamp(place).exists():
+        return False
+    weights = Weights.find()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            if locks.AVAILABLE:
+                handle = os.open(place / "tokcodec.lock", os.O_RDWR | os.O_CREAT, 0o666)
+                stack.callback(os.close, handle)
+                with contextlib.suppress(OSError):  # a file system without locks
+                    locks.lock(handle, wait=True)
+            if _stamp(place).exists():  # another process was at it
+                return False
+            code = _compile(weights, progress)
+            if code == UNKEPT:
+                raise TokcodecError(f"{place}: compiled code cannot be kept there")
+            if code:
+                raise TokcodecError(f"a process that compiles ended with code {code}")
+            for old in place.glob("tokcodec-*.done"):
+                old.unlink()
+            _stamp(place).touch()
+    except OSError as error:
+        raise TokcodecError(f"{place}: compiled code cannot be kept there: {error.strerror or error}") from error
+    return True
+
+
+def _compile(weights: Weights, progress: Progress | None) -> int:
+    """Have processes do all packages. The exit code of one that failed, else 0."""
+    spawn = multiprocessing.get_context("spawn")
+    waiting, names = list(PACKAGES), set[str]()
+    known = compiled.kept()
+    workers: dict[connection.Connection[Any, Any], Any] = {}
+    try:
+        for _ in range(min(max(available_cores(), 2), len(PACKAGES))):
+            pipe, theirs = spawn.Pipe()
+            worker = spawn.Process(target=_work, args=(theirs, weights), daemon=True)
+            worker.start()
+            theirs.close()  # else the end of the process would not end the pipe
+            workers[pipe] = worker
+        while workers:
+            for pipe in [pipe for pipe in workers if pipe in connection.wait(list(workers))]:
+                try:
+                    name = pipe.recv()
+                    if name is None:  # it has nothing to do
+                        pipe.send(waiting.pop(0) if waiting else None)
+                except (EOFError, OSError):
+                    worker = workers.pop(pipe)
+                    worker.join()
+                    if worker.exitcode:
+                        return int(worker.exitcode)
+                    continue
+                if name in known:
+                    names.add(name)
+                    if progress is not None:
+                        progress(len(names), len(known))
+        return 0
+    finally:
+        for worker in workers.values():
+            worker.terminate()
+
+
+def _work(pipe: connection.Connection[Any, Any], weights: Weights) -> None:
+    """The life of a process that compiles."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    compiled.on_unkept = lambda: os._exit(UNKEPT)
+
+    class Listener(event.Listener):
+        def on_start(self, _: Any) -> None:
+            pass
+
+        def on_end(self, event: Any) -> None:
+            function = event.data["dispatcher"].py_func
+            pipe.send(f"{function.__module__}.{function.__qualname__}")
+
+    with event.install_listener("numba:compile", Listener()):
+        tokenizer = Tokenizer(weights)
+        pipe.send(None)
+        while (name := pipe.recv()) is not None:
+            try:
+                PACKAGES[name](tokenizer)
+            except Exception:
+                if name == "whole":  # the others only go ahead of it
+                    raise
+            pipe.send(None)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
