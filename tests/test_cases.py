@@ -77,7 +77,7 @@ def test_a_raw_target_takes_no_other_streams(
     """Encode | decode | encode through pipes, and files: the sizes are those of the frames alone."""
     coded, _ = run(weights, "encode", str(CASES / name), "-")
     y4m, warning = run(weights, "decode", "-", "-", stdin=coded)
-    assert warning.startswith(f"tokcodec: warning: stdout: {stream} is dropped: y4m does not take it\n")
+    assert f"tokcodec: warning: stdout: {stream} is dropped: y4m does not take it\n" in warning
     assert y4m.startswith(Y4M_HEADER)
     assert len(y4m) == len(Y4M_HEADER) + frames * (len("FRAME\n") + 96 * 64 * 3 // 2)
     rgb24, _ = run(weights, "decode", "-", "-", "--format", "rgb24", stdin=coded)
