@@ -24,6 +24,7 @@ log = logging.getLogger("tokcodec")
 
 SIDE_FORMATS = ("mp4", "mov", "matroska")  # for the other streams; Matroska last, for its timestamps are whole ms
 MUXER_OPTIONS = {"movie_timescale": "90000"}  # of mov and mp4: the default rounds the start of a track to 1 ms
+SIDE_OPTIONS = MUXER_OPTIONS | {"fflags": "+bitexact"}  # Matroska has random numbers else
 LISTENED = ("audio", "subtitle")  # kinds whose loss is a loss of what people hear and read
 ROUNDING_S = Fraction(3, 2000)  # that timestamps in whole ms may be off
 MATROSKA = ("matroska", "webm")
@@ -53,7 +54,7 @@ def cut_streams(
         return None
     name = parts[0][0]
     with errors("other streams"), contextlib.ExitStack() as stack:
-        output = stack.enter_context(av.open(target, "w", format=name, container_options=MUXER_OPTIONS))
+        output = stack.enter_context(av.open(target, "w", format=name, container_options=SIDE_OPTIONS))
         copy: Copy | None = None
         for format, file, begin_s, end_s, shift_s in parts:
             file.seek(0)

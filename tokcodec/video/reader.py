@@ -43,8 +43,8 @@ from tokcodec.video.info import (
 )
 from tokcodec.video.others import (
     LISTENED,
-    MUXER_OPTIONS,
     SIDE_FORMATS,
+    SIDE_OPTIONS,
     Copy,
     codec_of,
     delay_s,
@@ -315,7 +315,7 @@ class VideoReader:
         # Matroska keeps to itself: delays and padding of sound, of which MP4 has others
         formats = sorted(SIDE_FORMATS, key=lambda name: name not in self._container.format.name)
         muxer = max(formats, key=lambda m: sum(takes(m, s) for s in streams))
-        target = av.open(file, "w", format=muxer, container_options=MUXER_OPTIONS)
+        target = av.open(file, "w", format=muxer, container_options=SIDE_OPTIONS)
         self._copy = Copy(streams, target, self.name)
         if self._copy.outputs:
             with errors(self.name):
