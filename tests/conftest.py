@@ -21,7 +21,7 @@ from tokcodec.neural.weights import save_weights
 from tokcodec.stream.entropy import Tables, decode_chunk, encode_chunk
 from tokcodec.video import VideoReader
 
-terminal.LINE_S = 1e6  # or lines of progress would stand among those that tests look for on a busy machine
+terminal.LINE_S = 86400.0  # or lines of progress would stand among those that tests look for on a busy machine
 MakeClip = Callable[..., Path]
 TINY = RestorerConfig(channels=(16, 16), blocks=(1, 1, 0), features=4, pixel_channels=16, pixel_blocks=1)
 
