@@ -63,7 +63,7 @@ def test_one_line_brings_what_is_missing(
 ) -> None:
     monkeypatch.setattr(comparing.importlib.util, "find_spec", lambda name: None)
     compare(*pair)
-    assert caplog.messages == ["left out: VMAF, MS-SSIM, LPIPS; pip install imageio-ffmpeg lpips"]
+    assert caplog.messages == ["left out: VMAF, MS-SSIM, XPSNR, LPIPS; pip install imageio-ffmpeg lpips"]
 
 
 def test_the_command_prints_a_table_or_json(pair: tuple[Path, Path]) -> None:

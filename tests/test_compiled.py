@@ -164,7 +164,7 @@ with event.install_listener("numba:compile", Listener()):
     assert done.stdout == ""
     again = [sys.executable, "-m", "tokcodec", "compile"]
     done = subprocess.run(again, env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout == f"{prepare.folder()}: compiled already\n"
+    assert done.stdout.endswith(": compiled already\n")
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -505,8 +505,8 @@ def decode_video(
         ValueError: an argument is out of range, or options do not fit together.
     """
     check_choices(device=device, dtype=dtype, crf=crf, counts=[cores])
-    if stdout_format not in ("y4m", "rgb24"):
-        raise ValueError(f"stdout_format must be y4m or rgb24, not {stdout_format!r}")
+    if stdout_format not in ("y4m", "rgb24", "mkv"):
+        raise ValueError(f"stdout_format must be y4m, rgb24 or mkv, not {stdout_format!r}")
     started = time.monotonic()
     end_s = None if duration_s is None else start_s + duration_s
     with contextlib.ExitStack() as stack:

@@ -85,7 +85,8 @@ PACKAGES: dict[str, Callable[[Tokenizer], None]] = {
 
 def folder() -> Path | None:
     """Where what is compiled is kept; None if there is no such place."""
-    folders = compiled.kept().values()
+    package = __name__.partition(".")[0]
+    folders = [place for name, place in compiled.kept().items() if name.startswith(f"{package}.")]
     return min(folders) if folders else None
 
 

@@ -98,9 +98,7 @@ def lpips_distances(lpips: nn.Module, true: Frames, seen: Frames) -> list[float]
     device = next((p.device for p in lpips.parameters()), torch.device("cpu"))
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         # channels_last comes for free: it is how the frames lie in memory
-        pixels = [
-            to_unit(torch.from_numpy(np.ascontiguousarray(x)).to(device).permute(0, 3, 1, 2)) for x in (true, seen)
-        ]
+        pixels = [to_unit(torch.from_numpy(np.array(x)).to(device).permute(0, 3, 1, 2)) for x in (true, seen)]
         distances: list[float] = lpips(*pixels).flatten().tolist()
     return distances
 
