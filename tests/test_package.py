@@ -134,7 +134,7 @@ def test_an_editable_install_is_found_beside_a_checkout(sdist: Path, tmp_path: P
             if "/" not in name:
                 archive.extract(name, tmp_path / "site")
     code = (
-        f"import site, sys; sys.path = [place for place in sys.path if place != {str(ROOT)!r}]; "  # of this checkout's own
+        f"import site, sys; sys.path = [place for place in sys.path if place != {str(ROOT)!r}]; "  # its own
         f"site.addsitedir({str(tmp_path / 'site')!r}); import tokcodec; print(tokcodec.__file__)"
     )
     done = subprocess.run([sys.executable, "-E", "-c", code], cwd=tmp_path, capture_output=True, text=True)
