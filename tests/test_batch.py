@@ -63,9 +63,13 @@ def run(weights: Path, *args: object) -> Result:
 
 
 def outputs(root: Path) -> dict[str, bytes]:
-    """What a user sees of DST: hidden files aside."""
-    names = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    return {str(n): (root / n).read_bytes() for n in names if not any(part.startswith(".") for part in n.parts)}
+    """What a user sees of DST: hidden files aside. Hidden folders are not looked into: a run may be at work there."""
+    found: dict[str, bytes] = {}
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        paths = (Path(folder, name) for name in names if not name.startswith("."))
+        found |= {str(path.relative_to(root)): path.read_bytes() for path in paths}
+    return found
 
 
 def leftovers(root: Path) -> list[Path]:
