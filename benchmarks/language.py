@@ -119,7 +119,7 @@ def predicted(
     }
     found = {}
     for name, made in tries.items():
-        bases = [base for base, _ in tokenizer.loop.decode(made.in_order(), step)]
+        bases = [frame.base for frame in tokenizer.loop.decode(made.in_order(), step)]
         shown = np.concatenate([to_rgb(base, height, width) for base in bases[begin:]])
         found[name] = lpips_distance(lpips, original[begin : begin + SPAN], shown, 1)
     return found

@@ -17,7 +17,7 @@ from tokcodec.neural.motion import compensate, reference
 from tokcodec.neural.planes import Planes, from_rgb, to_rgb
 from tokcodec.neural.search import coarse_vectors, search, small
 from tokcodec.pipeline import Helpers
-from tokcodec.stream.entropy import FrameTokens, Tables, Tokens, decode_chunk, encode_chunk, gathered
+from tokcodec.stream.entropy import FrameTokens, Tables, Tokens, decode_chunk, encode_chunk, frame_step, gathered
 from tokcodec.stream.fields import BOTH, FIRST, SECOND, unknown
 from tokcodec.stream.pyramid import Place, order, uniform
 
@@ -52,10 +52,12 @@ def assert_decodes(loop: Loop, coded: list[Coded], step: float) -> Tokens:
     tokens = gathered((c.tokens for c in coded), len(coded))
     shown = sorted(coded, key=lambda c: c.tokens.place.frame if c.tokens.place else 0)
     decoded = list(loop.decode(tokens.in_order(), step))
-    for one, pair in zip(shown, decoded, strict=True):
-        for mine, theirs in zip((one.base, one.prediction), pair, strict=True):
+    for one, other in zip(shown, decoded, strict=True):
+        for mine, theirs in ((one.base, other.base), (one.prediction, other.prediction)):
             assert np.array_equal(mine.y, theirs.y)
             assert np.array_equal(mine.c, theirs.c)
+        number, place = one.tokens.number, one.tokens.place
+        assert (other.step, other.kind) == (frame_step(round(16 * step), number) / 16, place.kind if place else 0)
     return tokens
 
 
@@ -65,8 +67,8 @@ def test_a_decoder_has_what_the_encoder_predicted_from(count: int, height: int, 
     tokens = assert_decodes(loop, list(loop.code(frames, 12.5)), 12.5)
     whole = loop.encode(frames, 12.5)
     assert all(np.array_equal(a, b) for a, b in zip(whole.tokens, tokens, strict=True))
-    bases, predictions = (joined(planes) for planes in zip(*loop.decode(tokens.in_order(), 12.5), strict=True))
-    for mine, theirs in ((whole.base, bases), (whole.prediction, predictions)):
+    bases, predictions, *_ = zip(*loop.decode(tokens.in_order(), 12.5), strict=True)
+    for mine, theirs in ((whole.base, joined(bases)), (whole.prediction, joined(predictions))):
         assert np.array_equal(mine.y, theirs.y)
         assert np.array_equal(mine.c, theirs.c)
 

@@ -78,8 +78,8 @@ def test_the_network_is_told_what_went_before(tmp_path: Path) -> None:
     tokens = codec.encode(clip, STEP).tokens
     once, again = (np.concatenate(list(codec.decode(tokens.in_order(), STEP, 48, 64))) for _ in range(2))
     assert np.array_equal(once, again)
-    base, prediction = list(grouped(codec.loop.decode(tokens.in_order(), STEP)))[2]
-    forgetful, _ = codec.restore(base, prediction, STEP, False, None, 48, 64)
+    group = list(grouped(codec.loop.decode(tokens.in_order(), STEP)))[2]
+    forgetful, _ = codec.restore(group, STEP, None, 48, 64)
     assert not np.array_equal(forgetful, once[5:])
 
 

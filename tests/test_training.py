@@ -28,7 +28,7 @@ from tokcodec.neural.network import Restorer, RestorerConfig, to_rgb
 from tokcodec.neural.weights import Weights
 from tokcodec.perceptual import load_lpips
 from tokcodec.training import evaluate as evaluating
-from tokcodec.training.coded import Batch, Frames, Planes, WindowSampler, pack, record, unpack
+from tokcodec.training.coded import Batch, CodedClip, Frames, WindowSampler, pack, record, unpack
 from tokcodec.training.evaluate import evaluate, means
 from tokcodec.training.losses import MeanDistance, frame_perceptual_loss, reconstruction_loss, temporal_loss
 from tokcodec.training.optim import Muon, MuonAdamW, as_matrix, orthogonal
@@ -47,7 +47,7 @@ class Distance(nn.Module):
         return (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
 
 
-def coarse(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:
+def coarse(frames: Frames, step: float) -> CodedClip:
     """Stands in for the loop: levels rounded down, predicted from the last frame of the group before."""
     rgb = frames.astype(np.float32)
     luma = rgb @ np.array([0.2126, 0.7152, 0.0722], np.float32)
@@ -63,7 +63,10 @@ def coarse(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:
         original.append(exact)
         base.append(decoded)
         prediction.append(np.concatenate([np.full_like(decoded[:1], 128), keys]))
-    return tuple(original), tuple(base), tuple(prediction)  # type: ignore[return-value]
+    planes: Any = tuple(original), tuple(base), tuple(prediction)
+    kinds = np.full(count, 1, np.uint8)
+    kinds[0] = 0
+    return CodedClip(planes, np.arange(1, count + 1, dtype=np.float32) * np.float32(step), kinds)
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +87,9 @@ def moving_segments(count: int = 4, frames: int = 17, size: int = 48) -> np.ndar
         wave = np.sin(2 * np.pi * (np.cos(0.7 * index) * x + np.sin(0.7 * index) * y + time))
         clip = np.stack([128 + 100 * wave, 128 - 90 * wave, 60 + 40 * wave], axis=-1).astype(np.uint8)
         records["step"][index] = index + 1
-        for kind, planes in enumerate(coarse(clip, index + 1)):
+        made = coarse(clip, index + 1)
+        segment["own"], segment["kind"] = made.steps, made.kinds
+        for kind, planes in enumerate(made.planes):
             segment["planes"][kind] = pack(*planes)
     return records
 
@@ -282,7 +287,8 @@ def test_windows_go_through_the_network_group_by_group() -> None:
         expected, state = [], None
         for a, b in itertools.pairwise(parts):
             alone = first and a == 0
-            out, state = network(by[:, a:b], bc[:, a:b], py[:, a:b], pc[:, a:b], batch.step, alone, state)
+            planes = [x[:, a:b] for x in (by, bc, py, pc)]
+            out, state = network(*planes, batch.step, batch.own[:, a:b], batch.kind[:, a:b], alone, state)
             expected.append(out)
         assert torch.equal(restore(network, batch), torch.cat(expected, 1))
 

@@ -15,8 +15,8 @@ from test_training import coarse, moving_segments
 
 from tokcodec.errors import TokcodecError
 from tokcodec.training.coded import (
+    CodedClip,
     Frames,
-    Planes,
     WindowSampler,
     code_cache,
     code_segments,
@@ -39,6 +39,7 @@ def labelled(segments: int = 3, frames: int = 13, height: int = 48, width: int =
     cb, cr = (x[:, ::2, ::2].astype(np.uint8), (200 - x[:, ::2, ::2] // 2).astype(np.uint8))
     for index in range(segments):
         records["step"][index] = index + 1
+        records["own"][index], records["kind"][index] = np.arange(frames), np.arange(frames) % 4
         for kind in range(3):
             records["planes"][index, kind] = pack(y + kind, np.stack([cb, cr], 1))
     return records
@@ -84,7 +85,7 @@ def test_a_cache_of_coded_segments(tmp_path: Path) -> None:
     calls = []
     lock = threading.Lock()
 
-    def code(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:
+    def code(frames: Frames, step: float) -> CodedClip:
         with lock:
             calls.append(step)
         return coarse(frames, step)
@@ -98,7 +99,10 @@ def test_a_cache_of_coded_segments(tmp_path: Path) -> None:
     first = np.load(paths[0], mmap_mode="r")
     assert first["planes"].shape == (5, 3, 9, 48, 32)
     frames = whole_blocks(np.load(sources["a.mkv"])[4])
-    for kind, planes in enumerate(coarse(frames, float(first["step"][4]))):
+    made = coarse(frames, float(first["step"][4]))
+    assert np.array_equal(first["own"][4], made.steps)
+    assert np.array_equal(first["kind"][4], made.kinds)
+    for kind, planes in enumerate(made.planes):
         assert np.array_equal(first["planes"][4, kind], pack(*planes))
     code_cache(sources, cache, code, (2, 32), passes=2)
     assert len(calls) == 12, "nothing is coded twice"
@@ -117,7 +121,7 @@ def test_a_cache_of_coded_segments(tmp_path: Path) -> None:
     part = np.load(thin)
     assert part["planes"].shape == (3, 3, 5, 48, 32)
     assert (
-        part["planes"][1, 0, 0, :24] == pack(*coarse(whole_blocks(np.load(sources["a.mkv"])[2]), 1)[0])[0, :24]
+        part["planes"][1, 0, 0, :24] == pack(*coarse(whole_blocks(np.load(sources["a.mkv"])[2]), 1).planes[0])[0, :24]
     ).all()
 
 
@@ -134,10 +138,10 @@ def test_tables_have_a_digest_of_their_own() -> None:
 
 
 def test_a_loop_that_fails_leaves_no_file(tmp_path: Path) -> None:
-    def other_size(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:
+    def other_size(frames: Frames, step: float) -> CodedClip:
         return coarse(frames[:, 16:], step)
 
-    def failing(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:
+    def failing(frames: Frames, step: float) -> CodedClip:
         raise ZeroDivisionError
 
     segments = np.zeros((2, 5, 32, 32, 3), np.uint8)
@@ -172,6 +176,8 @@ def test_a_window_is_a_pure_function_of_seed_step_and_place() -> None:
     again = sampler(3).batch(7, range(2, 4), 9, True)
     assert torch.equal(batch.planes[2:], again.planes)
     assert torch.equal(batch.step[2:], again.step)
+    assert (batch.own.dtype, batch.own.shape) == (torch.float32, (4, 9))
+    assert (batch.kind.dtype, batch.kind.shape) == (torch.uint8, (4, 9))
     assert not torch.equal(batch.planes, sampler(3).batch(8, range(4), 9, True).planes)
     assert not torch.equal(batch.planes, sampler(4).batch(7, range(4), 9, True).planes)
 
@@ -182,13 +188,16 @@ def test_windows_are_whole_groups_at_whole_blocks(first: bool) -> None:
     begins, lefts, mirrored, steps = set(), set(), set(), set()
     frames = 5 if first else 4
     for step in range(120):
-        planes, quantizer = sampler.window(step, 0, frames, first)
+        planes, quantizer, own, kind = sampler.window(step, 0, frames, first)
         assert planes.shape == (3, frames, 48, 32)
         y, c = (x.numpy().astype(int) for x in unpack(torch.from_numpy(planes)))
         assert (y[1] == y[0] + 1).all()
         assert (y[2] == y[0] + 2).all()
         assert (c[1:] == c[:1]).all()
         rows = y[0, :, :, 0]
+        begin = (rows[0, 0] - 16 * (rows[0, 0] % 10 > 0)) // 10
+        assert (own == np.arange(begin, begin + frames)).all()
+        assert (kind == own % 4).all()
         assert (np.diff(rows, axis=1) == 1).all()
         assert (np.diff(rows, axis=0) == 10).all()
         columns = c[0, 0, 0, 0] - 100
@@ -244,8 +253,8 @@ def test_no_segment_is_long_or_large_enough(frames: int, first: bool, size: int)
 def test_the_stand_in_predicts_from_the_key_frame_before() -> None:
     """Else what the other tests learn from would not be a loop's."""
     frames = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8)
-    _, base, prediction = coarse(frames, 4)
+    _, base, prediction = coarse(frames, 4).planes
     assert (prediction[0][0] == 128).all()
     assert (prediction[0][1:5] == base[0][0]).all()
     assert (prediction[0][5:] == base[0][4]).all()
-    assert math.isclose(coarse(frames, 1)[1][0].max() % 8, 0)
+    assert math.isclose(coarse(frames, 1).planes[1][0].max() % 8, 0)

@@ -12,7 +12,7 @@ from conftest import MakeClip, moving_frames
 from test_training import coarse
 
 from tokcodec.errors import TokcodecError
-from tokcodec.training.coded import Frames, Planes, WindowSampler
+from tokcodec.training.coded import CodedClip, Frames, WindowSampler
 from tokcodec.training.data import build_cache, square
 from tokcodec.training.evaluate import load_clips
 from tokcodec.training.train import code_clips, open_data
@@ -127,7 +127,7 @@ def test_clips_to_evaluate_on_are_coded_once_for_each_step(make_clip: MakeClip, 
     make_clip("a.mkv", moving_frames(6, 40, 64), codec="ffv1", pix_fmt="bgr0")
     steps = []
 
-    def code(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:
+    def code(frames: Frames, step: float) -> CodedClip:
         steps.append(step)
         return coarse(frames, step)
 

@@ -259,4 +259,4 @@ def _decoded(tokenizer: Tokenizer, tokens: Tokens, step: float, header: Header) 
     from tokcodec.neural.planes import to_rgb
 
     frames = tokenizer.loop.decode(tokens.in_order(), step)
-    return np.concatenate([to_rgb(base, header.height, header.width) for base, _ in frames])
+    return np.concatenate([to_rgb(frame.base, header.height, header.width) for frame in frames])

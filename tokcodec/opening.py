@@ -27,8 +27,7 @@ from tokcodec.stream.container import Reader
 from tokcodec.stream.records import Chunk
 
 if TYPE_CHECKING:
-    from tokcodec.neural.planes import Planes
-    from tokcodec.neural.tokenizer import Tokenizer
+    from tokcodec.neural.tokenizer import Group, Tokenizer
     from tokcodec.stream.entropy import FrameTokens, Tables, Tokens
 
 Frames = NDArray[np.uint8]
@@ -212,13 +211,11 @@ def frames_of(chunk: Chunk, height: int, width: int, tables: Tables) -> Iterator
     return decode_frames(chunk.coder, chunk.motion, chunk.levels, chunk.frames, height, width, chunk.step, tables)
 
 
-class _Group(NamedTuple):
+class _Timed(NamedTuple):
     """A group on its way to the network."""
 
-    base: Planes
-    prediction: Planes
-    step: float
-    first: bool
+    planes: Group
+    step: float  # of the chunk
     edges: tuple[int, ...]  # timestamps of its frames and of what follows
 
 
@@ -276,13 +273,7 @@ class Stream:
         with contextlib.closing(groups):
             for group in groups:
                 pictures, state = tokenizer.restore(
-                    group.base,
-                    group.prediction,
-                    group.step,
-                    group.first,
-                    state if not group.first else None,
-                    height,
-                    width,
+                    group.planes, group.step, None if group.planes.first else state, height, width
                 )
                 for i, picture in enumerate(pictures):
                     place = shown.place(group.edges[i])
@@ -299,7 +290,7 @@ class Stream:
         spans = shown_of(self._reader).part(*span_ticks(self._reader, start_s, duration_s))
         return framed(self._reader, spans)[1]
 
-    def _groups(self, spans: Spans) -> Generator[_Group, None, None]:
+    def _groups(self, spans: Spans) -> Generator[_Timed, None, None]:
         """The groups of the chunks that have a part in some spans, as the loop decodes them, as far as needed."""
         from tokcodec.neural.tokenizer import grouped
 
@@ -315,11 +306,11 @@ class Stream:
                 step, edges, done = chunk.step / STEP_UNITS, (*chunk.pts, chunk.end_pts), 0
                 end = max(end for begin, end in spans if begin < chunk.end_pts)
                 with contextlib.closing(in_background(coded(chunk), ahead)) as tokens:
-                    for base, prediction in grouped(tokenizer.loop.decode(tokens, step)):
+                    for group in grouped(tokenizer.loop.decode(tokens, step)):
                         if edges[done] >= end:
                             break
-                        count = len(base.y)
-                        yield _Group(base, prediction, step, done == 0, edges[done : done + count + 1])
+                        count = len(group.steps)
+                        yield _Timed(group, step, edges[done : done + count + 1])
                         done += count
             except BitstreamError as error:  # as in `tokens`
                 raise named(self._path, error) from error

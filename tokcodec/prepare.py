@@ -60,8 +60,8 @@ def _levels(tokenizer: Tokenizer) -> None:
 
 
 def _decode(tokenizer: Tokenizer) -> None:
-    for base, _ in tokenizer.loop.decode(_nothing(tokenizer, FRAMES).in_order(), STEP):
-        to_rgb(base, HEIGHT, WIDTH)
+    for frame in tokenizer.loop.decode(_nothing(tokenizer, FRAMES).in_order(), STEP):
+        to_rgb(frame.base, HEIGHT, WIDTH)
 
 
 def _whole(tokenizer: Tokenizer) -> None:
@@ -70,8 +70,8 @@ def _whole(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode(_frames(FRAMES), STEP).tokens
     coded = encode_chunk(tokens, round(16 * STEP), tokenizer.tables)
     tokens = decode_chunk(*coded, FRAMES, HEIGHT, WIDTH, round(16 * STEP), tokenizer.tables)
-    for base, _ in tokenizer.loop.decode(tokens.in_order(), STEP):
-        to_rgb(base, HEIGHT, WIDTH)
+    for frame in tokenizer.loop.decode(tokens.in_order(), STEP):
+        to_rgb(frame.base, HEIGHT, WIDTH)
 
 
 PACKAGES: dict[str, Callable[[Tokenizer], None]] = {

@@ -57,6 +57,21 @@ class Coding(NamedTuple):
     prediction: Planes
 
 
+class Shown(NamedTuple):
+    """A decoded frame.
+
+    Attributes:
+        base, prediction: its planes, with and without what its levels add.
+        step: of its quantizer, in 8-bit levels.
+        kind: as `stream.pyramid` counts them.
+    """
+
+    base: Planes
+    prediction: Planes
+    step: float
+    kind: int
+
+
 def grey(height: int, width: int) -> Planes:
     return Planes(
         np.full((1, height, width), intra.GREY, np.uint8),
@@ -214,8 +229,8 @@ class Loop:
         base = self._added(prediction, part, own16)
         return Coded(FrameTokens(place, number, levels, field), base, prediction), field
 
-    def decode(self, frames: Iterable[FrameTokens], step: float) -> Iterator[tuple[Planes, Planes]]:
-        """The inverse: base and prediction of one frame after another, in the order they are shown.
+    def decode(self, frames: Iterable[FrameTokens], step: float) -> Iterator[Shown]:
+        """The inverse: one frame after another, in the order they are shown.
 
         Args:
             frames: of a chunk, in the order of coding.
@@ -223,20 +238,20 @@ class Loop:
         """
         step16 = round(step * STEP_UNITS)
         references: dict[int, Reference] = {}
-        ready: dict[int, tuple[Planes, Planes]] = {}
+        ready: dict[int, Shown] = {}
         shown = 0
         for number, levels, field, place in ((f.number, f.levels, f.motion, f.place) for f in frames):
             own16 = frame_step(step16, number)
             if place is None or field is None:
                 base = intra.reconstruct(levels[LEVELS], levels[MODES], own16)
-                ready[0] = base, grey(*base.y.shape[1:])
+                ready[0] = Shown(base, grey(*base.y.shape[1:]), own16 / STEP_UNITS, 0)
                 references[0] = reference(base)
             else:
                 first = references[place.first]
                 second = references[place.second] if place.second >= 0 else first
                 prediction = compensate(first, second, scale_of(place), field)
                 base = self._added(prediction, levels[: self.basis.dimensions], own16)
-                ready[place.frame] = base, prediction
+                ready[place.frame] = Shown(base, prediction, own16 / STEP_UNITS, place.kind)
                 if place.depth == 0:
                     references = {i: r for i, r in references.items() if i == place.first}
                 if place.depth == 0 or place.distance > 1:

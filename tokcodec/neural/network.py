@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from tokcodec.neural.planes import GROUP
 from tokcodec.pixels import to_unit
+from tokcodec.stream.pyramid import ANCHOR, MIDDLE
 
 STEP_CENTRE = math.log(22.0)  # of the steps in use, 4 to 120 levels
 PLANES = 24  # channels of 4x4 pixels of one frame: 16 of Y, 4 each of Cb and Cr
+CHUNK_RATES, FRAME_RATES = 2, 3  # what is told of a chunk, and of each frame: see `Restorer.rates`
 
 State = list[Tensor]  # what each causal block remembers of the last group
 
@@ -139,7 +141,7 @@ class CausalBlock(nn.Module):
 
 
 class PixelBlock(nn.Module):
-    """SiLU, 3x3, SiLU, 3x3; added to the input. No norm: at 1/4 of the size it would cost as much as a convolution."""
+    """SiLU, 3x3, SiLU, 3x3; added to the input. No norm: it would cost as much as a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -162,7 +164,9 @@ class Restorer(nn.Module):
         before, middle, after = self.config.blocks
         self.stem = Pointwise(2 * GROUP * 4 * PLANES, fine)
         self.down, self.up = conv(fine, coarse, 2), conv(coarse, 4 * fine)
-        self.fine_rate, self.coarse_rate, self.pixel_rate = (nn.Linear(2, n) for n in (fine, coarse, width))
+        of_group, of_frame = (CHUNK_RATES + n * FRAME_RATES for n in (GROUP, 1))
+        self.fine_rate, self.coarse_rate = nn.Linear(of_group, fine), nn.Linear(of_group, coarse)
+        self.pixel_rate = nn.Linear(of_frame, width)
         self.before = nn.ModuleList(CausalBlock(fine) for _ in range(before))
         self.middle = nn.ModuleList(CausalBlock(coarse) for _ in range(middle))
         self.after = nn.ModuleList(CausalBlock(fine) for _ in range(after))
@@ -180,6 +184,8 @@ class Restorer(nn.Module):
         pred_y: Tensor,
         pred_c: Tensor,
         step: Tensor,
+        own: Tensor,
+        kind: Tensor,
         first: bool,
         state: State | None = None,
     ) -> tuple[Tensor, State]:
@@ -190,7 +196,9 @@ class Restorer(nn.Module):
                 multiples of 16.
             base_c: uint8 `[B, t, 2, H/2, W/2]`: its Cb and Cr.
             pred_y, pred_c: the prediction, alike; 128 everywhere for the first group.
-            step: float `[B]`: the quantizer's, in levels, above 0.
+            step: float `[B]`: the chunk's quantizer step, in levels, above 0.
+            own: float `[B, t]`: that of each frame.
+            kind: integers `[B, t]`: of each frame, as `stream.pyramid` counts them.
             first: whether this is the first group of the chunks.
             state: what the call for the group before returned; None at a chunk's start.
 
@@ -204,18 +212,33 @@ class Restorer(nn.Module):
         if t != (1 if first else GROUP) or height % 16 or width % 16:
             raise ValueError(f"{t} frames of {width}x{height} are no {'first ' if first else ''}group")
         planes = [(y.flatten(0, 1), c.flatten(0, 1)) for y, c in ((base_y, base_c), (pred_y, pred_c))]
-        rate = torch.stack([step.float().log() - STEP_CENTRE, torch.full_like(step, float(first)).float()], 1)
-        rate = rate.to(self.stem.weight.dtype)
-        features, state = self.trunk(planes, b, t, rate, state)
+        of_group, of_frame = self.rates(step, own, kind, first)
+        features, state = self.trunk(planes, b, t, of_group, state)
         fine = [self.scaled(unshuffle(y, c, 4)) for y, c in planes]
         x = torch.cat([*fine, features.to(fine[0].dtype)], 3).permute(0, 3, 1, 2)  # [bt, 64, H/4, W/4]
-        x = self.pixel_in(x) + self.pixel_rate(rate).repeat_interleave(t, 0)[:, :, None, None]
+        x = self.pixel_in(x) + self.pixel_rate(of_frame)[:, :, None, None]
         for block in self.pixel:
             x = block(x)
         correction = self.pixel_out(F.silu(x)).permute(0, 2, 3, 1).reshape(b * t, height // 4, width // 4, 3, 4, 4)
         base = to_rgb(base_y, base_c)
         out = base + correction.permute(0, 3, 1, 4, 2, 5).reshape(base.shape)
         return out, state
+
+    def rates(self, step: Tensor, own: Tensor, kind: Tensor, first: bool) -> tuple[Tensor, Tensor]:
+        """What layers are told beside the pictures: of the group as a whole `[b, 14]`, of each frame `[bt, 5]`.
+
+        Of the chunk the logarithm of its step and whether the group is its first; of each frame the logarithm of its
+        own step over the chunk's, whether it is an anchor, and whether it stands between anchors and is predicted from.
+        """
+        b, t = own.shape
+        chunk = torch.stack([step.float().log() - STEP_CENTRE, torch.full_like(step, float(first)).float()], 1)
+        frames = torch.stack(
+            [(own.float() / step.float()[:, None]).log(), (kind == ANCHOR).float(), (kind == MIDDLE).float()], 2
+        )  # [b, t, 3]
+        whole = torch.cat([chunk, frames.expand(b, GROUP, FRAME_RATES).flatten(1)], 1)
+        single = torch.cat([chunk[:, None].expand(b, t, CHUNK_RATES), frames], 2).flatten(0, 1)
+        dtype = self.stem.weight.dtype
+        return whole.to(dtype), single.to(dtype)
 
     def trunk(
         self, planes: list[tuple[Tensor, Tensor]], b: int, t: int, rate: Tensor, state: State | None

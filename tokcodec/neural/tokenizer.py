@@ -11,19 +11,19 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.errors import ModelError
-from tokcodec.neural.loop import Coding, Loop, joined
+from tokcodec.neural.loop import Coding, Loop, Shown, joined
 from tokcodec.neural.planes import GRID, GROUP, Planes, to_rgb
 from tokcodec.neural.weights import Weights
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
-from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables
-from tokcodec.stream.pyramid import uniform
+from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables, frame_step
+from tokcodec.stream.pyramid import kinds, uniform
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,23 @@ if TYPE_CHECKING:
     from tokcodec.neural.network import Restorer, State
 
 Frames = NDArray[np.uint8]
+
+
+class Group(NamedTuple):
+    """What the network takes at once: the first frame of a chunk, or up to four later ones.
+
+    Attributes:
+        base, prediction: planes of its t frames, as the loop gives them.
+        steps: of the quantizer of each, in levels, float32 `[t]`.
+        kinds: of each, uint8 `[t]`, as `stream.pyramid` counts them.
+        first: whether it is the first of a chunk.
+    """
+
+    base: Planes
+    prediction: Planes
+    steps: NDArray[np.float32]
+    kinds: NDArray[np.uint8]
+    first: bool
 
 
 class _OnDevice:
@@ -157,29 +174,31 @@ class Tokenizer:
             ModelError: the device has too little memory.
         """
         state: State | None = None
-        for i, (base, prediction) in enumerate(grouped(self.loop.decode(tokens, step))):
-            pictures, state = self.restore(base, prediction, step, i == 0, state, height, width)
+        for group in grouped(self.loop.decode(tokens, step)):
+            pictures, state = self.restore(group, step, state, height, width)
             yield pictures
 
     def pictures(self, coding: Coding, step: float, height: int, width: int) -> Iterator[Frames]:
         """What `decode` will give of a chunk that was just coded."""
         state: State | None = None
+        steps, of_frames = steps_and_kinds(coding, step)
         count = len(coding.base.y)
-        edges = [0, *range(1, count, GROUP), count]
-        for begin, end in itertools.pairwise(edges):
-            base, prediction = (p.part(slice(begin, end)) for p in (coding.base, coding.prediction))
-            pictures, state = self.restore(base, prediction, step, begin == 0, state, height, width)
+        for begin, end in itertools.pairwise([0, *range(1, count, GROUP), count]):
+            part = slice(begin, end)
+            group = Group(
+                coding.base.part(part), coding.prediction.part(part), steps[part], of_frames[part], begin == 0
+            )
+            pictures, state = self.restore(group, step, state, height, width)
             yield pictures
 
     def restore(
-        self, base: Planes, prediction: Planes, step: float, first: bool, state: State | None, height: int, width: int
+        self, group: Group, step: float, state: State | None, height: int, width: int
     ) -> tuple[Frames, State | None]:
         """Show a group.
 
         Args:
-            base, prediction: planes of its frames, as the loop gives them.
+            group: as `grouped` makes it.
             step: of the chunk.
-            first: whether it is the first of the chunk.
             state: what the call for the group before returned; None for the first.
             height, width: of a frame, in pixels.
 
@@ -191,20 +210,22 @@ class Tokenizer:
         """
         network = self._network.get()
         if network is None:
-            return to_rgb(base, height, width), None
+            return to_rgb(group.base, height, width), None
         import torch
 
         from tokcodec.pixels import to_levels
 
         model, device = network
-        count = len(base.y)
-        planes = [_whole(p, first) for pair in (base, prediction) for p in pair]
+        count = len(group.base.y)
+        whole = functools.partial(_whole, first=group.first)
+        planes = [whole(p) for pair in (group.base, group.prediction) for p in pair]
+        own = [whole(group.steps), whole(group.kinds)]
         began = time.perf_counter()
         try:
             with torch.inference_mode():
-                given = [torch.from_numpy(p)[None].to(device) for p in planes]
-                steps = torch.tensor([step], dtype=torch.float32, device=device)
-                rgb, state = model(*given, steps, first, state)
+                *given, steps, of_frames = (torch.from_numpy(p)[None].to(device) for p in (*planes, *own))
+                of_chunk = torch.tensor([step], dtype=torch.float32, device=device)
+                rgb, state = model(*given, of_chunk, steps, of_frames, group.first, state)
                 pixels = to_levels(rgb[0, :count, :, :height, :width].permute(0, 2, 3, 1))
                 pictures: Frames = pixels.cpu().numpy()
         except torch.OutOfMemoryError as error:
@@ -215,13 +236,21 @@ class Tokenizer:
         return pictures, state
 
 
-def grouped(frames: Iterable[tuple[Planes, Planes]]) -> Iterator[tuple[Planes, Planes]]:
-    """Base and prediction of single frames to those of groups: the first frame of a chunk, then four at a time."""
+def grouped(frames: Iterable[Shown]) -> Iterator[Group]:
+    """The frames of a chunk in groups: the first one, then four at a time."""
     source = iter(frames)
-    size = 1
-    while held := list(itertools.islice(source, size)):
-        yield joined([base for base, _ in held]), joined([prediction for _, prediction in held])
-        size = GROUP
+    first = True
+    while held := list(itertools.islice(source, 1 if first else GROUP)):
+        base, prediction, steps, of_frames = zip(*held, strict=True)
+        yield Group(joined(base), joined(prediction), np.array(steps, np.float32), np.array(of_frames, np.uint8), first)
+        first = False
+
+
+def steps_and_kinds(coding: Coding, step: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Of the frames of a chunk that was just coded, in the order they are shown, as in `Group`."""
+    step16 = round(step * STEP_UNITS)
+    steps = [frame_step(step16, int(number)) / STEP_UNITS for number in coding.tokens.numbers]
+    return np.array(steps, np.float32), np.array(kinds(coding.tokens.spans), np.uint8)
 
 
 def _whole(frames: NDArray[Any], first: bool) -> NDArray[Any]:

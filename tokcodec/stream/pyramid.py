@@ -73,6 +73,12 @@ def _between(places: list[Place], low: int, high: int, depth: int, parent: int) 
         _between(places, middle, high, depth + 1, middle)
 
 
+def kinds(spans: Iterable[int]) -> list[int]:
+    """The kinds of the frames of a chunk, in the order they are shown."""
+    found = {0: 0} | {place.frame: place.kind for place in order(spans)}
+    return [found[frame] for frame in range(len(found))]
+
+
 def uniform(frames: int, longest: int) -> list[int]:
     """Spans of one length, and what is left at the end in shorter ones.
 

@@ -1,8 +1,9 @@
 """What the network learns from: segments run through the coding loop ahead of time, and windows drawn from them.
 
-A coded file is one memory-mapped .npy array of records, one a segment: its quantizer step and the planes of the
-original, of the base and of the prediction. A batch is a pure function of (seed, step, place in the batch), so a
-run resumes at any step without stored state, and processes that share a run draw what one would have drawn.
+A coded file is one memory-mapped .npy array of records, one a segment: its quantizer step, step and kind of each
+frame, and the planes of the original, of the base and of the prediction. A batch is a pure function of (seed, step,
+place in the batch), so a run resumes at any step without stored state, and processes that share a run draw what one
+would have drawn.
 """
 
 from __future__ import annotations
@@ -29,13 +30,30 @@ from tokcodec.neural.planes import GROUP
 from tokcodec.output import writing
 
 STRIDE = 16  # pixels: sizes and places of crops are multiples, so that a crop keeps the loop's blocks whole
+RECORD = 2  # version of the files: the name of one has it
 THREADS = 8  # that draw windows, at most
 
 Frames = NDArray[np.uint8]
 Planes = tuple[Frames, Frames]  # y [T, H, W] and c [T, 2, H/2, W/2]
-Code = Callable[[Frames, float], tuple[Planes, Planes, Planes]]
-"""The coding loop: frames uint8 `[T, H, W, 3]` (T = 1 + 4n, H and W multiples of 16) and a step, in levels, to the
-planes of the original, of the base and of the prediction. It is called from several threads."""
+
+
+class CodedClip(NamedTuple):
+    """What the loop makes of T frames.
+
+    Attributes:
+        planes: of the original, of the base and of the prediction.
+        steps: of each frame, in levels, float32 `[T]`.
+        kinds: of each, uint8 `[T]`, as `stream.pyramid` counts them.
+    """
+
+    planes: tuple[Planes, Planes, Planes]
+    steps: NDArray[np.float32]
+    kinds: NDArray[np.uint8]
+
+
+Code = Callable[[Frames, float], CodedClip]
+"""The coding loop: frames uint8 `[T, H, W, 3]` (T = 1 + 4n, H and W multiples of 16) and a step, in levels. It is
+called from several threads."""
 
 
 class Segments(Protocol):
@@ -48,8 +66,13 @@ class Segments(Protocol):
 
 
 def record(frames: int, height: int, width: int) -> np.dtype[Any]:
-    """The record of one segment: `step`, and `planes` [3, T, 3H/2, W] of original, base and prediction (see `pack`)."""
-    return np.dtype([("step", "<f4"), ("planes", "u1", (3, frames, height * 3 // 2, width))])
+    """The record of one segment.
+
+    `step` of the chunk, `own` [T] and `kind` [T] of each frame, and `planes` [3, T, 3H/2, W] of original, base and
+    prediction (see `pack`).
+    """
+    planes = (3, frames, height * 3 // 2, width)
+    return np.dtype([("step", "<f4"), ("own", "<f4", frames), ("kind", "u1", frames), ("planes", "u1", planes)])
 
 
 def pack(y: Frames, c: Frames) -> Frames:
@@ -93,12 +116,15 @@ def code_segments(source: Segments, target: Path, code: Code, step_of: Callable[
     kind = record(source.shape[1], height, width)
     shape: tuple[int, ...] = kind["planes"].shape[1:]
 
-    def coded(index: int) -> tuple[float, list[Frames]]:
+    def coded(index: int) -> NDArray[Any]:
         step = step_of(index)
-        planes = [pack(*p) for p in code(whole_blocks(np.array(source[index])), step)]
+        made = code(whole_blocks(np.array(source[index])), step)
+        planes = [pack(*p) for p in made.planes]
         if [p.shape for p in planes] != [shape] * 3 or any(p.dtype != np.uint8 for p in planes):
             raise ValueError(f"the loop gave planes of {[p.shape for p in planes]}, not {shape}")
-        return step, planes
+        entry = np.empty((), kind)
+        entry["step"], entry["own"], entry["kind"], entry["planes"] = step, made.steps, made.kinds, planes
+        return entry
 
     began = time.monotonic()
     try:
@@ -108,16 +134,14 @@ def code_segments(source: Segments, target: Path, code: Code, step_of: Callable[
     about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (len(source),)}
     with writing(target, [], overwrite=True) as file, ThreadPoolExecutor(torch.get_num_threads()) as pool:
         np.lib.format.write_array_header_1_0(file, about)
-        for step, planes in pool.map(coded, range(len(source))):
-            entry = np.empty((), kind)
-            entry["step"], entry["planes"] = step, planes
+        for entry in pool.map(coded, range(len(source))):
             file.write(entry.tobytes())
     print(f"coded {target}: {len(source)} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def digest_of(*facts: object) -> str:
     """Facts that decide what is in a file, as 8 digits of its name."""
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr((RECORD, *facts)).encode()).hexdigest()[:8]
 
 
 def digest_of_tables(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -176,8 +200,14 @@ class Batch(NamedTuple):
     """Windows of one kind."""
 
     planes: Tensor  # uint8 [B, 3, T, 3S/2, S]: of original, base and prediction, packed
-    step: Tensor  # float32 [B]
+    step: Tensor  # float32 [B]: of the chunk
+    own: Tensor  # float32 [B, T]: of each frame
+    kind: Tensor  # uint8 [B, T]: of each frame
     first: bool  # whether the windows begin with the first frame of a chunk
+
+    def to(self, device: torch.device) -> Batch:
+        planes, step, own, kind = (x.to(device, non_blocking=True) for x in self[:4])
+        return Batch(planes, step, own, kind, self.first)
 
 
 def errors_of(records: NDArray[Any]) -> NDArray[np.float64]:
@@ -235,8 +265,8 @@ class WindowSampler:
         number, index = fitting[place]
         return self.arrays[number][index]
 
-    def window(self, step: int, place: int, frames: int, first: bool) -> tuple[Frames, float]:
-        """One window: planes `[3, frames, 3S/2, S]`, cropped and perhaps mirrored, and the quantizer step.
+    def window(self, step: int, place: int, frames: int, first: bool) -> tuple[Any, ...]:
+        """One window: planes `[3, frames, 3S/2, S]`, cropped and perhaps mirrored, step, steps and kinds of its frames.
 
         Args:
             step, place: what it is drawn for.
@@ -259,7 +289,8 @@ class WindowSampler:
             start = chroma * width // 2 + left // 2
             plane = part[:, :, below : below + half, start : start + half]
             cut[:, :, side:, chroma * half : (chroma + 1) * half] = plane[..., mirror]
-        return cut, float(segment["step"])
+        own, kind = (segment[name][begin : begin + frames] for name in ("own", "kind"))
+        return cut, segment["step"], own, kind
 
     def batch(self, step: int, places: range, frames: int, first: bool) -> Batch:
         """The windows of some places of a step's batch.
@@ -268,5 +299,5 @@ class WindowSampler:
             TokcodecError: no segment is as long and as large.
         """
         windows = list(self._threads.map(lambda place: self.window(step, place, frames, first), places))
-        planes, steps = zip(*windows, strict=True)
-        return Batch(torch.from_numpy(np.stack(planes)), torch.tensor(steps), first)
+        planes, steps, own, kind = (torch.from_numpy(np.stack(parts)) for parts in zip(*windows, strict=True))
+        return Batch(planes, steps, own, kind, first)

@@ -101,8 +101,10 @@ def evaluate(
     by_clip: dict[str, dict[str, Scores]] = {}
     rows = []
     for name, coded in clips.items():
-        planes = torch.from_numpy(np.array(coded["planes"]))[None].to(device)
-        batch = Batch(planes, torch.tensor([float(coded["step"])], device=device), True)
+        planes, step, own, kind = (
+            torch.from_numpy(np.array(coded[name])[None]) for name in ("planes", "step", "own", "kind")
+        )
+        batch = Batch(planes, step, own, kind, True).to(device)
         target, plain, output = map(to_frames, (picture(batch, 0), picture(batch, 1), restore(network, batch)))
         if name not in base:
             base[name] = scores(lpips, plain, target)

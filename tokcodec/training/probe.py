@@ -51,7 +51,7 @@ def _embedded(model: LanguageModel, name: Path, path: Path, weights: str | Path 
         known = torch.ones_like(window.merges[:, :, 0], dtype=torch.bool)
         features = model.trunk(window, known)[0].flatten(0, 2).cpu()
         decoded = itertools.islice(tokenizer.loop.decode(tokens.in_order(), step), 0, 1 + SPAN * spans, SPAN)
-        shown = [_small(base) for base, _ in decoded]
+        shown = [_small(frame.base) for frame in decoded]
     return features, torch.from_numpy(np.concatenate(shown))
 
 

@@ -27,7 +27,7 @@ from tokcodec.errors import TokcodecError
 from tokcodec.neural.device import pick_device, pick_dtype
 from tokcodec.neural.network import RestorerConfig
 from tokcodec.neural.planes import from_rgb
-from tokcodec.neural.tokenizer import Tokenizer
+from tokcodec.neural.tokenizer import Tokenizer, steps_and_kinds
 from tokcodec.neural.weights import Array, Weights, find_weights, save_weights
 from tokcodec.output import replacing
 from tokcodec.perceptual import load_lpips
@@ -36,8 +36,8 @@ from tokcodec.rate import whole_units
 from tokcodec.training import processes
 from tokcodec.training.coded import (
     Code,
+    CodedClip,
     Frames,
-    Planes,
     WindowSampler,
     code_cache,
     code_segments,
@@ -293,9 +293,10 @@ def coding_loop(weights: Weights) -> Code:
     """
     loop = Tokenizer(weights).loop
 
-    def code(frames: Frames, step: float) -> tuple[Planes, Planes, Planes]:
+    def code(frames: Frames, step: float) -> CodedClip:
         coding = loop.encode(frames, whole_units(step))
-        return from_rgb(frames), coding.base, coding.prediction
+        planes = from_rgb(frames), coding.base, coding.prediction
+        return CodedClip(planes, *steps_and_kinds(coding, whole_units(step)))
 
     return code
 

@@ -145,7 +145,8 @@ def restore(network: Callable[..., tuple[Tensor, State]], batch: Batch) -> Tenso
         first = batch.first and not begin
         end = begin + (1 if first else GROUP)
         group = [plane[:, begin:end] for plane in (*base, *prediction)]
-        output, state = network(*group, batch.step, first, state)
+        told = (batch.step, batch.own[:, begin:end], batch.kind[:, begin:end])
+        output, state = network(*group, *told, first, state)
         outputs.append(output)
         begin = end
     return torch.cat(outputs, 1)
@@ -259,8 +260,7 @@ class Trainer:
             TokcodecError: the loss or its gradient is not finite.
         """
         settings = self.settings
-        planes, quantizer = (x.to(self.device, non_blocking=True) for x in (batch.planes, batch.step))
-        batch = Batch(planes, quantizer, batch.first)
+        batch = batch.to(self.device)
         target = picture(batch, 0)
         windows, frames, _ = self.batch_shape(self.step)
         with self.autocast():
