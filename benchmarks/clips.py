@@ -16,7 +16,7 @@ import av
 
 from benchmarks.scoring import Video, read_frames, rgb_argv
 from benchmarks.tools import ToolError, Tools, run
-from tokcodec import suffixes
+from tokcodec.io import suffixes
 
 DATASETS = ("davis", "mcl-jcv", "uvg")
 SUFFIXES = suffixes.VIDEO | {".yuv"}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.tools import Tools
-from tokcodec.vmaf import YUV_FROM_RGB
+from tokcodec.scoring.vmaf import YUV_FROM_RGB
 
 CHUNK_FRAMES = 33  # the "ra" modes have a key frame as often: random access, for which they pay
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")

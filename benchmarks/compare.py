@@ -20,8 +20,8 @@ import tokcodec
 from benchmarks.provenance import machine
 from benchmarks.tables import Table
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.device import pick_device, pick_dtype
-from tokcodec.output import replacing
+from tokcodec.io.output import replacing
+from tokcodec.restorer.device import pick_device, pick_dtype
 from tokcodec.training.train import settings_of, train
 
 BASE = "default"

@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.bdrate import at_rate
 from benchmarks.points import Point
 from benchmarks.tables import OURS, Points, Table, codecs_of, ours_by_step
-from tokcodec.scores import METRICS, mse_of
-from tokcodec.stability import stability
+from tokcodec.scoring.scores import METRICS, mse_of
+from tokcodec.scoring.stability import stability
 
 MEASURES = {"fade_db": "fade, dB", "pop": "pop", "pulse_db": "pulse, dB"}
 NOTE = (

@@ -23,15 +23,15 @@ from benchmarks.clips import file_source, prepare
 from benchmarks.provenance import machine
 from benchmarks.run import parse_size
 from benchmarks.tools import find_tools
-from tokcodec.neural.planes import from_rgb, to_rgb
-from tokcodec.neural.tokenizer import Tokenizer
-from tokcodec.neural.weights import Weights, find_weights
-from tokcodec.perceptual import load_lpips
+from tokcodec.coding.planes import from_rgb, to_rgb
 from tokcodec.rate import STEP_UNITS, whole_units
-from tokcodec.scores import Frames, lpips_distance, mean_psnr_db, mean_temporal_psnr_db
-from tokcodec.stability import stability
+from tokcodec.scoring.perceptual import load_lpips
+from tokcodec.scoring.scores import Frames, lpips_distance, mean_psnr_db, mean_temporal_psnr_db
+from tokcodec.scoring.stability import stability
 from tokcodec.stream.entropy import encode_chunk
+from tokcodec.tokenizer import Tokenizer
 from tokcodec.video import VideoReader
+from tokcodec.weights import Weights, find_weights
 
 
 def point(tokenizer: Tokenizer, judge: nn.Module, frames: Frames, step: float, every: int) -> dict[str, Any]:

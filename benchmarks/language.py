@@ -18,23 +18,23 @@ import torch
 from torch import nn
 
 from tokcodec.cli.options import Numbers
-from tokcodec.language import check, spans_of_four
-from tokcodec.neural.language.mask import span_bits
-from tokcodec.neural.language.model import LanguageModel, load_model, window_of
-from tokcodec.neural.language.speaker import Speech, longer, spoken
-from tokcodec.neural.language.tokens import MOTION, SPAN, Words
-from tokcodec.neural.planes import to_rgb
-from tokcodec.neural.tokenizer import Tokenizer
-from tokcodec.neural.weights import Weights
-from tokcodec.opening import chunks_of, reading, tokens_of
-from tokcodec.output import writing
-from tokcodec.perceptual import load_lpips
+from tokcodec.coding.planes import to_rgb
+from tokcodec.io.output import writing
+from tokcodec.language.generate import check, spans_of_four
+from tokcodec.language.mask import span_bits
+from tokcodec.language.model import LanguageModel, load_model, window_of
+from tokcodec.language.sampler import Speech, longer, spoken
+from tokcodec.language.words import MOTION, SPAN, Words
 from tokcodec.rate import STEP_UNITS, whole_units
-from tokcodec.scores import Frames, lpips_distance
+from tokcodec.scoring.perceptual import load_lpips
+from tokcodec.scoring.scores import Frames, lpips_distance
 from tokcodec.stream.container import write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.records import Chunk, Header
+from tokcodec.stream_reader import chunks_of, reading, tokens_of
+from tokcodec.tokenizer import Tokenizer
 from tokcodec.video import VideoReader
+from tokcodec.weights import Weights
 
 RATE = Fraction(30)  # frames/s that the clips are given
 

@@ -13,9 +13,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tokcodec import locks
 from tokcodec.errors import TokcodecError
-from tokcodec.output import replacing
+from tokcodec.io import locks
+from tokcodec.io.output import replacing
 
 POINTS = "points.json"
 

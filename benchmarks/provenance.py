@@ -17,17 +17,17 @@ from torch import nn
 
 import tokcodec
 from benchmarks.tools import ToolError, Tools, ffmpeg_version, run
-from tokcodec.neural.weights import find_weights
+from tokcodec.weights import find_weights
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(tokcodec.__file__).parent
 SCORING = (
-    PACKAGE / "scores.py",
-    PACKAGE / "ghosts.py",
-    PACKAGE / "pixels.py",
-    PACKAGE / "vmaf.py",
-    PACKAGE / "perceptual.py",
-    PACKAGE / "stlpips.py",
+    PACKAGE / "scoring/scores.py",
+    PACKAGE / "scoring/ghosts.py",
+    PACKAGE / "restorer/pixels.py",
+    PACKAGE / "scoring/vmaf.py",
+    PACKAGE / "scoring/perceptual.py",
+    PACKAGE / "scoring/stlpips.py",
     Path(__file__).with_name("scoring.py"),
 )
 

@@ -43,7 +43,7 @@ from benchmarks.tables import (
     speed_table,
 )
 from tokcodec.errors import TokcodecError
-from tokcodec.scores import METRICS
+from tokcodec.scoring.scores import METRICS
 from tokcodec.training.judged import judged_clips
 
 matplotlib.use("Agg")

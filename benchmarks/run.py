@@ -38,11 +38,11 @@ from benchmarks.report import write_report
 from benchmarks.scoring import Video, read_frames, rgb_argv, rgb_scores, yuv_scores
 from benchmarks.tools import Finished, Tools, find_tools, run, shown
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.opening import reading
-from tokcodec.perceptual import load_lpips
-from tokcodec.scores import METRICS, summary
-from tokcodec.stlpips import load_stlpips
-from tokcodec.vmaf import ffmpeg_has
+from tokcodec.scoring.perceptual import load_lpips
+from tokcodec.scoring.scores import METRICS, summary
+from tokcodec.scoring.stlpips import load_stlpips
+from tokcodec.scoring.vmaf import ffmpeg_has
+from tokcodec.stream_reader import reading
 
 ST_LPIPS = "st-vgg"  # of the option --lpips
 NETS = ("alex", "vgg", "squeeze", ST_LPIPS)

@@ -16,8 +16,8 @@ import numpy as np
 from torch import nn
 
 from benchmarks.tools import ToolError, Tools, failure, run
-from tokcodec.scores import SyncCheck, SyncError, frame_scores
-from tokcodec.vmaf import SCALE_FLAGS, SCORERS, YUV_FROM_RGB, read_scores, scoring_argv
+from tokcodec.scoring.scores import SyncCheck, SyncError, frame_scores
+from tokcodec.scoring.vmaf import SCALE_FLAGS, SCORERS, YUV_FROM_RGB, read_scores, scoring_argv
 
 RGB_FROM_YUV = f"scale=in_color_matrix=bt709:in_range=limited:out_range=full:{SCALE_FLAGS}"
 YUV8_FROM_YUV10 = f"scale=sws_dither=none:{SCALE_FLAGS}"

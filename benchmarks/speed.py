@@ -29,12 +29,12 @@ from benchmarks.codecs import MODES, TOKENIZER, decode_argv, encode_argv
 from benchmarks.provenance import machine, versions
 from benchmarks.run import parse_rates, parse_size
 from benchmarks.tools import Finished, Tools, find_tools, run, shown
-from tokcodec.neural.device import pick_device, pick_dtype
-from tokcodec.neural.tokenizer import Tokenizer
-from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.rate import STEP_UNITS
+from tokcodec.restorer.device import pick_device, pick_dtype
 from tokcodec.stream.entropy import decode_chunk, encode_chunk
+from tokcodec.tokenizer import Tokenizer
 from tokcodec.video import VideoReader
+from tokcodec.weights import Weights, find_weights
 
 CHUNK_FRAMES = 33  # of a run in memory
 NAMES = {"tokcodec": "tokcodec", "hevc-medium": "x265 medium", "vvc-visual": "VVenC medium"}

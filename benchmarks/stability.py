@@ -28,11 +28,11 @@ from benchmarks.run import NETS, borders_of, load_judges, parse_size
 from benchmarks.scoring import Video, rgb_scores, yuv_scores
 from benchmarks.tools import Tools, find_tools, run
 from tokcodec.errors import TokcodecError
-from tokcodec.output import replacing
+from tokcodec.io.output import replacing
 from tokcodec.rate import QUALITIES
-from tokcodec.scores import METRICS, mse_of, summary
-from tokcodec.stability import stability
-from tokcodec.vmaf import YUV_FROM_RGB, ffmpeg_has
+from tokcodec.scoring.scores import METRICS, mse_of, summary
+from tokcodec.scoring.stability import stability
+from tokcodec.scoring.vmaf import YUV_FROM_RGB, ffmpeg_has
 
 TRIES = 4  # encodes until a codec has no fewer bytes than tokcodec
 OTHERS = {  # by encoder: its name for people, and the options of each pass at `{rate}` bit/s

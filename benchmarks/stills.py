@@ -29,7 +29,7 @@ from benchmarks.scoring import Video, read_frames, rgb_argv
 from benchmarks.tables import OURS, Points, load_points
 from benchmarks.tools import ToolError, Tools, find_tools, run, shown
 from tokcodec.errors import TokcodecError
-from tokcodec.scores import Frames, lpips_distances
+from tokcodec.scoring.scores import Frames, lpips_distances
 from tokcodec.training.judged import judged_clips
 
 RATE_RANGE = (1, 63)

@@ -21,7 +21,7 @@ from benchmarks.clips import Clip
 from benchmarks.codecs import MODES
 from benchmarks.points import POINTS, Point, read_points
 from tokcodec.errors import TokcodecError
-from tokcodec.scores import METRICS
+from tokcodec.scoring.scores import METRICS
 from tokcodec.training.judged import JudgedClip, judged_clips
 
 Points = dict[tuple[str, str], list[Point]]  # by (clip, codec), in order of rate

@@ -31,7 +31,7 @@ from benchmarks.tables import (
     metrics_of,
     ours_by_step,
 )
-from tokcodec.scores import METRICS
+from tokcodec.scoring.scores import METRICS
 
 RESULTS = ROOT / "benchmarks" / "results"
 POINTS = RESULTS / "eval-360p"

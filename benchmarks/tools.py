@@ -19,7 +19,7 @@ import psutil  # type: ignore[import-untyped]
 
 import tokcodec
 from tokcodec.errors import TokcodecError
-from tokcodec.vmaf import find_ffmpeg
+from tokcodec.scoring.vmaf import find_ffmpeg
 
 POLL_S = 0.02  # how often a running program's memory is read
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from tokcodec.cli import terminal
-from tokcodec.neural.loop import Loop
-from tokcodec.neural.network import Restorer, RestorerConfig
-from tokcodec.neural.weights import save_weights
+from tokcodec.coding.loop import Loop
+from tokcodec.restorer.network import Restorer, RestorerConfig
 from tokcodec.stream.entropy import Tables, decode_chunk, encode_chunk
 from tokcodec.video import VideoReader
+from tokcodec.weights import save_weights
 
 terminal.LINE_S = 86400.0  # or lines of progress would stand among those that tests look for on a busy machine
 MakeClip = Callable[..., Path]

@@ -12,9 +12,10 @@ from conftest import MakeClip, moving_frames
 from test_edit import make_stream
 
 import tokcodec
-from tokcodec import batch, language
-from tokcodec.compare import compare
+from tokcodec import batch
+from tokcodec.language import generate
 from tokcodec.pipeline import blas_limited
+from tokcodec.scoring.compare import compare
 
 PATHS: dict[str, tuple[tuple[str | list[str], ...], str]] = {  # paths that a function is given, and the one it writes
     "concat": ((["a.tokc", "b.tokc"], "out.tokc"), "out.tokc"),
@@ -60,7 +61,7 @@ WRONG: dict[str, Callable[[], Any]] = {
     "unknown device 'tpu'": lambda: tokcodec.decode_video("none.tokc", "out.mp4", device="tpu"),
     "unknown device 'npu'": lambda: tokcodec.open_stream("none.tokc", device="npu").__enter__(),
     "unknown device 'ipu'": lambda: compare("none.mp4", "none.mp4", device="ipu"),
-    "unknown device 'xpu'": lambda: language.predict("none.tokc", "out.tokc", 1.0, model="lm", device="xpu"),
+    "unknown device 'xpu'": lambda: generate.predict("none.tokc", "out.tokc", 1.0, model="lm", device="xpu"),
     "unknown device 'dsp'": lambda: batch.run("none", "out", device="dsp"),
     "unknown dtype 'int8'": lambda: tokcodec.decode_video("none.tokc", "out.mp4", dtype="int8"),
     "unknown dtype 'int4'": lambda: tokcodec.encode_video("none.mp4", "out.tokc", dtype="int4"),

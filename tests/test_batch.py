@@ -38,9 +38,9 @@ from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
 from tokcodec.codec import encode_video
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.weights import Weights
 from tokcodec.rate import Rate
 from tokcodec.video import VideoReader
+from tokcodec.weights import Weights
 
 PATIENCE_S = 600  # for what should take seconds, on a machine that may be busy
 CODED = {"device": "cpu", "dtype": "float32"}
@@ -726,7 +726,7 @@ def test_a_file_system_without_locks_has_books_too(tmp_path: Path, monkeypatch: 
     def no_locks(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("tokcodec.locks.lock", no_locks)
+    monkeypatch.setattr("tokcodec.io.locks.lock", no_locks)
     claim = Books(Tree(str(tmp_path))).claim("a/b.tokc")
     claim.write(RECORD)
     claim.release()

@@ -19,7 +19,7 @@ from tokcodec.batch.storage import Tree
 from tokcodec.batch.summary import Note
 from tokcodec.batch.units import Settings
 from tokcodec.batch.workers import ThisProcess
-from tokcodec.neural.weights import Weights
+from tokcodec.weights import Weights
 
 ray_cluster = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install ray")
 

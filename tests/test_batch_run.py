@@ -19,10 +19,11 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import MakeClip, frames_of, moving_frames
 
-from tokcodec import TokcodecError, batch, codec, edit, encode_video, suffixes
+from tokcodec import TokcodecError, batch, codec, edit, encode_video
 from tokcodec.batch.selection import select
 from tokcodec.batch.storage import Item
 from tokcodec.cli import cli
+from tokcodec.io import suffixes
 from tokcodec.rate import Rate
 from tokcodec.video import Filters
 

@@ -11,8 +11,8 @@ from conftest import MakeClip, moving_frames
 from benchmarks.codecs import MODES, decode_argv, encode_argv, encoder_version
 from benchmarks.scoring import Video, read_frames, rgb_argv
 from benchmarks.tools import Tools, run
-from tokcodec.scores import psnr_db
-from tokcodec.vmaf import ffmpeg_has, find_ffmpeg
+from tokcodec.scoring.scores import psnr_db
+from tokcodec.scoring.vmaf import ffmpeg_has, find_ffmpeg
 
 TOOLS = Tools("ffmpeg", "tokcodec")
 YUV = "scale=out_color_matrix=bt709:out_range=limited:flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"

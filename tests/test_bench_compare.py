@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 from test_training import Distance, coarse
 
 from benchmarks import compare
-from tokcodec.neural.network import RestorerConfig
-from tokcodec.neural.weights import save_weights
+from tokcodec.restorer.network import RestorerConfig
 from tokcodec.training import train
 from tokcodec.training.train import settings_of
+from tokcodec.weights import save_weights
 
 TINY: dict[str, Any] = {
     "channels": (16, 16),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.evenness import evenness_table
-from tokcodec.scores import summary
+from tokcodec.scoring.scores import summary
 
 
 def point(bpp: float, fall_db: float, ghosts: float | None, **more: Any) -> dict[str, Any]:

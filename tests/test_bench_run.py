@@ -24,8 +24,8 @@ from benchmarks.report import write_report
 from benchmarks.tables import load_points
 from benchmarks.tools import ToolError, Tools, find_tools
 from tokcodec.errors import TokcodecError
+from tokcodec.scoring.vmaf import find_ffmpeg
 from tokcodec.training.judged import JudgedClip
-from tokcodec.vmaf import find_ffmpeg
 
 FFMPEG = find_ffmpeg() or ""
 COPIES = """#!/bin/sh

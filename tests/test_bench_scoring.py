@@ -11,9 +11,9 @@ from conftest import MakeClip, moving_frames
 
 from benchmarks.scoring import Video, rgb_scores, yuv_scores
 from benchmarks.tools import ToolError, Tools
-from tokcodec.perceptual import load_lpips
-from tokcodec.scores import SyncError
-from tokcodec.vmaf import ffmpeg_has, find_ffmpeg, scoring
+from tokcodec.scoring.perceptual import load_lpips
+from tokcodec.scoring.scores import SyncError
+from tokcodec.scoring.vmaf import ffmpeg_has, find_ffmpeg, scoring
 
 SIZE = (192, 208)
 

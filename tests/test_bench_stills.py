@@ -16,8 +16,8 @@ from benchmarks.clips import Clip
 from benchmarks.codecs import MODES
 from benchmarks.stills import Coder, coarsest_rate, composed, guessed
 from benchmarks.tools import ToolError, Tools
+from tokcodec.scoring.vmaf import find_ffmpeg
 from tokcodec.training.judged import JudgedClip
-from tokcodec.vmaf import find_ffmpeg
 
 
 @pytest.mark.parametrize("guess", [1, 20, 37, 63, 99])

@@ -19,14 +19,14 @@ from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound
 
 import tokcodec
 from tokcodec import BitstreamError, ModelError, Rate, TokcodecError, TruncatedError, VideoError, codec, edit
-from tokcodec.neural.tokenizer import load_tokenizer
-from tokcodec.neural.weights import Weights, find_weights, save_weights
-from tokcodec.perceptual import load_lpips
 from tokcodec.pipeline import in_background, in_parallel
 from tokcodec.rate import STEP_RANGE
-from tokcodec.scores import lpips_distance, mean_psnr_db
+from tokcodec.scoring.perceptual import load_lpips
+from tokcodec.scoring.scores import lpips_distance, mean_psnr_db
 from tokcodec.stream.container import Reader
+from tokcodec.tokenizer import load_tokenizer
 from tokcodec.video import VideoInfo, VideoReader, VideoWriter
+from tokcodec.weights import Weights, find_weights, save_weights
 
 FAST = {"device": "cpu", "dtype": "float32"}
 FINE = {"rate": Rate(step=10), **FAST}
@@ -316,7 +316,7 @@ def test_the_network_s_time_is_that_of_the_call(tmp_path: Path, monkeypatch: pyt
         clock[0] += ticks
         return clock[0]
 
-    monkeypatch.setattr("tokcodec.neural.tokenizer.time.perf_counter", lambda: tick(1))
+    monkeypatch.setattr("tokcodec.tokenizer.time.perf_counter", lambda: tick(1))
     monkeypatch.setattr(Weights, "restorer", lambda weights: (tick(1000), restorer(weights))[1])
     for name in ("a.mkv", "b.mkv"):
         made = tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / f"out-{name}", **FAST)
@@ -417,7 +417,7 @@ def test_other_weights_are_named(tmp_path: Path, weights: Path, monkeypatch: pyt
     with pytest.raises(ModelError, match=f"{own.sha256.hex()[:16]}.*other.safetensors; give those"):
         tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / "b.mkv", weights=other, **FAST)
     monkeypatch.delenv("TOKCODEC_WEIGHTS")
-    monkeypatch.setattr("tokcodec.neural.weights.RELEASED", tmp_path / "nothing")
+    monkeypatch.setattr("tokcodec.weights.RELEASED", tmp_path / "nothing")
     with pytest.raises(ModelError, match="no weights are installed"):
         find_weights()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tokc", "other.safetensors", "s.mkv"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import importlib
 import os
@@ -78,6 +79,29 @@ def test_code_of_an_older_source_is_not_run(sums: Callable[[], ModuleType], tmp_
     assert sums().add(40, 2) == 38
     kept(tmp_path, "nbc").write_bytes(old)
     assert sums().add(40, 2) == 38
+
+
+def test_the_digest_covers_what_is_compiled_and_all_that_it_imports() -> None:
+    """Of a file outside of the digest old code would be run, and code with old constants of one it imports."""
+    package = ROOT / "tokcodec"
+    covered = {file for pattern in compiled.COMPILED for file in package.glob(pattern)}
+    assert all(any(package.glob(pattern)) for pattern in compiled.COMPILED)
+    waiting = [file for file in package.rglob("*.py") if file.name != "compiled.py" and "njit" in file.read_text()]
+    assert {file.name for file in waiting} >= {"motion_search.py", "rangecoder.py", "words.py"}
+    found = {package / "compiled.py"}  # what it imports keeps what is compiled, and is no part of that
+    while waiting:
+        file = waiting.pop()
+        found.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tokcodec"):
+                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                files = {ROOT.joinpath(*module.split(".")).with_suffix(".py") for module in modules}
+                waiting += [file for file in files - found if file.exists()]
+    assert {file.relative_to(package).as_posix() for file in found - covered} == {
+        "compiled.py",
+        "errors.py",
+        "pipeline.py",
+    }, "these hold nothing that is compiled in; give other files to `compiled.COMPILED`"
 
 
 def test_a_full_folder_costs_a_warning(

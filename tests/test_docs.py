@@ -21,10 +21,10 @@ from click.testing import CliRunner
 from conftest import MakeClip, moving_frames, with_sound
 
 from tokcodec.cli import cli
-from tokcodec.neural import intra_search, lfq, lookahead, loop
-from tokcodec.neural.weights import Weights, find_weights
+from tokcodec.coding import intra_search, lookahead, loop, quantizer
 from tokcodec.rate import COARSEST, FINEST, QUALITIES
 from tokcodec.stream import entropy
+from tokcodec.weights import Weights, find_weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "tokcodec/weights/README.md"]
@@ -172,9 +172,21 @@ def test_numbers_of_how_it_works_are_those_of_the_code() -> None:
     assert f"first frames at most {most[0]:.2f}" in text
     assert f"error + {intra_search.RATE:g} step² a bit".replace("0.", ".") in text
     assert f"the best {('two', 'three', 'four')[intra_search.TRIES - 2]} in earnest" in text
-    assert f"below {1 - lfq.ROUNDING:g} steps is zero".replace("0.", ".") in text
-    assert f"({lfq.LEVEL_RATE:g} step² a bit)".replace("0.", ".") in text
+    assert f"below {1 - quantizer.ROUNDING:g} steps is zero".replace("0.", ".") in text
+    assert f"({quantizer.LEVEL_RATE:g} step² a bit)".replace("0.", ".") in text
     assert f"Qualities 1 to {QUALITIES} are steps from {COARSEST:g} to {FINEST:g} levels" in text
+
+
+def test_the_map_lists_every_module() -> None:
+    rows = re.findall(r"^\| (`.*)$", (ROOT / "docs/how.md").read_text(), re.MULTILINE)
+    package = ROOT / "tokcodec"
+    for file in package.rglob("*.py"):
+        if file.name in ("__init__.py", "__main__.py"):
+            continue
+        room = file.parent.relative_to(package).as_posix()
+        name = f"`{file.name}`" if file.parent == package else f"`{file.stem}`"
+        assert [row for row in rows if name in row and (file.parent == package or row.startswith(f"`{room}/`"))], file
+    assert all(file.exists() for row in rows for file in map(package.joinpath, re.findall(r"`(\w+(?:/|\.py))`", row)))
 
 
 def test_no_code_stands_outside_of_a_block() -> None:

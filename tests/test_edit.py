@@ -12,15 +12,15 @@ from conftest import MakeClip, moving_frames, times_of, with_sound
 
 import tokcodec
 from tokcodec import BitstreamError, ModelError, TokcodecError, edit
-from tokcodec.neural.tokenizer import load_tokenizer
-from tokcodec.neural.weights import Weights, find_weights, save_weights
-from tokcodec.opening import chunks_of, overlapping, reading, span_ticks
 from tokcodec.stream import records
 from tokcodec.stream.container import Writer, write_stream
 from tokcodec.stream.entropy import encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
 from tokcodec.stream.records import Chunk, Header
+from tokcodec.stream_reader import chunks_of, overlapping, reading, span_ticks
+from tokcodec.tokenizer import load_tokenizer
 from tokcodec.video.others import cut_streams, describe_streams
+from tokcodec.weights import Weights, find_weights, save_weights
 
 
 @pytest.fixture(autouse=True)

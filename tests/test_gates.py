@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tokcodec.neural.tokenizer import Tokenizer
-from tokcodec.neural.weights import Weights, find_weights
 from tokcodec.rate import Rate
+from tokcodec.tokenizer import Tokenizer
+from tokcodec.weights import Weights, find_weights
 
 HEIGHT, WIDTH = 96, 128
 SMALL, MIDDLE = (Rate(quality=q).fixed_step for q in (2, 4))  # in levels

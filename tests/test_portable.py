@@ -96,10 +96,10 @@ os.open, av.open = no_folders, unwritten_only(av.open)
 for name in ("replace", "rename", "unlink", "remove"):
     setattr(os, name, closed_only(getattr(os, name)))
 
-import tokcodec.locks
+import tokcodec.io.locks
 from tokcodec.cli import main
 
-assert not tokcodec.locks.AVAILABLE
+assert not tokcodec.io.locks.AVAILABLE
 for line in sys.argv[1:]:
     sys.argv = ["tokcodec", *shlex.split(line)]
     sys.stdin = open("in.mp4")
@@ -168,17 +168,17 @@ def test_code_is_compiled_anew_when_a_file_changes_that_it_imports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A constant or a function of another file is compiled in; numba looks at a function's own file alone."""
-    (tmp_path / "neural").mkdir()
+    (tmp_path / "coding").mkdir()
     (tmp_path / "rate.py").touch()
-    (tmp_path / "neural" / "compiled_use.py").write_text(
+    (tmp_path / "coding" / "compiled_use.py").write_text(
         "from compiled_constant import K\nfrom tokcodec.compiled import njit\n\n"
         "@njit(cache=True)\ndef constant():\n    return K\n"
     )
     monkeypatch.setattr(compiled, "PACKAGE", tmp_path)
-    monkeypatch.syspath_prepend(tmp_path / "neural")
+    monkeypatch.syspath_prepend(tmp_path / "coding")
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     for value, is_kept in ((1, False), (1, True), (22, False)):
-        (tmp_path / "neural" / "compiled_constant.py").write_text(f"K = {value}\n")
+        (tmp_path / "coding" / "compiled_constant.py").write_text(f"K = {value}\n")
         compiled._digest.cache_clear()
         for name in ("compiled_use", "compiled_constant"):
             sys.modules.pop(name, None)

@@ -24,9 +24,8 @@ from torch import Tensor, nn
 
 from tokcodec.cli.learning import train as train_command
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.neural.network import Restorer, RestorerConfig, to_rgb
-from tokcodec.neural.weights import Weights
-from tokcodec.perceptual import load_lpips
+from tokcodec.restorer.network import Restorer, RestorerConfig, to_rgb
+from tokcodec.scoring.perceptual import load_lpips
 from tokcodec.training import evaluate as evaluating
 from tokcodec.training.coded import Batch, CodedClip, Frames, WindowSampler, pack, record, unpack
 from tokcodec.training.evaluate import evaluate, means
@@ -34,6 +33,7 @@ from tokcodec.training.losses import MeanDistance, frame_perceptual_loss, recons
 from tokcodec.training.optim import Muon, MuonAdamW, as_matrix, orthogonal
 from tokcodec.training.train import Judge, run
 from tokcodec.training.trainer import Trainer, TrainSettings, lr_scale, picture, restore, starting_network
+from tokcodec.weights import Weights
 
 TINY = RestorerConfig(channels=(16, 24), blocks=(1, 1, 1), features=4, pixel_channels=16, pixel_blocks=1)
 SETTINGS = TrainSettings(steps=20, batch=2, crop_px=32, warmup_steps=4, frames=(5, 9))

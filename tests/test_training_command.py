@@ -13,11 +13,11 @@ from conftest import moving_frames
 from test_training import Distance, coarse
 
 from tokcodec.cli import cli
-from tokcodec.neural.network import RestorerConfig
-from tokcodec.neural.planes import from_rgb
-from tokcodec.neural.tokenizer import Tokenizer
-from tokcodec.neural.weights import Weights, save_weights
+from tokcodec.coding.planes import from_rgb
+from tokcodec.restorer.network import RestorerConfig
+from tokcodec.tokenizer import Tokenizer
 from tokcodec.training import train
+from tokcodec.weights import Weights, save_weights
 
 SHAPE = ["--channels", "16,24", "--blocks", "1,1,0", "--features", "4", "--pixel-channels", "16", "--pixel-blocks", "1"]
 SIZE = ["--crop", "32", "--batch", "1", "--frames", "5,9", "--device", "cpu", "--dtype", "float32", "--threads", "1"]

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from tokcodec.errors import BitstreamError, ExistsError, ModelError, TokcodecError, TruncatedError, VideoError
 
 if TYPE_CHECKING:
-    from tokcodec.arrays import export_tokens, import_tokens
     from tokcodec.codec import decode_video, encode_video
     from tokcodec.edit import concat, trim, verify
-    from tokcodec.opening import Stream, open_stream
     from tokcodec.rate import Rate
     from tokcodec.report import Report
-    from tokcodec.shards import export_shards
+    from tokcodec.stream_reader import Stream, open_stream
+    from tokcodec.tokens.arrays import export_tokens, import_tokens
+    from tokcodec.tokens.shards import export_shards
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,15 +51,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "arrays": ("export_tokens", "import_tokens"),
+    "tokens.arrays": ("export_tokens", "import_tokens"),
     "codec": ("decode_video", "encode_video"),
     "edit": ("concat", "trim", "verify"),
-    "opening": ("Stream", "open_stream"),
+    "stream_reader": ("Stream", "open_stream"),
     "rate": ("Rate",),
     "report": ("Report",),
-    "shards": ("export_shards",),
+    "tokens.shards": ("export_shards",),
 }
-_ROOMS = ("batch", "data")  # imported when they are named, for they need torch
+_ROOMS = ("batch",)  # imported when it is named, for it needs torch
 
 
 def __getattr__(name: str) -> Any:

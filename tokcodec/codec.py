@@ -2,7 +2,7 @@
 
 Reading, coding and writing overlap: chunks are independent, so several are coded at once, each in a thread of its own.
 Memory is bounded by the frame size, whatever the length: a few chunks of frames are held, never a film. What needs no
-network (trim, concat, verify) is in edit/, tokens as arrays in arrays.py.
+network (trim, concat, verify) is in edit/, tokens as arrays in tokens/.
 """
 
 from __future__ import annotations
@@ -26,23 +26,12 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec import output, standard, video
+from tokcodec import video
 from tokcodec.arguments import check_choices, check_stream_name
 from tokcodec.cuts import CUT_MARGIN, cuts
 from tokcodec.errors import TokcodecError, VideoError
-from tokcodec.files import NamedFile, temporary_file
-from tokcodec.judge import Judge, judge_of
-from tokcodec.neural.tokenizer import Tokenizer, load_tokenizer
-from tokcodec.neural.weights import Weights
-from tokcodec.opening import (
-    AHEAD_PX,
-    Stream,
-    checked_streams,
-    overlapping,
-    reading,
-    span_ticks,
-    tokenizer_of,
-)
+from tokcodec.io import output, standard
+from tokcodec.io.files import NamedFile, temporary_file
 from tokcodec.pipeline import Helpers, available_cores, blas_limited, in_background, in_parallel
 from tokcodec.rate import (
     BISECTIONS,
@@ -60,11 +49,23 @@ from tokcodec.rate import (
     total,
 )
 from tokcodec.report import Progress, Report, report_of
+from tokcodec.scoring.goals import Judge, judge_of
 from tokcodec.stream.container import Reader, Rest, Writer, streams_bytes, write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Chapter, Metadata
 from tokcodec.stream.pyramid import SPANS
 from tokcodec.stream.records import MAX_TICKS, Chunk, Header
+from tokcodec.stream_reader import (
+    AHEAD_PX,
+    Stream,
+    checked_streams,
+    overlapping,
+    reading,
+    span_ticks,
+    tokenizer_of,
+)
+from tokcodec.tokenizer import Tokenizer, load_tokenizer
+from tokcodec.weights import Weights
 
 log = logging.getLogger("tokcodec")
 

@@ -23,10 +23,12 @@ from typing import Any, TypeVar, cast
 import numba
 from numba.core import caching, registry
 
-from tokcodec import locks
+from tokcodec.io import locks
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PACKAGE = Path(__file__).parent
+# Where compiled functions are, and what they take constants and functions from.
+COMPILED = ("coding/*.py", "stream/*.py", "language/words.py", "tokens/bits.py", "rate.py")
 DIGEST_BYTES = 32
 _caching: Any = caching  # of numba, some of which has types
 
@@ -41,7 +43,7 @@ on_unkept: Callable[[], None] | None = None  # called in place of the warning wh
 def _digest(package: Path) -> str:
     """Of the files that compiled code may come from."""
     digest = hashlib.sha256()
-    for file in sorted([*package.glob("neural/**/*.py"), *package.glob("stream/*.py"), package / "rate.py"]):
+    for file in sorted(file for pattern in COMPILED for file in package.glob(pattern)):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 from numba.core import event
 
-from tokcodec import compiled, locks
+from tokcodec import compiled
+from tokcodec.coding.planes import from_rgb, to_rgb
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.planes import from_rgb, to_rgb
-from tokcodec.neural.tokenizer import Tokenizer
-from tokcodec.neural.weights import Weights
+from tokcodec.io import locks
 from tokcodec.pipeline import available_cores
 from tokcodec.stream.entropy import PLAIN, Tokens, decode_chunk, encode_chunk, shapes
 from tokcodec.stream.pyramid import uniform
+from tokcodec.tokenizer import Tokenizer
+from tokcodec.weights import Weights
 
 HEIGHT, WIDTH, FRAMES, STEP = 64, 96, 10, 8.0  # two spans of four and one of one
 UNKEPT = 3  # exit code of a process that cannot keep what it compiles

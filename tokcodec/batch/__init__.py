@@ -14,7 +14,6 @@ import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tokcodec import suffixes as known
 from tokcodec.arguments import check_choices
 from tokcodec.batch.cluster import RayTasks
 from tokcodec.batch.driver import Batch, Workers
@@ -24,9 +23,10 @@ from tokcodec.batch.summary import Note, Summary
 from tokcodec.batch.units import Settings
 from tokcodec.batch.workers import local_workers
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.device import pick_device
-from tokcodec.neural.weights import Weights, find_weights
+from tokcodec.io import suffixes as known
 from tokcodec.rate import DEFAULT_RATE, Rate
+from tokcodec.restorer.device import pick_device
+from tokcodec.weights import Weights, find_weights
 
 __all__ = ["Note", "Summary", "run"]
 

@@ -10,9 +10,9 @@ import os
 from pathlib import PurePosixPath
 from typing import Any
 
-from tokcodec import locks
 from tokcodec.batch.storage import Tree, errors_of
 from tokcodec.errors import TokcodecError
+from tokcodec.io import locks
 
 FOLDER = ".tokcodec"
 MAX_NAME_BYTES = 255  # of a file, on nearly every file system

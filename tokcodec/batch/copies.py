@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tokcodec import locks
+from tokcodec.io import locks
 
 _held: tuple[Path, int] | None = None  # the copy this process uses, and its lock
 

@@ -12,14 +12,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokcodec import output, video
+from tokcodec import video
 from tokcodec.codec import chunk_frames_for, encode_video, metadata_of, section_frames_for
 from tokcodec.errors import TokcodecError
-from tokcodec.files import temporary_file
-from tokcodec.opening import chunks_of, reading
+from tokcodec.io import output
+from tokcodec.io.files import temporary_file
 from tokcodec.rate import Rate
 from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Rest, write_stream
+from tokcodec.stream_reader import chunks_of, reading
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,9 +20,9 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from tokcodec import locks
 from tokcodec.batch import copies
 from tokcodec.errors import TokcodecError
+from tokcodec.io import locks
 
 CHANGED = ("mtime", "LastModified", "updated", "last_modified", "created")  # what file systems call it
 SPECIAL = {

@@ -17,16 +17,17 @@ from typing import Any
 
 import torch
 
-from tokcodec import edit, signals, suffixes
+from tokcodec import edit, signals
 from tokcodec.batch import pieces
 from tokcodec.batch.pieces import Piece
 from tokcodec.batch.storage import exists, fetched, placed
 from tokcodec.codec import decode_video, encode_video
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.weights import find_weights
+from tokcodec.io import suffixes
 from tokcodec.rate import Rate
 from tokcodec.report import Progress, Report
 from tokcodec.video import Filters
+from tokcodec.weights import find_weights
 
 Told = Callable[[int], None]
 

@@ -10,7 +10,7 @@ import click
 
 from tokcodec.cli.options import FileName, examples, network_options, output_options, progress_option, use_threads
 from tokcodec.cli.terminal import frames_meter, tell
-from tokcodec.scores import METRICS
+from tokcodec.scoring.scores import METRICS
 
 
 @click.command(
@@ -51,7 +51,7 @@ def compare(
     FFmpeg with libvmaf; what cannot be had is left out. Fade, pop and pulse say how even B is in time. --json has the
     score of every frame.
     """
-    from tokcodec.compare import compare as compare_videos
+    from tokcodec.scoring.compare import compare as compare_videos
 
     use_threads(threads)
     with frames_meter("compare", progress) as update:

@@ -255,9 +255,9 @@ def roundtrip(
     needs and cannot be had is left out with a warning.
     """
     from tokcodec.codec import decode_video, encode_video
-    from tokcodec.compare import compare
-    from tokcodec.output import check_target
-    from tokcodec.scores import METRICS
+    from tokcodec.io.output import check_target
+    from tokcodec.scoring.compare import compare
+    from tokcodec.scoring.scores import METRICS
     from tokcodec.video import is_pattern, is_pipe, kind_of
 
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from tokcodec import language
 from tokcodec.cli.options import (
     SEEDS,
     FileName,
@@ -24,6 +23,7 @@ from tokcodec.cli.options import (
     weights_option,
 )
 from tokcodec.cli.terminal import compiling_told, frames_meter, say, show
+from tokcodec.language import generate
 
 folder = click.Path(path_type=Path, file_okay=False)
 model_option = click.option(
@@ -76,7 +76,7 @@ def learn_tokens(
 
     OUT receives checkpoint.pt, model.safetensors and train.jsonl.
     """
-    from tokcodec.training.language import LearnSettings, learn
+    from tokcodec.language.training import LearnSettings, learn
 
     use_threads(threads)
     settings = LearnSettings(steps=steps, batch=batch, seed=seed)
@@ -105,12 +105,12 @@ def predict(
     as_json: bool,
 ) -> None:
     """Let a stream (of encode --spans 4) go on: frames to come, by a language model of its tokens."""
-    from tokcodec.neural.language.speaker import Speech
+    from tokcodec.language.sampler import Speech
 
     use_threads(threads)
     speech = Speech(steps, temperature, seed)
     with frames_meter("predict", progress) as update:
-        made = language.predict(
+        made = generate.predict(
             source,
             target,
             seconds,
@@ -147,12 +147,12 @@ def fill(
     as_json: bool,
 ) -> None:
     """Replace a gap in a stream (of encode --spans 4) by frames that a language model of its tokens puts there."""
-    from tokcodec.neural.language.speaker import Speech
+    from tokcodec.language.sampler import Speech
 
     use_threads(threads)
     speech = Speech(steps, temperature, seed)
     with frames_meter("fill", progress) as update:
-        made = language.fill(
+        made = generate.fill(
             source,
             target,
             start_s,
@@ -184,7 +184,7 @@ def probe(
     FOLDER holds a folder of .tokc streams (of encode --spans 4) for each class. Streams whose names are equal up to the
     last - are of one clip and stay together when they are divided to learn and to judge.
     """
-    from tokcodec.training.probe import probe as measure
+    from tokcodec.language.probe import probe as measure
 
     use_threads(threads)
     result = measure(classes, model=lm, seed=seed, weights=weights, device=device)

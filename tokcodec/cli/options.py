@@ -15,8 +15,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from tokcodec import suffixes
 from tokcodec.arguments import check_stream_name
+from tokcodec.io import suffixes
 from tokcodec.rate import Rate
 
 SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}

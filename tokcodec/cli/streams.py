@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tokcodec import arrays, edit, shards, suffixes
+from tokcodec import edit
 from tokcodec.cli.options import (
     Amount,
     FileName,
@@ -26,6 +26,8 @@ from tokcodec.cli.options import (
 )
 from tokcodec.cli.terminal import Meter, frames_meter, say, show, tell
 from tokcodec.errors import BitstreamError
+from tokcodec.io import suffixes
+from tokcodec.tokens import arrays, shards
 
 
 @click.command(epilog=examples("info in.tokc", "info in.tokc --json"))

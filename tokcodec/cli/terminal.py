@@ -115,7 +115,7 @@ def compile_loop(say: Callable[[str], None] | None) -> None:
     """Say that something is compiled; if it is of the coding loop, have all of that compiled on all cores."""
     if say is not None:
         say("compiling for this machine (once, a minute or two)")
-    if "tokcodec.neural.loop" not in sys.modules:
+    if "tokcodec.coding.loop" not in sys.modules:
         return
     from tokcodec.prepare import prepare
 

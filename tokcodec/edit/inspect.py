@@ -11,7 +11,10 @@ from typing import Any
 
 from tokcodec.colour import colour_name
 from tokcodec.errors import BitstreamError, VideoError
-from tokcodec.opening import (
+from tokcodec.report import Progress, Report, report_of
+from tokcodec.stream.container import Reader
+from tokcodec.stream.records import VERSION
+from tokcodec.stream_reader import (
     checked_streams,
     chunks_of,
     framed,
@@ -22,9 +25,6 @@ from tokcodec.opening import (
     shown_of,
     tokenizer_of,
 )
-from tokcodec.report import Progress, Report, report_of
-from tokcodec.stream.container import Reader
-from tokcodec.stream.records import VERSION
 
 log = logging.getLogger("tokcodec")
 

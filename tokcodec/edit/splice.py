@@ -10,16 +10,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
-from tokcodec import output
 from tokcodec.arguments import check_stream_name
 from tokcodec.clock import Spans, merged
 from tokcodec.errors import BitstreamError, TokcodecError
-from tokcodec.files import temporary_file
-from tokcodec.opening import checked_streams, framed, holding, named, reading, shown_of, span_ticks
+from tokcodec.io import output
+from tokcodec.io.files import temporary_file
 from tokcodec.report import Report, report_of
 from tokcodec.stream.container import Reader, Rest, Writer, write_stream
 from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import Chunk, Header
+from tokcodec.stream_reader import checked_streams, framed, holding, named, reading, shown_of, span_ticks
 
 
 def trim(

@@ -25,9 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokcodec.coding.planes import GROUP
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.planes import GROUP
-from tokcodec.output import writing
+from tokcodec.io.output import writing
 
 STRIDE = 16  # pixels: sizes and places of crops are multiples, so that a crop keeps the loop's blocks whole
 RECORD = 2  # version of the files: the name of one has it

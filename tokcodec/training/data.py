@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tokcodec import suffixes
 from tokcodec.errors import TokcodecError, VideoError
-from tokcodec.output import writing
+from tokcodec.io import suffixes
+from tokcodec.io.output import writing
 from tokcodec.training.judged import refuse_judged
 from tokcodec.video import VideoReader
 

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tokcodec import suffixes
 from tokcodec.errors import TokcodecError
-from tokcodec.pixels import to_levels
-from tokcodec.scores import lpips_distance, mean_psnr_db, mean_temporal_psnr_db
+from tokcodec.io import suffixes
+from tokcodec.restorer.pixels import to_levels
+from tokcodec.scoring.scores import lpips_distance, mean_psnr_db, mean_temporal_psnr_db
+from tokcodec.scoring.vmaf import ffmpeg_has, find_ffmpeg, scoring
 from tokcodec.training.coded import Batch, Frames
 from tokcodec.training.data import resize
 from tokcodec.training.trainer import picture, restore
 from tokcodec.video import VideoReader
-from tokcodec.vmaf import ffmpeg_has, find_ffmpeg, scoring
 
 CLIP_FRAMES = 17
 PICTURE_PX = 320  # width of one frame in the picture

@@ -17,17 +17,17 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.coding.intra import cosines
+from tokcodec.coding.loop import Loop
+from tokcodec.coding.planes import GRID, Planes
+from tokcodec.coding.transform import BASIS_BITS, SIZE, blocks_of
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.intra import cosines
-from tokcodec.neural.loop import Loop
-from tokcodec.neural.planes import GRID, Planes
-from tokcodec.neural.transform import BASIS_BITS, SIZE, blocks_of
-from tokcodec.neural.weights import save_weights
-from tokcodec.output import replacing
+from tokcodec.io.output import replacing
 from tokcodec.pipeline import available_cores, in_parallel
 from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.stream.entropy import Tokens, train_tables
 from tokcodec.training.data import build_cache
+from tokcodec.weights import save_weights
 
 DIMENSIONS = 256
 CHROMA_WEIGHT = 1.4  # of an error in Cb or Cr, over one in Y
@@ -127,7 +127,7 @@ def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
 @click.option("--tables", type=click.Path(exists=True, path_type=Path), help="Keep the transform of these weights.")
 def main(source: Path, target: Path, cache: Path, every: int, rounds: int, tables: Path | None) -> None:
     """Fit transform and coder tables to the videos in SOURCE; TARGET is a weights file without a network."""
-    from tokcodec.neural.weights import Weights
+    from tokcodec.weights import Weights
 
     try:
         arrays = [np.load(path, mmap_mode="r") for path in build_cache(source, cache).values()]

@@ -23,16 +23,15 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from tokcodec.coding.planes import from_rgb
 from tokcodec.errors import TokcodecError
-from tokcodec.neural.device import pick_device, pick_dtype
-from tokcodec.neural.network import RestorerConfig
-from tokcodec.neural.planes import from_rgb
-from tokcodec.neural.tokenizer import Tokenizer, steps_and_kinds
-from tokcodec.neural.weights import Array, Weights, find_weights, save_weights
-from tokcodec.output import replacing
-from tokcodec.perceptual import load_lpips
+from tokcodec.io.output import replacing
 from tokcodec.pipeline import in_background
 from tokcodec.rate import whole_units
+from tokcodec.restorer.device import pick_device, pick_dtype
+from tokcodec.restorer.network import RestorerConfig
+from tokcodec.scoring.perceptual import load_lpips
+from tokcodec.tokenizer import Tokenizer, steps_and_kinds
 from tokcodec.training import processes
 from tokcodec.training.coded import (
     Code,
@@ -50,6 +49,7 @@ from tokcodec.training.evaluate import CLIP_FRAMES, Scores, evaluate, load_clips
 from tokcodec.training.losses import MeanDistance
 from tokcodec.training.moving import MADE_FRAMES, MovingPhotographs, SmallerSegments
 from tokcodec.training.trainer import Trainer, TrainSettings, advanced, starting_network
+from tokcodec.weights import Array, Weights, find_weights, save_weights
 
 LOG_EVERY = 50
 HOLDOUT_EVERY = 9  # segments of the held-out arrays: every ninth is evaluated

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tokcodec.coding.planes import GROUP
 from tokcodec.errors import ModelError, TokcodecError
-from tokcodec.neural.network import Restorer, RestorerConfig, State, to_rgb
-from tokcodec.neural.planes import GROUP
-from tokcodec.neural.weights import Array, Weights
-from tokcodec.output import writing
+from tokcodec.io.output import writing
+from tokcodec.restorer.network import Restorer, RestorerConfig, State, to_rgb
 from tokcodec.training import processes
 from tokcodec.training.coded import STRIDE, Batch, WindowSampler, unpack
 from tokcodec.training.losses import frame_perceptual_loss, reconstruction_loss, temporal_loss
 from tokcodec.training.optim import MuonAdamW
+from tokcodec.weights import Array, Weights
 
 GAIN_EVERY = 10  # steps: it costs as much as a loss
 

@@ -13,7 +13,7 @@ from av.error import EOFError as EndOfFileError
 from av.error import FFmpegError, InvalidDataError
 
 from tokcodec.errors import VideoError
-from tokcodec.output import number_in
+from tokcodec.io.output import number_in
 
 NUMBER = r"%0?\d*d"
 

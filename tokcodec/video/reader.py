@@ -24,9 +24,9 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from tokcodec import standard
 from tokcodec.clock import ticks_of
 from tokcodec.errors import VideoError
+from tokcodec.io import standard
 from tokcodec.video.cropping import crop_of
 from tokcodec.video.ffmpeg import PipeFile, errors, exact, numbers_of, reason, url_of
 from tokcodec.video.filters import UNFILTERED, Chain, Filters, Shown

@@ -23,8 +23,8 @@ from av.filter import Graph
 from av.packet import Packet
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from tokcodec import standard
 from tokcodec.errors import VideoError
+from tokcodec.io import standard
 from tokcodec.video.ffmpeg import errors, is_pattern, url_of
 from tokcodec.video.info import MATRICES, MATRIX_ONE, ORIENTATIONS, SCALING, Frame, VideoInfo, untagged_matrix
 from tokcodec.video.others import BARE_MUXERS, MATROSKA, MUXER_OPTIONS, TIMELESS_MUXERS, Side, is_known

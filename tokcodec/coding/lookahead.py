@@ -1,0 +1,172 @@
+"""What an encoder plans before it codes a chunk: spans by content, and finer steps for what later frames inherit.
+
+Both look at pictures of a quarter of the size. Two spans of half the length and one of the whole differ in two frames
+only: the first of the two anchors becomes a frame halfway, and the second is predicted from twice as far. Spans are
+joined where that leaves less to code.
+
+How much of a block later frames inherit is followed backwards through the pyramids, as x264's macroblock tree does
+(J. Garrett-Glaser, "A novel macroblock-tree algorithm for high-performance optimization of dependent video coding in
+H.264/AVC", 2009): a block passes on what it holds and what is made of it, by the share that its prediction explains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.coding.motion_search import COARSE_CELL, COARSE_REACH, coarse_vectors, halfway_errors
+from tokcodec.compiled import njit
+from tokcodec.stream.pyramid import SPANS, Place, order
+
+NOISE = 0.06  # share of the step that the small planes do not show, as a mean absolute difference
+JOINING = 1.05, 0.06  # a pyramid's steps save bits: factor and addend, a block, of what two spans cost
+STRENGTH = 2.0  # step numbers, eighths of an octave, that a doubling of what is inherited takes off
+FIRST = 1.8  # times as many for the first frame: what it has right costs the anchors after it nothing
+MOST = 13, 21, 27, 29  # largest step numbers of first frames, anchors, frames halfway, single frames
+LEAF = 29  # step number of a frame that nobody inherits from
+FINEST = 8  # least number
+FLOOR = 64  # sum of 64 absolute differences of small planes that any block holds
+
+F32 = NDArray[np.float32]
+I16 = NDArray[np.int16]
+I32 = NDArray[np.int32]
+
+
+class Plan(NamedTuple):
+    """How to code a chunk of F frames.
+
+    Attributes:
+        spans: lengths of the pyramids.
+        numbers: int64 `[F]`, step numbers.
+        weight: float32 `[H / 16, W / 16]`, step numbers by which blocks of the first frame are below its own, mean 0.
+    """
+
+    spans: list[int]
+    numbers: NDArray[np.int64]
+    weight: F32
+
+
+class _Pair(NamedTuple):
+    """How well a frame is predicted from one some frames before it."""
+
+    vectors: I16
+    errors: I32
+
+
+class Lookahead:
+    """Plans a chunk.
+
+    Args:
+        smalls: its frames, as `search.small` makes them.
+        step: of the chunk, in levels.
+    """
+
+    def __init__(self, smalls: Sequence[I32], step: float) -> None:
+        self._smalls, self._step = smalls, step
+        self._pairs: dict[tuple[int, int], _Pair] = {}
+        self._middles: dict[tuple[int, int], I32] = {}
+
+    def spans(self) -> list[int]:
+        """The spans of the chunk, chosen by content."""
+        at, last, spans = 0, len(self._smalls) - 1, list[int]()
+        while at < last:
+            longest = max(span for span in SPANS if span <= last - at)
+            spans += self._best(at, longest)[0]
+            at += longest
+        return spans
+
+    def plan(self, spans: Sequence[int] | None = None) -> Plan:
+        """Spans, those given or else `spans`, and steps."""
+        chosen = list(spans) if spans is not None else self.spans()
+        places = list(order(chosen))
+        held = [_texture(small) for small in self._smalls]
+        inherited = [np.zeros_like(texture) for texture in held]
+        for place in reversed(places):
+            frame, first, second = place.frame, place.first, place.second
+            if place.depth == 0:
+                pair = self._pair(first, place.distance)
+                _pass_on(pair.vectors, pair.errors, held[frame], inherited[frame], 1.0, 1, inherited[first])
+            else:
+                span = second - first
+                vectors, errors = self._pair(first, span).vectors, self._middle(first, span)
+                _pass_on(vectors, errors, held[frame], inherited[frame], 0.5, 2, inherited[first])
+                _pass_on(vectors, errors, held[frame], inherited[frame], 0.5, -2, inherited[second])
+        finer = [STRENGTH * np.log2(1 + i / h) for i, h in zip(inherited, held, strict=True)]
+        below = np.array([float(f.mean()) for f in finer])
+        numbers = np.rint(LEAF - below)
+        numbers[0] = min(np.rint(LEAF - FIRST * below[0]), MOST[0])
+        for place in places:
+            numbers[place.frame] = min(numbers[place.frame], MOST[place.kind])
+        numbers = np.maximum(numbers, FINEST).astype(np.int64)
+        return Plan(chosen, numbers, (finer[0] - finer[0].mean()).astype(np.float32))
+
+    def _pair(self, begin: int, span: int) -> _Pair:
+        if (begin, span) not in self._pairs:
+            reach = min(COARSE_REACH, 4 + 2 * span)
+            self._pairs[begin, span] = _Pair(*coarse_vectors(self._smalls[begin + span], self._smalls[begin], reach))
+        return self._pairs[begin, span]
+
+    def vectors(self, place: Place) -> I16:
+        """Where an anchor's search begins: vectors as of `coarse_vectors`."""
+        return self._pair(place.first, place.distance).vectors
+
+    def _middle(self, begin: int, span: int) -> I32:
+        if (begin, span) not in self._middles:
+            now, low, high = (self._smalls[i] for i in (begin + span // 2, begin, begin + span))
+            self._middles[begin, span] = halfway_errors(now, low, high, self._pair(begin, span).vectors)
+        return self._middles[begin, span]
+
+    def _bits(self, errors: I32) -> float:
+        """About what a frame's residual costs, in bits a block."""
+        levels = errors / 256.0  # mean absolute difference, in levels
+        return float(np.log2(1 + np.square(levels / (NOISE * self._step))).mean())
+
+    def _best(self, begin: int, span: int) -> tuple[list[int], float]:
+        """How best to divide a span, and what its last anchor costs, predicted from the one before."""
+        whole = self._bits(self._pair(begin, span).errors)
+        if span == 1:
+            return [1], whole
+        half = span // 2
+        first, first_bits = self._best(begin, half)
+        second, second_bits = self._best(begin + half, half)
+        if len(first) == len(second) == 1:
+            middle = self._bits(self._middle(begin, span))
+            if whole + middle <= JOINING[0] * (first_bits + second_bits) + JOINING[1]:
+                return [span], whole
+        return first + second, second_bits
+
+
+def _texture(small: I32) -> F32:
+    """What blocks of 4x4 samples of a small plane hold, float32 `[H / 16, W / 16]`: as errors, beside their mean."""
+    blocks = small.reshape(small.shape[0] // COARSE_CELL, COARSE_CELL, small.shape[1] // COARSE_CELL, COARSE_CELL)
+    around: F32 = np.abs(blocks - blocks.mean((1, 3), keepdims=True)).sum((1, 3)).astype(np.float32)
+    return FLOOR + 4 * around
+
+
+@njit(cache=True, nogil=True)
+def _pass_on(vectors: I16, errors: I32, held: F32, inherited: F32, share: float, part: int, out: F32) -> None:
+    """Add what blocks of a frame inherit to those that they are predicted from.
+
+    Args:
+        vectors: quarter pixels, of which the reference is a `part`-th away.
+        errors: of the prediction.
+        held, inherited: of the frame's blocks.
+        share: of this reference.
+        out: what is inherited from the reference's blocks; grows.
+    """
+    rows, columns = held.shape
+    for i in range(rows):
+        for j in range(columns):
+            explained = 1 - min(errors[i, j] / held[i, j], 1.0)
+            amount = share * explained * (held[i, j] + inherited[i, j])
+            y, x = i + vectors[0, i, j] / (64.0 * part), j + vectors[1, i, j] / (64.0 * part)
+            top, left = int(np.floor(y)), int(np.floor(x))
+            fy, fx = y - top, x - left
+            for a in range(2):
+                for b in range(2):
+                    r, q = top + a, left + b
+                    if 0 <= r < rows and 0 <= q < columns:
+                        out[r, q] += amount * (fy if a == 1 else 1 - fy) * (fx if b == 1 else 1 - fx)

@@ -1,0 +1,1 @@
+"""Files, standard streams, locks and names, for every command: no video, no tokens."""

@@ -1,0 +1,273 @@
+"""Weights in use: frames to tokens by the coding loop, tokens to frames by the loop and the network behind it.
+
+Encoding and decoding tokens need no torch: it is imported when a picture goes through a network.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokcodec.coding.loop import Coding, Loop, Shown, joined
+from tokcodec.coding.planes import GRID, GROUP, Planes, to_rgb
+from tokcodec.errors import ModelError
+from tokcodec.pipeline import Helpers
+from tokcodec.rate import STEP_UNITS
+from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables, frame_step
+from tokcodec.stream.pyramid import kinds, uniform
+from tokcodec.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokcodec.restorer.network import Restorer, State
+
+Frames = NDArray[np.uint8]
+
+
+class Group(NamedTuple):
+    """What the network takes at once: the first frame of a chunk, or up to four later ones.
+
+    Attributes:
+        base, prediction: planes of its t frames, as the loop gives them.
+        steps: of the quantizer of each, in levels, float32 `[t]`.
+        kinds: of each, uint8 `[t]`, as `stream.pyramid` counts them.
+        first: whether it is the first of a chunk.
+    """
+
+    base: Planes
+    prediction: Planes
+    steps: NDArray[np.float32]
+    kinds: NDArray[np.uint8]
+    first: bool
+
+
+class _OnDevice:
+    """A network on its device, put there when it is asked for first, in any thread."""
+
+    def __init__(self, weights: Weights, device: str, dtype: str) -> None:
+        self.made: tuple[Restorer, torch.device] | None = None
+        self._weights, self._device, self._dtype = weights, device, dtype
+        self._lock = threading.Lock()
+
+    def get(self) -> tuple[Restorer, torch.device] | None:
+        """None where the weights hold no network."""
+        if self._weights.config is None:
+            return None
+        from tokcodec.restorer.device import pick_device, pick_dtype
+
+        with self._lock:
+            if self.made is None:
+                device = pick_device(self._device)
+                self.made = self._weights.restorer().to(device, pick_dtype(self._dtype, device)), device
+            return self.made
+
+
+class Tokenizer:
+    """Frames to tokens and back. Chunks may be coded and decoded in several threads at once.
+
+    Args:
+        weights: what the tokens are made with.
+        device: of the network: "auto", "cpu" or "cuda".
+        dtype: of its arithmetic: "auto", "float32" or "bfloat16".
+
+    Attributes:
+        weights: those given.
+        loop: the coding loop with their tables.
+        tables: what the entropy coder starts from.
+        busy_s: seconds spent in the network so far, transfers of frames to and from its device included.
+
+    Raises:
+        ModelError: the weights hold no loop, or tables of another version.
+    """
+
+    def __init__(self, weights: Weights, device: str = "auto", dtype: str = "auto") -> None:
+        try:
+            self.loop = Loop(weights.arrays)
+            self.tables = Tables.of(weights.arrays, self.loop.blocks)
+        except ModelError as error:
+            raise ModelError(f"{weights.name}: {error}") from error
+        self.weights = weights
+        self.busy_s = 0.0
+        self._network = _OnDevice(weights, device, dtype)
+        self._lock = threading.Lock()
+
+    def counted(self) -> Tokenizer:
+        """The same one, network and all, with a `busy_s` of its own that begins at 0."""
+        other = copy.copy(self)
+        other.busy_s, other._lock = 0.0, threading.Lock()
+        return other
+
+    @property
+    def peak_vram_bytes(self) -> int:
+        """The most memory this process has held on the GPU; 0 on a CPU."""
+        network = self._network.made
+        if network is None or network[1].type != "cuda":
+            return 0
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+
+    def encode(
+        self,
+        frames: Frames,
+        step: float,
+        helpers: Helpers | None = None,
+        spans: int | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> Coding:
+        """Code a chunk.
+
+        Args:
+            frames: uint8 `[F, H, W, 3]`, any F, H and W from 1.
+            step: of the quantizer, in levels; a multiple of 1/16.
+            helpers: take over a part of the work.
+            spans: length of all of them, in frames, and shorter ones for what is left at the end; by content if None.
+            told: called with the number of frames, 1, when a frame is coded.
+        """
+        return self.loop.encode(frames, step, helpers, uniform(len(frames), spans) if spans else None, told)
+
+    def pack(
+        self,
+        frames: Frames,
+        step: float,
+        helpers: Helpers | None = None,
+        spans: int | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> tuple[int, bytes, bytes]:
+        """Code a chunk to bytes, frame by frame: as `encode` and `encode_chunk`, with less memory.
+
+        Args:
+            frames, step, helpers, spans, told: as for `encode`.
+
+        Returns:
+            Coder id, motion payload and levels payload.
+        """
+        count, height, width = frames.shape[:3]
+        coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, -(-height // GRID), -(-width // GRID))
+        for coded in self.loop.code(frames, step, helpers, uniform(count, spans) if spans else None):
+            coder.add(coded.tokens)
+            if told:
+                told(1)
+        return coder.finish()
+
+    def decode(self, tokens: Iterable[FrameTokens], step: float, height: int, width: int) -> Iterator[Frames]:
+        """The pictures of a chunk.
+
+        Args:
+            tokens: of its frames, in the order of coding.
+            step: that it was coded with.
+            height, width: of a frame, in pixels.
+
+        Yields:
+            uint8 `[t, height, width, 3]`: the first frame, then four at a time; the last are fewer.
+
+        Raises:
+            ModelError: the device has too little memory.
+        """
+        state: State | None = None
+        for group in grouped(self.loop.decode(tokens, step)):
+            pictures, state = self.restore(group, step, state, height, width)
+            yield pictures
+
+    def pictures(self, coding: Coding, step: float, height: int, width: int) -> Iterator[Frames]:
+        """What `decode` will give of a chunk that was just coded."""
+        state: State | None = None
+        steps, of_frames = steps_and_kinds(coding, step)
+        count = len(coding.base.y)
+        for begin, end in itertools.pairwise([0, *range(1, count, GROUP), count]):
+            part = slice(begin, end)
+            group = Group(
+                coding.base.part(part), coding.prediction.part(part), steps[part], of_frames[part], begin == 0
+            )
+            pictures, state = self.restore(group, step, state, height, width)
+            yield pictures
+
+    def restore(
+        self, group: Group, step: float, state: State | None, height: int, width: int
+    ) -> tuple[Frames, State | None]:
+        """Show a group.
+
+        Args:
+            group: as `grouped` makes it.
+            step: of the chunk.
+            state: what the call for the group before returned; None for the first.
+            height, width: of a frame, in pixels.
+
+        Returns:
+            uint8 `[t, height, width, 3]`, and the state for the next group.
+
+        Raises:
+            ModelError: the device has too little memory, or the device that was asked for is absent.
+        """
+        network = self._network.get()
+        if network is None:
+            return to_rgb(group.base, height, width), None
+        import torch
+
+        from tokcodec.restorer.pixels import to_levels
+
+        model, device = network
+        count = len(group.base.y)
+        whole = functools.partial(_whole, first=group.first)
+        planes = [whole(p) for pair in (group.base, group.prediction) for p in pair]
+        own = [whole(group.steps), whole(group.kinds)]
+        began = time.perf_counter()
+        try:
+            with torch.inference_mode():
+                *given, steps, of_frames = (torch.from_numpy(p)[None].to(device) for p in (*planes, *own))
+                of_chunk = torch.tensor([step], dtype=torch.float32, device=device)
+                rgb, state = model(*given, of_chunk, steps, of_frames, group.first, state)
+                pixels = to_levels(rgb[0, :count, :, :height, :width].permute(0, 2, 3, 1))
+                pictures: Frames = pixels.cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise ModelError("the device has too little memory for frames of this size; choose the CPU") from error
+        finally:
+            with self._lock:
+                self.busy_s += time.perf_counter() - began
+        return pictures, state
+
+
+def grouped(frames: Iterable[Shown]) -> Iterator[Group]:
+    """The frames of a chunk in groups: the first one, then four at a time."""
+    source = iter(frames)
+    first = True
+    while held := list(itertools.islice(source, 1 if first else GROUP)):
+        base, prediction, steps, of_frames = zip(*held, strict=True)
+        yield Group(joined(base), joined(prediction), np.array(steps, np.float32), np.array(of_frames, np.uint8), first)
+        first = False
+
+
+def steps_and_kinds(coding: Coding, step: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Of the frames of a chunk that was just coded, in the order they are shown, as in `Group`."""
+    step16 = round(step * STEP_UNITS)
+    steps = [frame_step(step16, int(number)) / STEP_UNITS for number in coding.tokens.numbers]
+    return np.array(steps, np.float32), np.array(kinds(coding.tokens.spans), np.uint8)
+
+
+def _whole(frames: NDArray[Any], first: bool) -> NDArray[Any]:
+    """A group as the network takes it: the last frame is repeated until there are four."""
+    missing = 0 if first else GROUP - len(frames)
+    return np.concatenate([frames, *[frames[-1:]] * missing]) if missing else np.ascontiguousarray(frames)
+
+
+@functools.lru_cache(maxsize=1)
+def load_tokenizer(weights: Weights, device: str, dtype: str) -> Tokenizer:
+    """`Tokenizer`, kept: the next file with the same weights, by their SHA-256, does not load them again.
+
+    Raises:
+        ModelError: the weights cannot be used, or CUDA is asked for and absent.
+    """
+    if device == "cuda":  # to be told before the work
+        from tokcodec.restorer.device import pick_device
+
+        pick_device(device)
+    return Tokenizer(weights, device, dtype)
