@@ -19,6 +19,7 @@ import torch
 import tokcodec
 from benchmarks.provenance import machine
 from benchmarks.tables import Table
+from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.io.output import replacing
 from tokcodec.restorer.device import pick_device, pick_dtype
@@ -145,7 +146,7 @@ def main(
                     minutes=minutes,
                     finish=True,
                     eval_every=10**9,
-                    dtype=dtype,
+                    compute=Compute(dtype=dtype),
                     lpips_dir=lpips_dir,
                 )
             except TokcodecError as error:

@@ -24,6 +24,7 @@ from benchmarks.provenance import machine
 from benchmarks.run import parse_size
 from benchmarks.tools import find_tools
 from tokcodec.coding.planes import from_rgb, to_rgb
+from tokcodec.compute import Compute
 from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.scoring.perceptual import load_lpips
 from tokcodec.scoring.scores import Frames, lpips_distance, mean_psnr_db, mean_temporal_psnr_db
@@ -136,7 +137,7 @@ def main(
     lpips_dir: Path | None,
 ) -> None:
     """Code the first frames of each of CLIPS at several steps."""
-    tokenizer = Tokenizer(Weights.load(find_weights(weights)), dtype="float32")
+    tokenizer = Tokenizer(Weights.load(find_weights(weights)), Compute(dtype="float32"))
     judge, tools = load_lpips("alex", lpips_dir), find_tools()
     points = []
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(2) as pool:

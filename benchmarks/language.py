@@ -19,6 +19,7 @@ from torch import nn
 
 from tokcodec.cli.options import Numbers
 from tokcodec.coding.planes import to_rgb
+from tokcodec.compute import Compute
 from tokcodec.io.output import writing
 from tokcodec.language.generate import check, spans_of_four
 from tokcodec.language.mask import span_bits
@@ -165,7 +166,7 @@ def judge(
     out: Path,
 ) -> None:
     """Judge on STREAMS that `make` made of VIDEO."""
-    tokenizer, model, lpips = Tokenizer(Weights.find(), "cpu"), load_model(lm), load_lpips("alex", lpips_dir)
+    tokenizer, model, lpips = Tokenizer(Weights.find(), Compute("cpu")), load_model(lm), load_lpips("alex", lpips_dir)
     check(model, tokenizer, lm)
     numbers = {int(path.stem.rpartition("-")[2]): path for path in streams}
     points = []

@@ -29,6 +29,7 @@ from benchmarks.codecs import MODES, TOKENIZER, decode_argv, encode_argv
 from benchmarks.provenance import machine, versions
 from benchmarks.run import parse_rates, parse_size
 from benchmarks.tools import Finished, Tools, find_tools, run, shown
+from tokcodec.compute import Compute
 from tokcodec.rate import STEP_UNITS
 from tokcodec.restorer.device import pick_device, pick_dtype
 from tokcodec.stream.entropy import decode_chunk, encode_chunk
@@ -67,7 +68,7 @@ def _seconds(done: Finished, ours: bool) -> float:
 
 def in_memory(reference: Path, step: float, repeats: int, dtype: str, device: str) -> dict[str, float]:
     """Milliseconds a frame of a chunk's coding and decoding by their parts, medians; torch has one thread."""
-    tokenizer = Tokenizer(Weights.load(find_weights()), device, dtype)
+    tokenizer = Tokenizer(Weights.load(find_weights()), Compute(device, dtype))
     tables, units = tokenizer.tables, round(step * STEP_UNITS)
     with VideoReader(reference) as reader:
         chunk = np.stack([frame for frame, _ in itertools.islice(reader, CHUNK_FRAMES)])

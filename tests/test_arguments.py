@@ -13,6 +13,7 @@ from test_edit import make_stream
 
 import tokcodec
 from tokcodec import batch
+from tokcodec.compute import Compute
 from tokcodec.language import generate
 from tokcodec.pipeline import blas_limited
 from tokcodec.scoring.compare import compare
@@ -57,18 +58,18 @@ def test_a_path_may_be_text(name: str, folder: Path) -> None:
 
 
 WRONG: dict[str, Callable[[], Any]] = {
-    "unknown device 'gpu'": lambda: tokcodec.encode_video("none.mp4", "out.tokc", device="gpu"),
-    "unknown device 'tpu'": lambda: tokcodec.decode_video("none.tokc", "out.mp4", device="tpu"),
-    "unknown device 'npu'": lambda: tokcodec.open_stream("none.tokc", device="npu").__enter__(),
-    "unknown device 'ipu'": lambda: compare("none.mp4", "none.mp4", device="ipu"),
-    "unknown device 'xpu'": lambda: generate.predict("none.tokc", "out.tokc", 1.0, model="lm", device="xpu"),
-    "unknown device 'dsp'": lambda: batch.run("none", "out", device="dsp"),
-    "unknown dtype 'int8'": lambda: tokcodec.decode_video("none.tokc", "out.mp4", dtype="int8"),
-    "unknown dtype 'int4'": lambda: tokcodec.encode_video("none.mp4", "out.tokc", dtype="int4"),
+    "unknown device 'gpu'": lambda: tokcodec.encode_video("none.mp4", "out.tokc", compute=Compute("gpu")),
+    "unknown device 'tpu'": lambda: tokcodec.decode_video("none.tokc", "out.mp4", compute=Compute("tpu")),
+    "unknown device 'npu'": lambda: tokcodec.open_stream("none.tokc", compute=Compute("npu")).__enter__(),
+    "unknown device 'ipu'": lambda: compare("none.mp4", "none.mp4", compute=Compute("ipu")),
+    "unknown device 'xpu'": lambda: generate.predict("none.tokc", "out.tokc", 1.0, model="lm", compute=Compute("xpu")),
+    "unknown device 'dsp'": lambda: batch.run("none", "out", compute=Compute("dsp")),
+    "unknown dtype 'int8'": lambda: tokcodec.decode_video("none.tokc", "out.mp4", compute=Compute(dtype="int8")),
+    "unknown dtype 'int4'": lambda: tokcodec.encode_video("none.mp4", "out.tokc", compute=Compute(dtype="int4")),
     "crf must be 0 to 51, not 99": lambda: tokcodec.decode_video("none.tokc", "out.mp4", crf=99),
     "crf must be 0 to 51, not -1": lambda: batch.run("none", "out", decode=True, crf=-1),
-    "at least 1, not -1": lambda: tokcodec.encode_video("none.mp4", "out.tokc", cores=-1),
-    "at least 1, not -2": lambda: tokcodec.decode_video("none.tokc", "out.mp4", cores=-2),
+    "at least 1, not -1": lambda: tokcodec.encode_video("none.mp4", "out.tokc", compute=Compute(threads=-1)),
+    "at least 1, not -2": lambda: tokcodec.decode_video("none.tokc", "out.mp4", compute=Compute(threads=-2)),
     "at least 1, not 0": lambda: tokcodec.export_shards(["none.tokc"], "out-%d.tar", cores=0),
     "at least 1, not -3": lambda: batch.run("none", "out", jobs=-3),
     "no stream to join": lambda: tokcodec.concat([], "out.tokc"),
@@ -94,7 +95,9 @@ def test_cores_hold_for_products_of_matrices(folder: Path, monkeypatch: pytest.M
     seen = []
     with threadpool_limits(3, user_api="blas"):
         before = threads()
-        tokcodec.encode_video("in.mp4", "out.tokc", cores=1, progress=lambda *_: seen.append(threads()))
+        tokcodec.encode_video(
+            "in.mp4", "out.tokc", compute=Compute(threads=1), progress=lambda *_: seen.append(threads())
+        )
         assert seen[0] == {1}
         with blas_limited(2), blas_limited(1):
             assert threads() == {1}

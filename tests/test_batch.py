@@ -37,13 +37,14 @@ from tokcodec.batch.units import Done, Outcome, Settings, Told, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
 from tokcodec.codec import encode_video
+from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.rate import Rate
 from tokcodec.video import VideoReader
 from tokcodec.weights import Weights
 
 PATIENCE_S = 600  # for what should take seconds, on a machine that may be busy
-CODED = {"device": "cpu", "dtype": "float32"}
+CODED = {"compute": Compute("cpu", "float32")}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from tokcodec.batch.storage import Tree
 from tokcodec.batch.summary import Note
 from tokcodec.batch.units import Settings
 from tokcodec.batch.workers import ThisProcess
+from tokcodec.compute import Compute
 from tokcodec.weights import Weights
 
 ray_cluster = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install ray")
@@ -55,7 +56,7 @@ def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, 
     for i in range(12):
         make_clip(f"{i:02}.mp4", moving_frames(70 + i, 144, 176)).rename(source / f"{i:02}.mp4")
     settings = Settings(
-        weights=weights, weights_sha256=Weights.load(weights).sha256, device="cpu", dtype="float32", piece_chunks=1
+        weights=weights, weights_sha256=Weights.load(weights).sha256, compute=Compute("cpu", "float32"), piece_chunks=1
     )
     src, notes = Tree(str(source)), list[Note]()
     chosen = select(src.items().values(), {".mp4"})

@@ -23,11 +23,12 @@ from tokcodec import TokcodecError, batch, codec, edit, encode_video
 from tokcodec.batch.selection import select
 from tokcodec.batch.storage import Item
 from tokcodec.cli import cli
+from tokcodec.compute import Compute
 from tokcodec.io import suffixes
 from tokcodec.rate import Rate
 from tokcodec.video import Filters
 
-CODED: dict[str, Any] = {"device": "cpu", "dtype": "float32", "jobs": 1}
+CODED: dict[str, Any] = {"compute": Compute("cpu", "float32"), "jobs": 1}
 LATIN = os.fsdecode(b"caf\xe9")
 
 
@@ -303,7 +304,7 @@ def test_interlaced_video_is_told_of_or_deinterlaced_as_by_encode(
         assert told[-1].pieces == (3 if piece_chunks else 1)
         assert told[-1].warnings == (() if warning is None else (f"{src / 'a.mp4'}: {warning}",))
         alone = tmp_path / f"{deinterlace}.tokc"
-        encode_video(src / "a.mp4", alone, filters=Filters(deinterlace=deinterlace), device="cpu", dtype="float32")
+        encode_video(src / "a.mp4", alone, filters=Filters(deinterlace=deinterlace), compute=Compute("cpu", "float32"))
         assert (dst / "a.tokc").read_bytes() == alone.read_bytes()
     assert (tmp_path / "False.tokc").read_bytes() != (tmp_path / "True.tokc").read_bytes()
 
@@ -376,7 +377,7 @@ def test_threads_of_the_caller_are_as_before(tree: Path, tmp_path: Path) -> None
     import torch
 
     before = torch.get_num_threads()
-    batch.run(tree, tmp_path / "dst", threads=before + 1, device="cpu", jobs=1)
+    batch.run(tree, tmp_path / "dst", compute=Compute("cpu", threads=before + 1), jobs=1)
     assert torch.get_num_threads() == before
 
 

@@ -19,6 +19,7 @@ from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound
 
 import tokcodec
 from tokcodec import BitstreamError, ModelError, Rate, TokcodecError, TruncatedError, VideoError, codec, edit
+from tokcodec.compute import Compute
 from tokcodec.pipeline import in_background, in_parallel
 from tokcodec.rate import STEP_RANGE
 from tokcodec.scoring.perceptual import load_lpips
@@ -28,7 +29,7 @@ from tokcodec.tokenizer import load_tokenizer
 from tokcodec.video import VideoInfo, VideoReader, VideoWriter
 from tokcodec.weights import Weights, find_weights, save_weights
 
-FAST = {"device": "cpu", "dtype": "float32"}
+FAST = {"compute": Compute("cpu", "float32")}
 FINE = {"rate": Rate(step=10), **FAST}
 
 
@@ -59,7 +60,7 @@ def test_stream_holds_exactly_what_the_tokenizer_says(
     assert report.bpp == pytest.approx(8 * stream.stat().st_size / (50 * 33 * count), abs=1e-6)
     assert report.step == (10, 10)
 
-    tokenizer = load_tokenizer(Weights.load(weights), "cpu", "float32")
+    tokenizer = load_tokenizer(Weights.load(weights), Compute("cpu", "float32"))
     chunks = [np.stack(frames[i : i + 33]) for i in range(0, count, 33)]
     codings = [tokenizer.encode(chunk, 10) for chunk in chunks]
     with tokcodec.open_stream(stream, **FAST) as opened:
@@ -85,8 +86,12 @@ def test_a_chunk_ends_with_its_scene_however_many_are_coded_at_once(
     monkeypatch.setattr("tokcodec.codec.SECTION_CHUNKS", section)
     one, two = moving_frames(80, 33, 50), [255 - frame for frame in moving_frames(80, 33, 50)]
     frames = [*one[:40], *two[40:55], *one[55:]]
-    tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), tmp_path / "a.tokc", cores=cores, **FINE)
-    tokenizer = load_tokenizer(Weights.load(weights), "cpu", "float32")
+    tokcodec.encode_video(
+        lossless(tmp_path / "a.mkv", frames),
+        tmp_path / "a.tokc",
+        **(FINE | {"compute": Compute("cpu", "float32", threads=cores)}),
+    )
+    tokenizer = load_tokenizer(Weights.load(weights), Compute("cpu", "float32"))
     with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
         assert [entry.first_pts for entry in stream.chunks] == [40 * begin for begin in edges[:-1]]
         for tokens, (begin, end) in zip(stream.tokens(), itertools.pairwise(edges), strict=True):
@@ -310,7 +315,7 @@ def test_the_network_s_time_is_that_of_the_call(tmp_path: Path, monkeypatch: pyt
     source = lossless(tmp_path / "a.mkv", moving_frames(3))
     tokcodec.encode_video(source, tmp_path / "a.tokc", **FINE)
     load_tokenizer.cache_clear()
-    shared, clock, restorer = load_tokenizer(Weights.find(), "cpu", "float32"), [0], Weights.restorer
+    shared, clock, restorer = load_tokenizer(Weights.find(), Compute("cpu", "float32")), [0], Weights.restorer
 
     def tick(ticks: int) -> int:
         clock[0] += ticks

@@ -180,7 +180,7 @@ class Listener(event.Listener):
 with event.install_listener("numba:compile", Listener()):
     encode_video("in.mp4", "a.tokc")
     edit.verify("a.tokc")
-    decode_video("a.tokc", "out.mp4", device="cpu")
+    decode_video("a.tokc", "out.mp4", compute=Compute("cpu"))
 """
     make_clip("in.mp4", moving_frames(14, 72, 80))
     argv = [sys.executable, "-c", script]

@@ -12,6 +12,7 @@ from conftest import MakeClip, moving_frames, times_of, with_sound
 
 import tokcodec
 from tokcodec import BitstreamError, ModelError, TokcodecError, edit
+from tokcodec.compute import Compute
 from tokcodec.stream import records
 from tokcodec.stream.container import Writer, write_stream
 from tokcodec.stream.entropy import encode_chunk
@@ -40,7 +41,7 @@ def make_stream(
     spans: int | None = None,
 ) -> Path:
     """A stream of noise, two ticks a frame, chunks of different steps."""
-    tokenizer = load_tokenizer(Weights.find(), "cpu", "float32")
+    tokenizer = load_tokenizer(Weights.find(), Compute("cpu", "float32"))
     header = Header(width, 24, chunk_frames, tokenizer.weights.sha256, Fraction(1, 50))
     rng = np.random.default_rng(seed)
     with path.open("wb") as file:
@@ -123,7 +124,7 @@ def test_edits_of_edits_are_edits_of_what_is_shown(tmp_path: Path) -> None:
     edit.concat([b, c], d)
     assert [chunk.pts[0] for chunk in chunks(d)] == [-10, 8, 26, 44]
     assert shown(d) == ((0, 16), (36, 52))
-    with tokcodec.open_stream(d, device="cpu") as stream:
+    with tokcodec.open_stream(d, compute=Compute("cpu")) as stream:
         assert [(pts, duration) for _, pts, duration in stream.frames()] == [(pts, 2) for pts in range(0, 32, 2)]
         assert stream.count(0.2, 0.4) == 5
     report = edit.trim(d, e, start_s=0.2, duration_s=0.2)  # 10 to 20 of what is shown
@@ -243,12 +244,12 @@ def test_sound_is_cut_and_joined_with_its_stream(
     monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
     source = with_sound(make_clip("v.mp4", moving_frames(66)), tmp_path / "s.mp4")
     whole, a, b, both = (tmp_path / f"{name}.tokc" for name in ("whole", "a", "b", "both"))
-    tokcodec.encode_video(source, whole, device="cpu")
+    tokcodec.encode_video(source, whole, compute=Compute("cpu"))
     edit.trim(whole, a, duration_s=0.8)
     edit.trim(whole, b, start_s=1.2)
     edit.concat([a, b], both)
     for stream, expected_s in ((whole, 2.2), (a, 0.8), (b, 1.0), (both, 1.8)):
-        tokcodec.decode_video(stream, tmp_path / "out.mp4", overwrite=True, device="cpu")
+        tokcodec.decode_video(stream, tmp_path / "out.mp4", overwrite=True, compute=Compute("cpu"))
         assert times_of(tmp_path / "out.mp4") == [Fraction(i, 30) for i in range(round(30 * expected_s))]
         sound = times_of(tmp_path / "out.mp4", "audio")
         assert abs(sound[0]) < 0.03
@@ -298,17 +299,19 @@ def test_spans_are_exact_in_decimal_seconds(tmp_path: Path) -> None:
 
 def test_damaged_sound_is_one_error(make_clip: MakeClip, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     stream = tmp_path / "a.tokc"
-    tokcodec.encode_video(with_sound(make_clip("v.mp4", moving_frames(34)), tmp_path / "s.mp4"), stream, device="cpu")
+    tokcodec.encode_video(
+        with_sound(make_clip("v.mp4", moving_frames(34)), tmp_path / "s.mp4"), stream, compute=Compute("cpu")
+    )
     data = bytearray(stream.read_bytes())
     data[data.index(b"PART") + 100] ^= 1
     stream.write_bytes(data)
     for work in (
-        lambda: tokcodec.decode_video(stream, tmp_path / "b.mp4", device="cpu"),
+        lambda: tokcodec.decode_video(stream, tmp_path / "b.mp4", compute=Compute("cpu")),
         lambda: edit.trim(stream, tmp_path / "b.tokc", duration_s=1.0),
         lambda: edit.verify(stream),
     ):
         with pytest.raises(BitstreamError, match=r"a\.tokc: the PART record"):
             work()
     assert capfd.readouterr().err == ""
-    report = tokcodec.decode_video(stream, tmp_path / "b.mp4", salvage=True, device="cpu")
+    report = tokcodec.decode_video(stream, tmp_path / "b.mp4", salvage=True, compute=Compute("cpu"))
     assert (report.frames, report.damaged) == (34, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tokcodec.compute import Compute
 from tokcodec.rate import Rate
 from tokcodec.tokenizer import Tokenizer
 from tokcodec.weights import Weights, find_weights
@@ -18,7 +19,7 @@ SMALL, MIDDLE = (Rate(quality=q).fixed_step for q in (2, 4))  # in levels
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer(Weights.load(find_weights(None)), "cpu", "float32")
+    return Tokenizer(Weights.load(find_weights(None)), Compute("cpu", "float32"))
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:

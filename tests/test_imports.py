@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     "clock": 0,
     "colour": 0,
+    "compute": 0,
     "cuts": 0,
     "errors": 0,
     "pipeline": 0,
@@ -54,6 +55,7 @@ TORCHLESS = {
     "codec",
     "coding",
     "colour",
+    "compute",
     "cuts",
     "edit",
     "errors",

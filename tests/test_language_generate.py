@@ -16,6 +16,7 @@ import torch
 from conftest import moving_frames
 
 from tokcodec.cli import main
+from tokcodec.compute import Compute
 from tokcodec.edit import verify
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.language.generate import fill, predict
@@ -65,7 +66,7 @@ def made(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     folder = tmp_path_factory.mktemp("language")
     frames = moving_frames(20)
     source = stream(folder / "a.tokc", weights, frames[:9], frames[9:])
-    learn([source], folder / "lm", settings=QUICK, weights=weights, device="cpu", dtype="float32", shape=SHAPE)
+    learn([source], folder / "lm", settings=QUICK, weights=weights, compute=Compute("cpu", "float32"), shape=SHAPE)
     return source, folder / "lm"
 
 
@@ -75,7 +76,7 @@ def tokens_of(path: Path) -> list[Tokens]:
 
 
 def times_of(path: Path) -> list[tuple[int, int]]:
-    with open_stream(path, device="cpu") as opened:
+    with open_stream(path, compute=Compute("cpu")) as opened:
         return [(pts, duration) for _, pts, duration in opened.frames()]
 
 
@@ -94,7 +95,10 @@ def test_a_predicted_stream_goes_on_where_it_ended(made: tuple[Path, Path], tmp_
     assert after[1].spans.tolist() == [4] * 7  # the span of two is replaced
     assert after[1].numbers.tolist() == [*before[1].numbers[:9], *before[1].numbers[5:9].tolist() * 5]
     assert times_of(tmp_path / "b.tokc") == [(20 * i, 20) for i in range(38)]
-    with open_stream(source, device="cpu") as a, open_stream(tmp_path / "b.tokc", device="cpu") as b:
+    with (
+        open_stream(source, compute=Compute("cpu")) as a,
+        open_stream(tmp_path / "b.tokc", compute=Compute("cpu")) as b,
+    ):
         pairs = list(zip(a.frames(end_s=18 / 30), b.frames(), strict=False))
     assert len(pairs) == 18  # all up to the last whole span
     assert all(np.array_equal(x[0], y[0]) for x, y in pairs)
@@ -122,7 +126,10 @@ def test_a_gap_is_filled_between_its_ends(made: tuple[Path, Path], tmp_path: Pat
     np.testing.assert_array_equal(before[0].levels[:, 0], after[0].levels[:, 0])
     assert not np.array_equal(before[0].levels[:, 1], after[0].levels[:, 1])
     np.testing.assert_array_equal(before[1].levels, after[2].levels)
-    with open_stream(source, device="cpu") as a, open_stream(tmp_path / "b.tokc", device="cpu") as b:
+    with (
+        open_stream(source, compute=Compute("cpu")) as a,
+        open_stream(tmp_path / "b.tokc", compute=Compute("cpu")) as b,
+    ):
         pairs = list(zip(a.frames(), b.frames(), strict=True))
     error = [np.abs(x[0].astype(int) - y[0]).mean() for x, y in pairs]
     assert error[0] == 0
@@ -154,15 +161,15 @@ def test_streams_of_other_spans_are_refused(made: tuple[Path, Path], weights: Pa
     for work in (
         lambda: predict(source, tmp_path / "b.tokc", 0.5, model=made[1]),
         lambda: fill(source, tmp_path / "b.tokc", 0.1, 0.1, model=made[1]),
-        lambda: learn([source], tmp_path / "lm", settings=QUICK, weights=weights, device="cpu", shape=SHAPE),
-        lambda: probe(tmp_path, model=made[1], device="cpu"),
+        lambda: learn([source], tmp_path / "lm", settings=QUICK, weights=weights, compute=Compute("cpu"), shape=SHAPE),
+        lambda: probe(tmp_path, model=made[1], compute=Compute("cpu")),
     ):
         with pytest.raises(TokcodecError, match=r"a\.tokc: its spans .* not of four frames: encode it with --spans 4$"):
             work()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tokc", "x"]
     short = stream(tmp_path / "short.tokc", weights, moving_frames(4), spans=2)
     with pytest.raises(TokcodecError, match="no streams of five frames or more"):
-        learn([short], tmp_path / "lm", settings=QUICK, weights=weights, device="cpu", shape=SHAPE)
+        learn([short], tmp_path / "lm", settings=QUICK, weights=weights, compute=Compute("cpu"), shape=SHAPE)
     assert predict(short, tmp_path / "b.tokc", 0.1, model=made[1]).frames == 9  # behind the first frame
 
 
@@ -200,7 +207,7 @@ def test_a_chunk_longer_than_the_format_allows_is_refused(made: tuple[Path, Path
 
 def test_a_run_goes_on_as_if_it_had_not_stopped(made: tuple[Path, Path], weights: Path, tmp_path: Path) -> None:
     source, _ = made
-    options = {"weights": weights, "device": "cpu", "dtype": "float32", "shape": SHAPE}
+    options = {"weights": weights, "compute": Compute("cpu", "float32"), "shape": SHAPE}
     half = LearnSettings(steps=12, batch=2)
     whole, steps = learn([source], tmp_path / "whole", settings=half, **options)
     assert steps == 12
@@ -235,7 +242,7 @@ def test_probes_tell_bright_from_dark(made: tuple[Path, Path], weights: Path, tm
         for i in range(6):
             frames = [(np.roll(f, 5 * i, 1) * factor).astype(np.uint8) for f in moving_frames(5)]
             stream(tmp_path / name / f"{i // 2}-{i % 2}.tokc", weights, frames)
-    result = probe(tmp_path, model=made[1], device="cpu")
+    result = probe(tmp_path, model=made[1], compute=Compute("cpu"))
     assert {k: result[k] for k in ("classes", "streams", "clips", "chance")} == {
         "classes": 2,
         "streams": 12,
@@ -243,9 +250,9 @@ def test_probes_tell_bright_from_dark(made: tuple[Path, Path], weights: Path, tm
         "chance": 0.5,
     }
     assert min(result[f"{kind}_{name}"] for kind in ("linear", "attention") for name in ("tokens", "pixels")) > 0.9
-    assert probe(tmp_path, model=made[1], device="cpu") == result
+    assert probe(tmp_path, model=made[1], compute=Compute("cpu")) == result
     (tmp_path / "dark" / ".tokcodec.ab.partial.tokc").write_bytes(b"unfinished")
-    assert probe(tmp_path, model=made[1], device="cpu") == result
+    assert probe(tmp_path, model=made[1], compute=Compute("cpu")) == result
     read_texts([tmp_path], weights)
     with pytest.raises(TokcodecError, match="two at least"):
         probe(tmp_path / "dark", model=made[1])

@@ -15,6 +15,7 @@ from conftest import MakeClip, frames_of, moving_frames, times_of
 
 import tokcodec
 from tokcodec.cli import cli
+from tokcodec.compute import Compute
 from tokcodec.errors import BitstreamError, ExistsError, ModelError, TokcodecError
 from tokcodec.scoring import compare as comparing
 from tokcodec.scoring import stlpips
@@ -116,7 +117,7 @@ def test_st_lpips_is_of_every_fifth_frame_where_its_package_is(
 
 def test_a_stream_is_what_it_decodes_to(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
     source, stream, decoded = make_clip("in.mp4", moving_frames(10)), tmp_path / "a.tokc", tmp_path / "a.mkv"
-    same = {"weights": weights, "device": "cpu", "dtype": "float32"}
+    same = {"weights": weights, "compute": Compute("cpu", "float32")}
     tokcodec.encode_video(source, stream, **same)
     tokcodec.decode_video(stream, decoded, lossless=True, **same)
     assert compare(source, stream, **same) == compare(source, decoded)
@@ -125,7 +126,7 @@ def test_a_stream_is_what_it_decodes_to(make_clip: MakeClip, tmp_path: Path, wei
 
 def test_the_pop_of_a_stream_is_that_where_its_chunks_begin(make_clip: MakeClip, tmp_path: Path, weights: Path) -> None:
     source, stream, twice = make_clip("in.mp4", moving_frames(9)), tmp_path / "a.tokc", tmp_path / "b.tokc"
-    same = {"weights": weights, "device": "cpu", "dtype": "float32"}
+    same = {"weights": weights, "compute": Compute("cpu", "float32")}
     tokcodec.encode_video(source, stream, weights=weights)
     tokcodec.concat([stream, stream], twice)
     reference = make_clip("ref.mkv", 2 * frames_of(source), codec="ffv1", pix_fmt="bgr0")
@@ -179,7 +180,7 @@ def test_damage_is_that_of_the_stream_that_has_it(make_clip: MakeClip, tmp_path:
     data[data.index(b"CHNK") + 40] ^= 1
     names[0].write_bytes(data)
     with pytest.raises(BitstreamError, match=r"a\.tokc: the CHNK record .* is damaged"):
-        compare(*names, weights=weights, device="cpu")
+        compare(*names, weights=weights, compute=Compute("cpu"))
 
 
 def test_heat_is_black_for_none_and_white_for_much() -> None:

@@ -11,6 +11,7 @@ from conftest import TINY, loop_arrays, moving_frames
 
 from tokcodec import ModelError
 from tokcodec.coding.planes import to_rgb
+from tokcodec.compute import Compute
 from tokcodec.restorer.network import Restorer
 from tokcodec.stream.entropy import encode_chunk
 from tokcodec.tokenizer import Tokenizer, grouped, load_tokenizer
@@ -21,7 +22,7 @@ STEP = 12.0
 
 def tokenizer(path: Path, network: Restorer | None, dtype: str = "float32") -> Tokenizer:
     save_weights(path, network, loop_arrays())
-    return Tokenizer(Weights.load(path), "cpu", dtype)
+    return Tokenizer(Weights.load(path), Compute("cpu", dtype))
 
 
 def trained() -> Restorer:
@@ -98,13 +99,13 @@ def test_what_is_packed_frame_by_frame_is_what_is_coded_at_once(tmp_path: Path, 
 def test_weights_that_hold_no_loop(tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", Restorer(TINY), {})
     with pytest.raises(ModelError, match=r"w\.safetensors: these weights hold no klt"):
-        load_tokenizer(Weights.load(tmp_path / "w.safetensors"), "cpu", "float32")
+        load_tokenizer(Weights.load(tmp_path / "w.safetensors"), Compute("cpu", "float32"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
 def test_a_device_that_is_absent_is_told_when_a_picture_is_due(tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", Restorer(TINY), loop_arrays())
-    codec = Tokenizer(Weights.load(tmp_path / "w.safetensors"), "cuda")
+    codec = Tokenizer(Weights.load(tmp_path / "w.safetensors"), Compute("cuda"))
     tokens = codec.encode(np.stack(moving_frames(1)), STEP).tokens
     with pytest.raises(ModelError, match="no CUDA device"):
         next(codec.decode(tokens.in_order(), STEP, 48, 64))

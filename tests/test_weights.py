@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -54,6 +55,22 @@ def test_what_is_written_is_read(file: Path) -> None:
         assert torch.equal(value, written[name].half().float()), name
 
 
+def test_a_file_holds_a_network_of_each_tier(tmp_path: Path) -> None:
+    path, small = tmp_path / "w.safetensors", dataclasses.replace(TINY, features=2)
+    networks = {"full": Restorer(TINY), "fast": Restorer(small)}
+    save_weights(path, networks, ARRAYS)
+    weights = Weights.load(path)
+    assert list(weights.configs) == ["full", "fast"]
+    assert weights.arrays.keys() == ARRAYS.keys()
+    for tier, written in networks.items():
+        read = weights.restorer(tier)
+        assert read.config == written.config
+        assert all(torch.equal(v, written.state_dict()[k].half().float()) for k, v in read.state_dict().items())
+    save_weights(path, networks["fast"], ARRAYS)
+    with pytest.raises(ModelError, match="hold no fast restorer"):
+        Weights.load(path).restorer("fast")
+
+
 def test_the_network_lies_in_half_precision(file: Path) -> None:
     data = file.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -88,8 +105,8 @@ def test_weights_of_tables_alone(tmp_path: Path) -> None:
     path = tmp_path / "tables.safetensors"
     save_weights(path, None, ARRAYS, {"of": "tables"})
     weights = Weights.load(path)
-    assert weights.config is None
-    with pytest.raises(ModelError, match=r"tables\.safetensors: these weights hold no network"):
+    assert weights.configs == {}
+    with pytest.raises(ModelError, match=r"tables\.safetensors: these weights hold no full restorer"):
         weights.restorer()
     with pytest.raises(ValueError, match="restorer"):
         save_weights(path, None, {"restorer.x": np.zeros(1)})
@@ -118,8 +135,8 @@ def test_a_file_that_is_no_weights_is_one_clear_error(data: bytes, tmp_path: Pat
 @pytest.mark.parametrize("config", ['{"features": 5}', '{"dims": 32}', "3", '{"features": "many"}'])
 def test_a_network_of_another_shape_is_one_clear_error(config: str, file: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    tensors = {"restorer.stem.bias": np.zeros(3, np.float16)}
-    path.write_bytes(save(tensors, {"tokcodec": f'{{"restorer": {config}}}'}))
+    tensors = {"restorer.full.stem.bias": np.zeros(3, np.float16)}
+    path.write_bytes(save(tensors, {"tokcodec": f'{{"restorers": {{"full": {config}}}}}'}))
     with pytest.raises(ModelError, match=r"other\.safetensors: cannot use the network"):
         Weights.load(path).restorer()
 

@@ -20,6 +20,7 @@ from tokcodec.errors import BitstreamError, ExistsError, ModelError, TokcodecErr
 
 if TYPE_CHECKING:
     from tokcodec.codec import decode_video, encode_video
+    from tokcodec.compute import Compute
     from tokcodec.edit import concat, trim, verify
     from tokcodec.rate import Rate
     from tokcodec.report import Report
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BitstreamError",
+    "Compute",
     "ExistsError",
     "ModelError",
     "Rate",
@@ -53,6 +55,7 @@ __all__ = [
 _HOMES = {
     "tokens.arrays": ("export_tokens", "import_tokens"),
     "codec": ("decode_video", "encode_video"),
+    "compute": ("Compute",),
     "edit": ("concat", "trim", "verify"),
     "stream_reader": ("Stream", "open_stream"),
     "rate": ("Rate",),

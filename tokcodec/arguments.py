@@ -7,27 +7,17 @@ from pathlib import Path
 
 from tokcodec.io import suffixes
 
-DEVICES = ("auto", "cpu", "cuda")
-DTYPES = ("auto", "float32", "bfloat16")
 
-
-def check_choices(
-    *, device: str = "auto", dtype: str = "auto", crf: float | None = None, counts: Iterable[int | None] = ()
-) -> None:
+def check_choices(*, crf: float | None = None, counts: Iterable[int | None] = ()) -> None:
     """Refuse what no run can be done with.
 
     Args:
-        device, dtype: of the network.
         crf: of an encoder, 0 to 51, or None.
         counts: of cores, threads, processes: at least 1, or None.
 
     Raises:
         ValueError: one is out of range; the message says which.
     """
-    if device not in DEVICES:
-        raise ValueError(f"unknown device {device!r}: auto, cpu or cuda")
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}: auto, float32 or bfloat16")
     if crf is not None and not 0 <= crf <= 51:
         raise ValueError(f"crf must be 0 to 51, not {crf:g}")
     for count in counts:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from tokcodec import video
 from tokcodec.arguments import check_choices, check_stream_name
+from tokcodec.compute import AUTO, Compute
 from tokcodec.cuts import CUT_MARGIN, cuts
 from tokcodec.errors import TokcodecError, VideoError
 from tokcodec.io import output, standard
@@ -230,9 +231,7 @@ def encode_video(
     rate: Rate = DEFAULT_RATE,
     spans: int | None = None,
     weights: str | Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    cores: int | None = None,
+    compute: Compute = AUTO,
     start_s: float = 0.0,
     duration_s: float | None = None,
     span: tuple[int, int | None] | None = None,
@@ -253,9 +252,7 @@ def encode_video(
         spans: frames of all spans (1, 2, 4, 8, 16 or 32), and shorter ones for what is left at the end of a chunk;
             None chooses them by content. A language model of tokens needs 4.
         weights: safetensors file; the released ones if None.
-        device: of the network, which only a target of quality needs: "auto", "cpu" or "cuda".
-        dtype: of its arithmetic: "auto", "float32" or "bfloat16".
-        cores: how many to use; None for those this process may use.
+        compute: threads, and the network's device and arithmetic, which only a target of quality needs.
         start_s: where to begin, in seconds from the first frame.
         duration_s: how much to take; None for all.
         span: instead, code the frames with a timestamp in [begin, end) ticks, as they stand in the stream of the
@@ -276,11 +273,10 @@ def encode_video(
     """
     if spans is not None and spans not in SPANS:
         raise ValueError(f"spans have {', '.join(map(str, SPANS))} frames, not {spans}")
-    check_choices(device=device, dtype=dtype, counts=[cores])
     check_stream_name(target)
     started, source = time.monotonic(), str(source)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(blas_limited(cores))
+        stack.enter_context(blas_limited(compute.threads))
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
         place = stack.enter_context(_rereadable(source, rate.is_of_the_whole))
         side = stack.enter_context(temporary_file())
@@ -289,7 +285,7 @@ def encode_video(
             place,
             start_s,
             duration_s,
-            threads=cores or 0,
+            threads=compute.threads or 0,
             span=span,
             name=source,
             filters=filters,
@@ -297,13 +293,13 @@ def encode_video(
         )
         reader = open_video(side=side if span is None else None)
         info = reader.info
-        tokenizer = load_tokenizer(Weights.find(weights), device, dtype).counted()
+        tokenizer = load_tokenizer(Weights.find(weights), compute).counted()
         try:
             header = _header(info, tokenizer)
         except ValueError as error:
             raise TokcodecError(f"{source}: {error}") from error
         chunk_px = header.chunk_frames * info.height * info.width
-        cores = cores or available_cores()
+        cores = compute.threads or available_cores()
         workers = min(cores, max(1, FLIGHT_PX // chunk_px))
         helpers = None if cores == 1 else Helpers(cores - 1, "tokcodec helper")
         if helpers:
@@ -466,9 +462,7 @@ def decode_video(
     stdout_format: str = "y4m",
     salvage: bool = False,
     weights: str | Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    cores: int | None = None,
+    compute: Compute = AUTO,
     start_s: float = 0.0,
     duration_s: float | None = None,
     overwrite: bool = False,
@@ -487,9 +481,7 @@ def decode_video(
         stdout_format: "y4m" or "rgb24", for "-" and for a binary file; for the latter also "mkv".
         salvage: decode every intact chunk of a damaged stream.
         weights: safetensors file; the released ones if None. They must be those of the stream.
-        device: "auto", "cpu" or "cuda".
-        dtype: of the network's arithmetic: "auto", "float32" or "bfloat16".
-        cores: for the encoder of the target; None lets FFmpeg choose.
+        compute: device, arithmetic, restorer and threads.
         start_s: where to begin, in seconds from the first frame; the first frame then becomes time 0.
         duration_s: how much to decode; None for all.
         overwrite: replace a target that exists.
@@ -505,13 +497,13 @@ def decode_video(
         TokcodecError: source or target cannot be opened.
         ValueError: an argument is out of range, or options do not fit together.
     """
-    check_choices(device=device, dtype=dtype, crf=crf, counts=[cores])
+    check_choices(crf=crf)
     if stdout_format not in ("y4m", "rgb24", "mkv"):
         raise ValueError(f"stdout_format must be y4m, rgb24 or mkv, not {stdout_format!r}")
     started = time.monotonic()
     end_s = None if duration_s is None else start_s + duration_s
     with contextlib.ExitStack() as stack:
-        stack.enter_context(blas_limited(cores))
+        stack.enter_context(blas_limited(compute.threads))
         reader = stack.enter_context(reading(Path(source), salvage))
         header = reader.header
         wanted = overlapping(reader, start_s, duration_s)
@@ -527,7 +519,7 @@ def decode_video(
                 place = stack.enter_context(output.replacing_pattern(Path(target), overwrite))
             else:
                 place = stack.enter_context(output.replacing(Path(target), [Path(source)], overwrite))
-        tokenizer = tokenizer_of(reader, weights, device, dtype).counted()
+        tokenizer = tokenizer_of(reader, weights, compute).counted()
         ahead = max(4, AHEAD_PX // (header.height * header.width))
         stream = Stream(Path(source), reader, lambda: tokenizer)
         frames = in_background(stream.frames(start_s, end_s), depth=ahead)
@@ -555,7 +547,7 @@ def decode_video(
                 codec=codec,
                 crf=crf,
                 side=None if streams is None else (streams[1], streams[0]),
-                threads=cores or 0,
+                threads=compute.threads or 0,
                 name=label,
             )
         )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.arguments import check_choices
 from tokcodec.clock import Shown, Spans, ticks_of
+from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import BitstreamError
 from tokcodec.io import standard
 from tokcodec.io.files import NamedFile, temporary_file
@@ -292,8 +292,7 @@ def open_stream(
     path: str | Path,
     *,
     weights: str | Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    compute: Compute = AUTO,
     salvage: bool = False,
 ) -> Iterator[Stream]:
     """Open a .tokc stream to read its tokens and frames.
@@ -301,23 +300,18 @@ def open_stream(
     Args:
         path: of the stream; "-" is stdin.
         weights: safetensors file; the released ones if None. Loaded on first use.
-        device: of the network: "auto", "cpu" or "cuda".
-        dtype: of its arithmetic: "auto", "float32" or "bfloat16".
+        compute: device, arithmetic and restorer.
         salvage: accept a damaged or cut stream and give what is intact.
 
     Raises:
         BitstreamError: it is no stream, or damaged (without `salvage`).
         TokcodecError: it cannot be opened.
-        ValueError: the device or the dtype is unknown.
     """
-    check_choices(device=device, dtype=dtype)
     with reading(Path(path), salvage) as reader:
-        yield Stream(Path(path), reader, lambda: tokenizer_of(reader, weights, device, dtype))
+        yield Stream(Path(path), reader, lambda: tokenizer_of(reader, weights, compute))
 
 
-def tokenizer_of(
-    reader: Reader, weights: str | Path | None = None, device: str = "auto", dtype: str = "auto"
-) -> Tokenizer:
+def tokenizer_of(reader: Reader, weights: str | Path | None = None, compute: Compute = AUTO) -> Tokenizer:
     """The tokenizer that a stream was made with.
 
     Raises:
@@ -326,4 +320,4 @@ def tokenizer_of(
     from tokcodec.tokenizer import load_tokenizer
     from tokcodec.weights import Weights
 
-    return load_tokenizer(Weights.find(weights, reader.header.weights_sha256), device, dtype)
+    return load_tokenizer(Weights.find(weights, reader.header.weights_sha256), compute)

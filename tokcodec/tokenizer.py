@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from tokcodec.coding.loop import Coding, Loop, Shown, joined
 from tokcodec.coding.planes import GRID, GROUP, Planes, to_rgb
+from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import ModelError
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables, frame_step
 from tokcodec.stream.pyramid import kinds, uniform
-from tokcodec.weights import Weights
+from tokcodec.weights import TIERS, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -53,21 +54,31 @@ class Group(NamedTuple):
 class _OnDevice:
     """A network on its device, put there when it is asked for first, in any thread."""
 
-    def __init__(self, weights: Weights, device: str, dtype: str) -> None:
+    def __init__(self, weights: Weights, compute: Compute) -> None:
         self.made: tuple[Restorer, torch.device] | None = None
-        self._weights, self._device, self._dtype = weights, device, dtype
+        self._weights, self._compute = weights, compute
+        self._tier = compute.restorer
+        if self._tier == "auto":
+            self._tier = next((tier for tier in TIERS if tier in weights.configs), "off")
+        if self._tier not in (*weights.configs, "off"):  # told before the work
+            raise ModelError(f"{weights.name}: these weights hold no {self._tier} restorer")
         self._lock = threading.Lock()
 
     def get(self) -> tuple[Restorer, torch.device] | None:
-        """None where the weights hold no network."""
-        if self._weights.config is None:
+        """None where the loop's own pictures are shown.
+
+        Raises:
+            ModelError: the network cannot be used, or there is no such device.
+        """
+        if self._tier == "off":
             return None
         from tokcodec.restorer.device import pick_device, pick_dtype
 
         with self._lock:
             if self.made is None:
-                device = pick_device(self._device)
-                self.made = self._weights.restorer().to(device, pick_dtype(self._dtype, device)), device
+                device = pick_device(self._compute.device)
+                network = self._weights.restorer(self._tier)
+                self.made = network.to(device, pick_dtype(self._compute.dtype, device)), device
             return self.made
 
 
@@ -76,8 +87,7 @@ class Tokenizer:
 
     Args:
         weights: what the tokens are made with.
-        device: of the network: "auto", "cpu" or "cuda".
-        dtype: of its arithmetic: "auto", "float32" or "bfloat16".
+        compute: device, arithmetic and restorer.
 
     Attributes:
         weights: those given.
@@ -86,10 +96,10 @@ class Tokenizer:
         busy_s: seconds spent in the network so far, transfers of frames to and from its device included.
 
     Raises:
-        ModelError: the weights hold no loop, or tables of another version.
+        ModelError: the weights hold no loop, tables of another version, or not the restorer that was asked for.
     """
 
-    def __init__(self, weights: Weights, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(self, weights: Weights, compute: Compute = AUTO) -> None:
         try:
             self.loop = Loop(weights.arrays)
             self.tables = Tables.of(weights.arrays, self.loop.blocks)
@@ -97,7 +107,7 @@ class Tokenizer:
             raise ModelError(f"{weights.name}: {error}") from error
         self.weights = weights
         self.busy_s = 0.0
-        self._network = _OnDevice(weights, device, dtype)
+        self._network = _OnDevice(weights, compute)
         self._lock = threading.Lock()
 
     def counted(self) -> Tokenizer:
@@ -260,14 +270,14 @@ def _whole(frames: NDArray[Any], first: bool) -> NDArray[Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def load_tokenizer(weights: Weights, device: str, dtype: str) -> Tokenizer:
+def load_tokenizer(weights: Weights, compute: Compute = AUTO) -> Tokenizer:
     """`Tokenizer`, kept: the next file with the same weights, by their SHA-256, does not load them again.
 
     Raises:
         ModelError: the weights cannot be used, or CUDA is asked for and absent.
     """
-    if device == "cuda":  # to be told before the work
+    if compute.device == "cuda":  # to be told before the work
         from tokcodec.restorer.device import pick_device
 
-        pick_device(device)
-    return Tokenizer(weights, device, dtype)
+        pick_device(compute.device)
+    return Tokenizer(weights, compute)

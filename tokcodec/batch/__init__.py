@@ -22,6 +22,7 @@ from tokcodec.batch.storage import Item, Tree
 from tokcodec.batch.summary import Note, Summary
 from tokcodec.batch.units import Settings
 from tokcodec.batch.workers import local_workers
+from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.io import suffixes as known
 from tokcodec.rate import DEFAULT_RATE, Rate
@@ -50,7 +51,6 @@ def run(
     names: Iterable[str] | None = None,
     shard: tuple[int, int] = (1, 1),
     jobs: int | None = None,
-    threads: int | None = None,
     ray: str | None = None,
     piece_chunks: int | None = None,
     retries: int = 1,
@@ -58,8 +58,7 @@ def run(
     delete_source: bool = False,
     overwrite: bool = False,
     weights: str | Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    compute: Compute = AUTO,
     log: str | Path | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -85,7 +84,6 @@ def run(
         shard: (i, n), i from 1: only the i-th of n parts of the tree, always the same files.
         jobs: worker processes; None for one for two cores, or one a GPU for what the network is needed for (`decode`,
             a target of quality); 1 works in this process.
-        threads: CPU threads in each; None divides the cores among them (on Ray: 1).
         ray: instead, address of a Ray cluster; "" finds or starts one.
         piece_chunks: chunks that long files are cut into for several workers; 0 for never; None for 64 where there
             are several workers.
@@ -95,7 +93,8 @@ def run(
         overwrite: also replace outputs that no batch has made, or one made from a file of the same name in another
             tree; never one whose source had another name or was deleted.
         weights: safetensors file; the released ones if None.
-        device: "auto", "cpu" or "cuda"; dtype: "auto", "float32" or "bfloat16".
+        compute: device, arithmetic and restorer; threads are those of each worker, None divides the cores among them
+            (on Ray: 1).
         log: file to which the note of each file is appended as a line of JSON.
         dry_run: only say what would be done: every file gets a note, "planned", "skipped", "finished" or "failed", and
             nothing is written, not even the log.
@@ -117,7 +116,7 @@ def run(
         raise ValueError("give one of jobs and ray")
     if to not in CONTAINERS:
         raise ValueError(f"to must be one of {', '.join(CONTAINERS)}, not {to!r}")
-    check_choices(device=device, dtype=dtype, crf=crf, counts=[jobs, threads])
+    check_choices(crf=crf, counts=[jobs])
     if retries < 0 or (piece_chunks or 0) < 0:
         raise ValueError("retries and piece_chunks are at least 0")
     if not 1 <= shard[0] <= shard[1]:
@@ -130,8 +129,7 @@ def run(
         crf=crf,
         weights=None if weights is None else Path(weights).absolute(),
         weights_sha256=None if decode else Weights.load(find_weights(weights)).sha256,
-        device=device,
-        dtype=dtype,
+        compute=compute,
         verify=verify or delete_source,
     )
     tree = Tree(str(source))
@@ -144,10 +142,14 @@ def run(
         settled = progress if log is None or dry_run else stack.enter_context(_logged(Path(log), progress))
         crew: Workers | None = None
         if not dry_run:
-            if device == "cuda" and ray is None:
-                pick_device(device)  # to be told once, not of every file
-            where = device if decode or settings.rate.is_of_quality else "cpu"  # the rest has no use for a GPU
-            crew = local_workers(jobs, threads, where) if ray is None else RayTasks(ray, threads or 1, where)
+            if compute.device == "cuda" and ray is None:
+                pick_device(compute.device)  # to be told once, not of every file
+            where = compute.device if decode or settings.rate.is_of_quality else "cpu"  # the rest has no use for a GPU
+            crew = (
+                local_workers(jobs, compute.threads, where)
+                if ray is None
+                else RayTasks(ray, compute.threads or 1, where)
+            )
             stack.callback(crew.close)
             if not decode:
                 several = PIECE_CHUNKS if crew.limit > 1 else 0

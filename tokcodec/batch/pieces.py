@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tokcodec import video
 from tokcodec.codec import chunk_frames_for, encode_video, metadata_of, section_frames_for
+from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.io import output
 from tokcodec.io.files import temporary_file
@@ -68,9 +69,7 @@ def encode_piece(
     *,
     rate: Rate,
     weights: Path,
-    device: str,
-    dtype: str,
-    cores: int | None = None,
+    compute: Compute,
     filters: video.Filters = video.UNFILTERED,
     progress: Progress | None = None,
 ) -> Report:
@@ -87,9 +86,7 @@ def encode_piece(
         target,
         rate=rate,
         weights=weights,
-        device=device,
-        dtype=dtype,
-        cores=cores,
+        compute=compute,
         span=(piece.begin, piece.end),
         filters=filters,
         overwrite=True,

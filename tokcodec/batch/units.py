@@ -22,6 +22,7 @@ from tokcodec.batch import pieces
 from tokcodec.batch.pieces import Piece
 from tokcodec.batch.storage import exists, fetched, placed
 from tokcodec.codec import decode_video, encode_video
+from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.io import suffixes
 from tokcodec.rate import Rate
@@ -44,7 +45,7 @@ class Settings:
         crf: of the decoded videos.
         weights: path, the same on every machine; None finds them there.
         weights_sha256: that encoding must use; None to decode, where the stream says.
-        device: "auto", "cpu" or "cuda"; also dtype: "auto", "float32" or "bfloat16".
+        compute: device, arithmetic and restorer; threads are a worker's own.
         verify: read every stream back before it counts.
         piece_chunks: chunks a long file is cut into at a time; 0 leaves files whole.
     """
@@ -56,16 +57,15 @@ class Settings:
     crf: float = 12.0
     weights: Path | None = None
     weights_sha256: bytes | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    compute: Compute = AUTO
     verify: bool = False
     piece_chunks: int = 0
 
     def facts(self) -> dict[str, Any]:
         """What the bytes of an output depend on, for the record."""
-        network = {"device": self.device, "dtype": self.dtype}
+        network = {"device": self.compute.device, "dtype": self.compute.dtype}
         if self.decode:
-            return {**network, "crf": self.crf}
+            return {**network, "restorer": self.compute.restorer, "crf": self.crf}
         assert self.weights_sha256 is not None
         coded = {"deinterlace": self.deinterlace, "weights_sha256": self.weights_sha256.hex()}
         return {**network, **dataclasses.asdict(self.rate), **coded}
@@ -76,9 +76,9 @@ class Settings:
         return Filters(deinterlace=self.deinterlace)
 
     def network(self) -> dict[str, Any]:
-        """The arguments that name the network, on this machine."""
+        """The arguments that name weights and what computes, in this process."""
         weights = find_weights(self.weights, self.weights_sha256) if self.weights_sha256 else self.weights
-        return {"weights": weights, "device": self.device, "dtype": self.dtype}
+        return {"weights": weights, "compute": dataclasses.replace(self.compute, threads=torch.get_num_threads())}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,6 @@ class Whole:
                         source,
                         target,
                         crf=settings.crf,
-                        cores=torch.get_num_threads(),
                         progress=_frames(told),
                         **settings.network(),
                     )
@@ -133,7 +132,6 @@ class Whole:
                         target,
                         rate=settings.rate,
                         filters=settings.filters,
-                        cores=torch.get_num_threads(),
                         progress=_frames(told),
                         **settings.network(),
                     )
@@ -159,7 +157,6 @@ class Part:
                     self.piece,
                     rate=settings.rate,
                     filters=settings.filters,
-                    cores=torch.get_num_threads(),
                     progress=_frames(told),
                     **settings.network(),
                 )

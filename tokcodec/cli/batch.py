@@ -25,6 +25,7 @@ from tokcodec.cli.options import (
     refuse_unused,
 )
 from tokcodec.cli.terminal import Meter, compile_ahead, tell
+from tokcodec.compute import Compute
 
 if TYPE_CHECKING:
     from tokcodec.batch import Note, Summary
@@ -112,9 +113,7 @@ def batch(
     target_psnr: float | None,
     deinterlace: bool,
     weights: Path | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
+    compute: Compute,
     progress: str,
     force: bool,
     as_json: bool,
@@ -173,7 +172,6 @@ def batch(
             names=None if listing is None else [line.rstrip("\r\n") for line in listing if line.strip()],
             shard=shard,
             jobs=jobs,
-            threads=threads,
             ray=ray,
             piece_chunks=piece,
             retries=retries,
@@ -181,8 +179,7 @@ def batch(
             delete_source=delete_source,
             overwrite=force,
             weights=weights,
-            device=device,
-            dtype=dtype,
+            compute=compute,
             log=log,
             dry_run=dry_run,
             progress=update,

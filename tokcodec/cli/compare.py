@@ -10,6 +10,7 @@ import click
 
 from tokcodec.cli.options import FileName, examples, network_options, output_options, progress_option, use_threads
 from tokcodec.cli.terminal import frames_meter, tell
+from tokcodec.compute import Compute
 from tokcodec.scoring.scores import METRICS
 
 
@@ -38,9 +39,7 @@ def compare(
     lpips_dir: Path | None,
     st_lpips: bool,
     weights: Path | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
+    compute: Compute,
     progress: str,
     force: bool,
     as_json: bool,
@@ -53,7 +52,7 @@ def compare(
     """
     from tokcodec.scoring.compare import compare as compare_videos
 
-    use_threads(threads)
+    use_threads(compute.threads)
     with frames_meter("compare", progress) as update:
         found = compare_videos(
             reference,
@@ -62,11 +61,9 @@ def compare(
             heatmap=heatmap,
             overwrite=force,
             weights=weights,
-            device=device,
-            dtype=dtype,
+            compute=compute,
             lpips_dir=lpips_dir,
             st_lpips=st_lpips,
-            cores=threads,
             progress=update,
         )
     if as_json:

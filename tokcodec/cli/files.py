@@ -28,6 +28,7 @@ from tokcodec.cli.options import (
     use_threads,
 )
 from tokcodec.cli.terminal import frames_meter, show, tell
+from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.rate import DEFAULT_RATE
 from tokcodec.stream.pyramid import SPANS
@@ -98,9 +99,7 @@ def encode(
     spans: str,
     tonemap: bool,
     weights: Path | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
+    compute: Compute,
     progress: str,
     force: bool,
     as_json: bool,
@@ -114,7 +113,7 @@ def encode(
 
     target = target or beside(source, ".tokc")
     if target_lpips is not None or target_psnr is not None:  # else torch has nothing to do
-        use_threads(threads)
+        use_threads(compute.threads)
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
     try:
         filters = Filters(deinterlace=deinterlace, tonemap=tonemap, fps=fps, scale=scale)
@@ -127,9 +126,7 @@ def encode(
             rate=rate,
             spans=None if spans == "auto" else int(spans),
             weights=weights,
-            device=device,
-            dtype=dtype,
-            cores=threads,
+            compute=compute,
             start_s=start_s,
             duration_s=duration_s,
             filters=filters,
@@ -172,9 +169,7 @@ def decode(
     start_s: float,
     duration_s: float | None,
     weights: Path | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
+    compute: Compute,
     progress: str,
     force: bool,
     as_json: bool,
@@ -194,15 +189,13 @@ def decode(
         refuse_unused("for stdout", "format")
     if lossless or Path(target).suffix.lower() not in (".mp4", ".m4v", ".mov", ".mkv", ".webm"):
         refuse_unused("for H.264 and other codecs of .mp4, .mov, .mkv and .webm", "crf", "vcodec")
-    use_threads(threads)
+    use_threads(compute.threads)
     with frames_meter("decode", progress) as update:
         report = decode_video(
             source,
             target,
             weights=weights,
-            device=device,
-            dtype=dtype,
-            cores=threads,
+            compute=compute,
             codec=vcodec,
             crf=crf,
             lossless=lossless,
@@ -242,9 +235,7 @@ def roundtrip(
     target_lpips: float | None,
     target_psnr: float | None,
     weights: Path | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
+    compute: Compute,
     progress: str,
     force: bool,
     as_json: bool,
@@ -268,7 +259,7 @@ def roundtrip(
     kind_of(Path(target))
     if not is_pattern(Path(target)):
         check_target(Path(target), [Path(source)], force)  # before the work, not after
-    use_threads(threads)
+    use_threads(compute.threads)
     with tempfile.TemporaryDirectory() as folder:
         coded = stream or Path(folder, "coded.tokc")
         with frames_meter("encode", progress, passes=rate.is_of_the_whole) as update:
@@ -277,9 +268,7 @@ def roundtrip(
                 coded,
                 rate=rate,
                 weights=weights,
-                device=device,
-                dtype=dtype,
-                cores=threads,
+                compute=compute,
                 overwrite=force,
                 lpips_dir=lpips_dir,
                 progress=update,
@@ -289,16 +278,12 @@ def roundtrip(
                 coded,
                 target,
                 weights=weights,
-                device=device,
-                dtype=dtype,
-                cores=threads,
+                compute=compute,
                 overwrite=force,
                 progress=update,
             )
         with frames_meter("compare", progress) as update:
-            found = compare(
-                source, coded, weights=weights, device=device, dtype=dtype, lpips_dir=lpips_dir, progress=update
-            )
+            found = compare(source, coded, weights=weights, compute=compute, lpips_dir=lpips_dir, progress=update)
     scores = {name: found.scores[name]["mean"] for name in METRICS if name in found.scores}
     if as_json:
         about = {"input": source, "output": target, **dataclasses.asdict(made)}

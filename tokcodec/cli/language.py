@@ -14,6 +14,7 @@ from tokcodec.cli.options import (
     Seconds,
     StreamName,
     Within,
+    compute_options,
     device_options,
     examples,
     output_options,
@@ -23,14 +24,14 @@ from tokcodec.cli.options import (
     weights_option,
 )
 from tokcodec.cli.terminal import compiling_told, frames_meter, say, show
+from tokcodec.compute import Compute
 from tokcodec.language import generate
 
 folder = click.Path(path_type=Path, file_okay=False)
 model_option = click.option(
     "--lm", type=FileName(".safetensors"), required=True, help="A language model, or the folder it was learned in."
 )
-device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
+where_options = compute_options("device", "threads")
 speech_options = shared(
     model_option,
     click.option("--steps", type=click.IntRange(1, 64), default=8, show_default=True, help="Passes for four frames."),
@@ -43,8 +44,7 @@ speech_options = shared(
     ),
     click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the draws."),
     weights_option,
-    device_option,
-    threads_option,
+    where_options,
     progress_option,
     output_options,
 )
@@ -68,9 +68,7 @@ def learn_tokens(
     batch: int,
     seed: int,
     weights: Path | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
+    compute: Compute,
 ) -> None:
     """Learn a language model of the tokens of STREAMS (files, or folders of .tokc files, of encode --spans 4).
 
@@ -78,9 +76,9 @@ def learn_tokens(
     """
     from tokcodec.language.training import LearnSettings, learn
 
-    use_threads(threads)
+    use_threads(compute.threads)
     settings = LearnSettings(steps=steps, batch=batch, seed=seed)
-    learned, step = learn(streams, out, settings=settings, minutes=minutes, weights=weights, device=device, dtype=dtype)
+    learned, step = learn(streams, out, settings=settings, minutes=minutes, weights=weights, compute=compute)
     click.echo(f"{out}: {step} steps, {learned.parameters_in_all} parameters")
 
 
@@ -98,8 +96,7 @@ def predict(
     temperature: float,
     seed: int,
     weights: Path | None,
-    device: str,
-    threads: int | None,
+    compute: Compute,
     progress: str,
     force: bool,
     as_json: bool,
@@ -107,7 +104,7 @@ def predict(
     """Let a stream (of encode --spans 4) go on: frames to come, by a language model of its tokens."""
     from tokcodec.language.sampler import Speech
 
-    use_threads(threads)
+    use_threads(compute.threads)
     speech = Speech(steps, temperature, seed)
     with frames_meter("predict", progress) as update:
         made = generate.predict(
@@ -117,7 +114,7 @@ def predict(
             model=lm,
             speech=speech,
             weights=weights,
-            device=device,
+            compute=compute,
             overwrite=force,
             progress=update,
         )
@@ -140,8 +137,7 @@ def fill(
     temperature: float,
     seed: int,
     weights: Path | None,
-    device: str,
-    threads: int | None,
+    compute: Compute,
     progress: str,
     force: bool,
     as_json: bool,
@@ -149,7 +145,7 @@ def fill(
     """Replace a gap in a stream (of encode --spans 4) by frames that a language model of its tokens puts there."""
     from tokcodec.language.sampler import Speech
 
-    use_threads(threads)
+    use_threads(compute.threads)
     speech = Speech(steps, temperature, seed)
     with frames_meter("fill", progress) as update:
         made = generate.fill(
@@ -160,7 +156,7 @@ def fill(
             model=lm,
             speech=speech,
             weights=weights,
-            device=device,
+            compute=compute,
             overwrite=force,
             progress=update,
         )
@@ -173,12 +169,9 @@ def fill(
 @click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the division and the probes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @weights_option
-@device_option
-@threads_option
+@where_options
 @compiling_told(partial(say, "probe"))
-def probe(
-    classes: Path, lm: Path, seed: int, as_json: bool, weights: Path | None, device: str, threads: int | None
-) -> None:
+def probe(classes: Path, lm: Path, seed: int, as_json: bool, weights: Path | None, compute: Compute) -> None:
     """How well the tokens' embeddings tell classes apart, beside small pictures.
 
     FOLDER holds a folder of .tokc streams (of encode --spans 4) for each class. Streams whose names are equal up to the
@@ -186,8 +179,8 @@ def probe(
     """
     from tokcodec.language.probe import probe as measure
 
-    use_threads(threads)
-    result = measure(classes, model=lm, seed=seed, weights=weights, device=device)
+    use_threads(compute.threads)
+    result = measure(classes, model=lm, seed=seed, weights=weights, compute=compute)
     if as_json:
         click.echo(json.dumps(result))
     else:

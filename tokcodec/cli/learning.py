@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tokcodec.cli.options import SEEDS, FileName, Numbers, Within, device_options, examples, shared, use_threads
+from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
 
 folder = click.Path(path_type=Path, file_okay=False)
@@ -94,9 +95,7 @@ def train(
     minutes: float | None,
     finish: bool,
     lpips_dir: Path | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
+    compute: Compute,
     **options: Any,
 ) -> None:
     """Train the restoration network on a folder of videos and images.
@@ -117,7 +116,7 @@ def train(
         settings, config = training.settings_of({k: v for k, v in options.items() if v is not None})
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    use_threads(threads)
+    use_threads(compute.threads)
     trainer = training.train(
         data,
         out,
@@ -132,8 +131,7 @@ def train(
         minutes=minutes,
         finish=finish,
         eval_every=eval_every,
-        device=device,
-        dtype=dtype,
+        compute=compute,
         lpips_dir=lpips_dir,
     )
     if trainer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -16,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from tokcodec.arguments import check_stream_name
+from tokcodec.compute import DEVICES, DTYPES, RESTORERS, Compute
 from tokcodec.io import suffixes
 from tokcodec.rate import Rate
 
@@ -177,21 +179,44 @@ output_options = shared(
     click.option("-f", "--force", is_flag=True, help="Overwrite the output."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
 )
-device_options = shared(
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-    click.option(
+COMPUTE = {
+    "device": click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+    "dtype": click.option(
         "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16"]),
+        type=click.Choice(DTYPES),
         default="auto",
         show_default=True,
         help="Arithmetic of the network; auto is bfloat16 where the device has it.",
     ),
-    click.option(
+    "restorer": click.option(
+        "--restorer",
+        type=click.Choice(RESTORERS),
+        default="auto",
+        show_default=True,
+        help="Network behind the decoding loop; fast is a fifth of the work of full, off shows the loop's pictures.",
+    ),
+    "threads": click.option(
         "--threads",
         type=click.IntRange(1),
         help="CPU threads [default: all cores; in a batch, of each worker: its share].",
     ),
-)
+}
+
+
+def compute_options(*names: str) -> Callable[[Any], Any]:
+    """Options of COMPUTE, which reach the command as one argument, `compute`."""
+
+    def decorate(command: Any) -> Any:
+        @functools.wraps(command)
+        def run(**given: Any) -> Any:
+            return command(**given, compute=Compute(**{name: given.pop(name) for name in names}))
+
+        return shared(*(COMPUTE[name] for name in names))(run)
+
+    return decorate
+
+
+device_options = compute_options("device", "dtype", "threads")
 
 
 def refuse_unused(why: str, *names: str) -> None:
@@ -230,7 +255,7 @@ progress_option = click.option(
     help="On stderr; auto is a bar on a terminal, else a line every 30 s; json is an object a line, for programs.",
 )
 weights_option = click.option("--weights", type=FileName(".safetensors"), help="Weights, if not the released ones.")
-network_options = shared(weights_option, device_options)
+network_options = shared(weights_option, compute_options("device", "dtype", "restorer", "threads"))
 
 
 def rate_of(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.arguments import check_choices, check_stream_name
+from tokcodec.arguments import check_stream_name
+from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.io import output
 from tokcodec.rate import STEP_UNITS
@@ -38,7 +39,7 @@ def predict(
     model: Path,
     speech: Speech | None = None,
     weights: str | Path | None = None,
-    device: str = "auto",
+    compute: Compute = AUTO,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -53,7 +54,7 @@ def predict(
         model: a language model, or the folder of the run it was learned in.
         speech: how it draws.
         weights: those of the stream; the released ones if None.
-        device: of the model: "auto", "cpu" or "cuda".
+        compute: device of the model.
         overwrite: replace a target that exists.
         progress: called with frames written, 0, frames to write, pixels a frame, as they are.
 
@@ -66,7 +67,7 @@ def predict(
     from tokcodec.language.words import SPAN
 
     started = time.monotonic()
-    with _opened(source, target, model, weights, device, overwrite) as (reader, file, tokenizer, speaker):
+    with _opened(source, target, model, weights, compute, overwrite) as (reader, file, tokenizer, speaker):
         header, shown = reader.header, shown_of(reader)
         first_pts, end_pts = shown.spans[-1]
         number = max(i for i, entry in enumerate(reader.index) if entry.first_pts < end_pts)
@@ -110,7 +111,7 @@ def fill(
     model: Path,
     speech: Speech | None = None,
     weights: str | Path | None = None,
-    device: str = "auto",
+    compute: Compute = AUTO,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -123,7 +124,7 @@ def fill(
         source: a stream of spans of four frames.
         target: a stream; "-" is stdout.
         start_s, duration_s: the gap, in seconds after the first frame.
-        model, speech, weights, device, overwrite, progress: as for `predict`; frames that follow are coded again.
+        model, speech, weights, compute, overwrite, progress: as for `predict`; frames that follow are coded again.
 
     Raises:
         ModelError: the weights are not the stream's, or the model is none of their tokens.
@@ -134,7 +135,7 @@ def fill(
     from tokcodec.language.words import SPAN
 
     started = time.monotonic()
-    with _opened(source, target, model, weights, device, overwrite) as (reader, file, tokenizer, speaker):
+    with _opened(source, target, model, weights, compute, overwrite) as (reader, file, tokenizer, speaker):
         wanted = span_ticks(reader, start_s, duration_s)
         begin, end = next(iter(shown_of(reader).part(*wanted)), wanted)
         number = max((i for i, entry in enumerate(reader.index) if entry.first_pts < begin), default=0)
@@ -174,16 +175,15 @@ def fill(
 
 @contextlib.contextmanager
 def _opened(
-    source: Path, target: str | Path, model: Path, weights: str | Path | None, device: str, overwrite: bool
+    source: Path, target: str | Path, model: Path, weights: str | Path | None, compute: Compute, overwrite: bool
 ) -> Iterator[tuple[Reader, BinaryIO, Tokenizer, LanguageModel]]:
     from tokcodec.language.model import load_model
     from tokcodec.restorer.device import pick_device
 
-    check_choices(device=device)
     check_stream_name(target)
     with reading(source) as reader, output.writing(target, [source], overwrite) as file:
-        tokenizer = tokenizer_of(reader, weights, device)
-        speaker = load_model(model).to(pick_device(device))
+        tokenizer = tokenizer_of(reader, weights, compute)
+        speaker = load_model(model).to(pick_device(compute.device))
         check(speaker, tokenizer, model)
         yield reader, file, tokenizer, speaker
 

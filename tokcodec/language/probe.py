@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tokcodec.coding.planes import Planes, cell_means
+from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.io.find import find_streams
 from tokcodec.language.generate import check, spans_of_four
@@ -125,7 +126,7 @@ def _accuracy(kind: str, features: list[Tensor], labels: Tensor, folds: NDArray[
 
 
 def probe(
-    classes: Path, *, model: Path, seed: int = 0, weights: str | Path | None = None, device: str = "auto"
+    classes: Path, *, model: Path, seed: int = 0, weights: str | Path | None = None, compute: Compute = AUTO
 ) -> dict[str, Any]:
     """Judge embeddings by how well they tell classes apart.
 
@@ -135,7 +136,7 @@ def probe(
         model: a language model, or the folder of the run it was learned in.
         seed: of the division and the probes.
         weights: those of the streams; the released ones if None.
-        device: of the model.
+        compute: device of the model.
 
     Returns:
         Counts, and the mean share over classes that is recognized in five divisions: by chance, by a linear probe on
@@ -145,7 +146,7 @@ def probe(
     Raises:
         TokcodecError: there are fewer than two classes, or one with fewer than two clips.
     """
-    speaker = load_model(model).to(pick_device(device))
+    speaker = load_model(model).to(pick_device(compute.device))
     files = [path for _, path in find_streams(classes) if path.parent.parent == classes]
     names = sorted({path.parent.name for path in files})
     samples = []

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.io.find import find_streams
 from tokcodec.io.output import replacing, writing
@@ -216,8 +217,7 @@ def learn(
     settings: LearnSettings | None = None,
     minutes: float | None = None,
     weights: str | Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    compute: Compute = AUTO,
     shape: dict[str, int] | None = None,
 ) -> tuple[LanguageModel, int]:
     """Learn a model of the tokens of some streams.
@@ -230,7 +230,7 @@ def learn(
         settings: of the run.
         minutes: let the schedule end after so long, whatever its steps; where it stands is kept.
         weights: those of the streams; the released ones if None.
-        device, dtype: names, as for `pick_device` and `pick_dtype`.
+        compute: device and arithmetic.
         shape: fields of `LanguageConfig` that are not to be its defaults.
 
     Returns:
@@ -243,9 +243,9 @@ def learn(
     started = time.monotonic()
     settings = settings or LearnSettings()
     texts, blocks, basis = read_texts(streams, weights)
-    target = pick_device(device)
+    target = pick_device(compute.device)
     config = LanguageConfig(blocks, basis, **shape or {})
-    learner = Learner(config, settings, texts, target, pick_dtype(dtype, target))
+    learner = Learner(config, settings, texts, target, pick_dtype(compute.dtype, target))
     if (out / "checkpoint.pt").exists():
         learner.load(out / "checkpoint.pt")
     words = sum(text.words.levels[0].size for text in texts)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokcodec import video
-from tokcodec.arguments import check_choices
+from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.io.output import replacing, replacing_pattern
 from tokcodec.report import Progress
@@ -61,7 +61,7 @@ class Comparison:
 
 @contextlib.contextmanager
 def _opened(
-    source: Path, weights: Path | None, device: str, dtype: str
+    source: Path, weights: Path | None, compute: Compute
 ) -> Iterator[tuple[VideoInfo, Iterator[tuple[Frames, int]], list[int]]]:
     """A video: its shape and clock, its frames with their timestamps, and the numbers of those that begin a chunk."""
     if source.is_file():
@@ -70,7 +70,7 @@ def _opened(
     else:
         is_stream = False
     if is_stream:
-        with open_stream(source, weights=weights, device=device, dtype=dtype) as stream:
+        with open_stream(source, weights=weights, compute=compute) as stream:
             header, (*borders, _) = stream.header, itertools.accumulate(chunk.frames for chunk in stream.chunks)
             count = stream.count()
             info = video.VideoInfo(header.width, header.height, header.time_base, header.frame_rate, frames=count)
@@ -170,11 +170,9 @@ def compare(
     heatmap: str | Path | None = None,
     overwrite: bool = False,
     weights: str | Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    compute: Compute = AUTO,
     lpips_dir: str | Path | None = None,
     st_lpips: bool = False,
-    cores: int | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Score a video against its reference. Frames meet by number, not by timestamp; memory does not grow with length.
@@ -188,24 +186,23 @@ def compare(
         side_by_side: video to write: the reference left, the other right.
         heatmap: video to write: where the two differ, and how much.
         overwrite: replace these if they exist.
-        weights, device, dtype: of streams, as for `open_stream`.
+        weights: of streams, as for `open_stream`.
+        compute: their device, arithmetic and restorer; threads also of FFmpeg.
         lpips_dir: folder of LPIPS backbones, as for `load_lpips`.
         st_lpips: also ST-LPIPS (VGG-16) of every fifth frame, which takes seconds a frame on a CPU; it needs the
             package stlpips-pytorch, or its `vgg_shift_tolerant.pth` in `lpips_dir`.
-        cores: of FFmpeg for VMAF; None for all.
         progress: is called with frames done, 0, frames in all or None, and pixels of a frame.
 
     Raises:
         SyncError: one has fewer frames.
         TokcodecError: one cannot be read, they differ in size, or an output cannot be written.
     """
-    check_choices(device=device, dtype=dtype, counts=[cores])
     sources = [Path(reference), Path(seen)]
     chosen = None if weights is None else Path(weights)
     found: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         (info, true_frames, _), (other, seen_frames, borders) = (
-            stack.enter_context(_opened(source, chosen, device, dtype)) for source in sources
+            stack.enter_context(_opened(source, chosen, compute)) for source in sources
         )
         height, width = info.height, info.width
         sync = SyncCheck() if min(height, width) >= THUMB else _Unsynced()
@@ -242,7 +239,7 @@ def compare(
         scored = pairs()
         missing: dict[str, str] = {}  # scores, and the packages that bring them
         if (ffmpeg := _vmaf_program(height, width, missing)) is not None:
-            scored = scoring(ffmpeg, scored, (height, width), found, info.frame_rate or DEFAULT_FPS, cores)
+            scored = scoring(ffmpeg, scored, (height, width), found, info.frame_rate or DEFAULT_FPS, compute.threads)
         judges = _judges(None if lpips_dir is None else Path(lpips_dir), st_lpips, height, width, missing)
         if missing:
             log.warning("left out: %s; pip install %s", ", ".join(missing), " ".join(missing.values()))

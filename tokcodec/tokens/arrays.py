@@ -168,7 +168,7 @@ def import_tokens(
             streams: tuple[str, BinaryIO] | None = None
             if "streams" in arrays:
                 streams = _bytes(arrays["streams_format"]).decode(), io.BytesIO(_bytes(arrays["streams"]))
-            tables = load_tokenizer(Weights.find(weights, header.weights_sha256), "auto", "auto").tables
+            tables = load_tokenizer(Weights.find(weights, header.weights_sha256)).tables
             chunks = _chunks_from(arrays, header, tables)
             writer = write_stream(file, header, chunks, lambda: (metadata, streams))
             if not writer.index:

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import nn
 
 from tokcodec.coding.planes import from_rgb
+from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.io.output import replacing
 from tokcodec.pipeline import in_background
@@ -330,8 +331,7 @@ def train(
     minutes: float | None = None,
     finish: bool = False,
     eval_every: int = 1000,
-    device: str = "auto",
-    dtype: str = "auto",
+    compute: Compute = AUTO,
     lpips_dir: Path | None = None,
     code: Code | None = None,
 ) -> Trainer | None:
@@ -349,7 +349,7 @@ def train(
         init: weights or a checkpoint to start from.
         tables: weights with the loop's tables (None: `init` if it is weights, else as `find_weights` finds).
         minutes, finish, eval_every: as for `run`.
-        device, dtype: names, as for `pick_device` and `pick_dtype`.
+        compute: device and arithmetic.
         lpips_dir: folder of LPIPS backbones, as for `load_lpips`.
         code: the coding loop, if it is not that of `tables`.
 
@@ -377,7 +377,7 @@ def train(
         )
     teacher = MeanDistance([load_lpips(net, lpips_dir) for net in ("alex", "squeeze")])
     folder = cache or out / "cache"
-    target = pick_device(device)
+    target = pick_device(compute.device)
     with processes.joined(target):
 
         def data() -> tuple[list[Array], dict[str, dict[str, Any]]]:
@@ -396,7 +396,7 @@ def train(
                 sampler,
                 teacher,
                 target,
-                pick_dtype(dtype, target),
+                pick_dtype(compute.dtype, target),
                 started,
                 compiled=target.type == "cuda",
                 arrays=arrays,

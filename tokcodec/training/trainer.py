@@ -126,7 +126,7 @@ def starting_network(path: Path) -> Restorer | None:
     """
     if path.suffix != ".pt":
         weights = Weights.load(path)
-        return None if weights.config is None else weights.restorer()
+        return weights.restorer() if weights.configs else None
     state = read_checkpoint(path, torch.device("cpu"))
     try:
         network = Restorer(RestorerConfig.from_json(state["config"]))

@@ -1,7 +1,8 @@
 """Weights: one safetensors file with all that a decoder must share, found, read and hashed once.
 
 The file holds the arrays of the classical loop as they are (`klt.*`, `coder.*`, any dtype NumPy knows), and the
-network as float16 tensors under `restorer.`, its configuration as JSON in the metadata. A stream names its weights
+networks as float16 tensors under `restorer.full.` and `restorer.fast.`, their configurations as JSON in the metadata.
+A stream names its weights
 by the SHA-256 of this file. Everything but `Weights.restorer` works without torch.
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 RELEASED = Path(__file__).parent
 PREFIX = "restorer."
+TIERS = ("full", "fast")  # of networks in one file, the best first
 
 Array = NDArray[Any]
 
@@ -38,7 +40,7 @@ class Weights:
         sha256: of the file, 32 bytes: the name a stream knows its weights by.
         arrays: all that is not the network, by name, of any shape and dtype; not to be written to.
         note: what the metadata says beside the configuration, such as the steps of the training.
-        config: of the network, as JSON; None where the file holds no network.
+        configs: of its networks, as JSON, by tier.
     """
 
     _loaded: ClassVar[dict[bytes, Weights]] = {}
@@ -56,12 +58,12 @@ class Weights:
             tensors = load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             about = dict(json.loads(header["__metadata__"]["tokcodec"]).items())
-            self.config: str | None = json.dumps(about.pop("restorer")) if "restorer" in about else None
+            self.configs = {str(tier): json.dumps(config) for tier, config in about.pop("restorers", {}).items()}
         except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ModelError(f"{name}: not tokcodec weights: {str(error).partition(chr(10))[0]}") from error
         self.note: dict[str, str] = about
         self.arrays: dict[str, Array] = {k: v for k, v in tensors.items() if not k.startswith(PREFIX)}
-        self._network = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
+        self._networks = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
         for array in self.arrays.values():
             array.flags.writeable = False
 
@@ -92,8 +94,11 @@ class Weights:
                 cls._loaded[sha256] = cls(data, name)
             return cls._loaded[sha256]
 
-    def restorer(self) -> Restorer:
+    def restorer(self, tier: str = "full") -> Restorer:
         """A new network with these weights, float32, on the CPU, in eval mode.
+
+        Args:
+            tier: one of TIERS.
 
         Raises:
             ModelError: the file holds none, or one of another version.
@@ -102,18 +107,23 @@ class Weights:
 
         from tokcodec.restorer.network import Restorer, RestorerConfig
 
-        if self.config is None:
-            raise ModelError(f"{self.name}: these weights hold no network")
+        if tier not in self.configs:
+            raise ModelError(f"{self.name}: these weights hold no {tier} restorer")
+        prefix = f"{tier}."
+        own = {k.removeprefix(prefix): v for k, v in self._networks.items() if k.startswith(prefix)}
         try:
-            network = Restorer(RestorerConfig.from_json(self.config))
-            network.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in self._network.items()})
+            network = Restorer(RestorerConfig.from_json(self.configs[tier]))
+            network.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in own.items()})
         except (ValueError, TypeError, RuntimeError) as error:
             raise ModelError(f"{self.name}: cannot use the network: {str(error).partition(chr(10))[0]}") from error
         return network.eval()
 
 
 def save_weights(
-    path: str | Path, restorer: Restorer | None, arrays: Mapping[str, Array], note: Mapping[str, str] | None = None
+    path: str | Path,
+    restorer: Restorer | Mapping[str, Restorer] | None,
+    arrays: Mapping[str, Array],
+    note: Mapping[str, str] | None = None,
 ) -> None:
     """Write a weights file.
 
@@ -122,7 +132,7 @@ def save_weights(
 
     Args:
         path: is written in place; for a file that appears whole, give a temporary name.
-        restorer: the network, stored as float16; None for a file of arrays alone.
+        restorer: the network of the tier "full", or networks by tier, stored as float16; None for arrays alone.
         arrays: the rest, by names without the prefix `restorer.`; kept as they are.
         note: for the metadata.
 
@@ -133,10 +143,13 @@ def save_weights(
         raise ValueError(f"arrays may not be called {PREFIX}*")
     tensors: dict[str, Array] = {k: np.asarray(v, order="C") for k, v in arrays.items()}
     about: dict[str, Any] = dict(note or {})
-    if restorer is not None:
-        about["restorer"] = json.loads(restorer.config.to_json())
-        for name, value in restorer.state_dict().items():
-            tensors[PREFIX + name] = np.ascontiguousarray(value.detach().cpu().float().numpy().astype(np.float16))
+    restorers = restorer if isinstance(restorer, Mapping) else {TIERS[0]: restorer} if restorer else {}
+    if restorers:
+        about["restorers"] = {tier: json.loads(network.config.to_json()) for tier, network in restorers.items()}
+    for tier, network in restorers.items():
+        for name, value in network.state_dict().items():
+            half = value.detach().cpu().float().numpy().astype(np.float16)
+            tensors[f"{PREFIX}{tier}.{name}"] = np.ascontiguousarray(half)
     Path(path).write_bytes(save(tensors, {"tokcodec": json.dumps(about)}))  # save_file would make it private
 
 
