@@ -58,7 +58,7 @@ def _refuse_crf(ctx: click.Context, param: click.Parameter, value: str | None) -
         "encode in.mp4 out.tokc --target-psnr 30     # at least, in every chunk",
         "encode in.mp4 out.tokc --scale 640:-2 --fps 30000/1001",
         "encode in.mp4 out.tokc --start 00:01:30 --duration 10",
-        "encode in.mp4 out.tokc --spans 4            # for learn-tokens, predict, fill and probe",
+        "encode in.mp4 out.tokc --spans 4            # for the commands of lm",
         "encode - out.tokc <in.mkv",
     )
 )

@@ -1,4 +1,4 @@
-"""Commands for tokens as a language: learn-tokens, predict, fill, probe."""
+"""Commands for tokens as a language: lm learn, lm predict, lm fill, lm probe."""
 
 from __future__ import annotations
 
@@ -50,7 +50,19 @@ speech_options = shared(
 )
 
 
-@click.command("learn-tokens", epilog=examples("learn-tokens streams/ --out lm/ --minutes 60"))
+@click.group(
+    epilog=examples(
+        "lm learn streams/ --out lm/ --minutes 60",
+        "lm predict a.tokc b.tokc --seconds 1 --lm lm/",
+        "lm fill a.tokc b.tokc --start 0.5 --duration 0.2 --lm lm/",
+        "lm probe classes/ --lm lm/",
+    )
+)
+def lm() -> None:
+    """A language model of tokens: learn one from streams, let streams go on by it, fill gaps in them."""
+
+
+@lm.command(epilog=examples("lm learn streams/ --out lm/ --minutes 60"))
 @click.argument("streams", nargs=-1, required=True, type=FileName(".tokc"))
 @click.option("--out", type=folder, required=True, help="Folder of the run; a run that is there goes on.")
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Length of the schedule.")
@@ -59,8 +71,8 @@ speech_options = shared(
 @click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of every random draw.")
 @weights_option
 @device_options
-@compiling_told(partial(say, "learn-tokens"))
-def learn_tokens(
+@compiling_told(partial(say, "lm learn"))
+def learn(
     streams: tuple[Path, ...],
     out: Path,
     steps: int,
@@ -76,15 +88,16 @@ def learn_tokens(
 
     OUT receives checkpoint.pt, model.safetensors and train.jsonl.
     """
-    from tokcodec.language.training import LearnSettings, learn
+    from tokcodec.language.training import LearnSettings
+    from tokcodec.language.training import learn as train
 
     use_threads(threads)
     settings = LearnSettings(steps=steps, batch=batch, seed=seed)
-    learned, step = learn(streams, out, settings=settings, minutes=minutes, weights=weights, device=device, dtype=dtype)
+    learned, step = train(streams, out, settings=settings, minutes=minutes, weights=weights, device=device, dtype=dtype)
     click.echo(f"{out}: {step} steps, {learned.parameters_in_all} parameters")
 
 
-@click.command(epilog=examples("predict a.tokc b.tokc --seconds 1 --lm lm/"))
+@lm.command(epilog=examples("lm predict a.tokc b.tokc --seconds 1 --lm lm/"))
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
 @click.argument("target", metavar="OUTPUT", type=StreamName())
 @click.option("--seconds", type=Seconds(), required=True, help="Of frames to come.")
@@ -109,7 +122,7 @@ def predict(
 
     use_threads(threads)
     speech = Speech(steps, temperature, seed)
-    with frames_meter("predict", progress) as update:
+    with frames_meter("lm predict", progress) as update:
         made = generate.predict(
             source,
             target,
@@ -124,7 +137,7 @@ def predict(
     show(made, target, as_json)
 
 
-@click.command(epilog=examples("fill a.tokc b.tokc --start 0.5 --duration 0.2 --lm lm/"))
+@lm.command(epilog=examples("lm fill a.tokc b.tokc --start 0.5 --duration 0.2 --lm lm/"))
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
 @click.argument("target", metavar="OUTPUT", type=StreamName())
 @click.option("--start", "start_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
@@ -151,7 +164,7 @@ def fill(
 
     use_threads(threads)
     speech = Speech(steps, temperature, seed)
-    with frames_meter("fill", progress) as update:
+    with frames_meter("lm fill", progress) as update:
         made = generate.fill(
             source,
             target,
@@ -167,7 +180,7 @@ def fill(
     show(made, target, as_json)
 
 
-@click.command(epilog=examples("probe classes/ --lm lm/"))
+@lm.command(epilog=examples("lm probe classes/ --lm lm/"))
 @click.argument("classes", metavar="FOLDER", type=folder)
 @model_option
 @click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the division and the probes.")
@@ -175,7 +188,7 @@ def fill(
 @weights_option
 @device_option
 @threads_option
-@compiling_told(partial(say, "probe"))
+@compiling_told(partial(say, "lm probe"))
 def probe(
     classes: Path, lm: Path, seed: int, as_json: bool, weights: Path | None, device: str, threads: int | None
 ) -> None:
