@@ -79,6 +79,7 @@ def test_completion(tmp_path: Path) -> None:
     (tmp_path / "inner" / "e.tokc").touch()
     assert ("plain", "encode") in complete(tmp_path, "enc")
     assert ("plain", "--quality") in complete(tmp_path, "encode", "--q")
+    assert complete(tmp_path, "lm", "pre") == [("plain", "predict")]
     assert complete(tmp_path, "encode", "a.mp4", "--dtype", "b") == [("plain", "bfloat16")]
     streams = [("plain", "B.TOKC"), ("plain", "a.tokc"), ("plain", "inner/")]
     assert complete(tmp_path, "decode", "") == streams

@@ -75,7 +75,7 @@ def _refuse_crf(ctx: click.Context, param: click.Parameter, value: str | None) -
     type=click.Choice(["auto", *map(str, SPANS)]),
     default="auto",
     show_default=True,
-    help="Frames between anchors; auto: by content. A language model of tokens needs 4.",
+    help="Frames between anchors; auto: by content. The lm commands need 4.",
 )
 @click.option("--tonemap", is_flag=True, help="Make SDR (BT.709) of HDR (PQ, HLG).")
 @network_options

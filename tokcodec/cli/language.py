@@ -59,7 +59,10 @@ speech_options = shared(
     )
 )
 def lm() -> None:
-    """A language model of tokens: learn one from streams, let streams go on by it, fill gaps in them."""
+    """Learn a language model of tokens, and use it.
+
+    All commands need streams whose spans have four frames: encode --spans 4.
+    """
 
 
 @lm.command(epilog=examples("lm learn streams/ --out lm/ --minutes 60"))
@@ -84,9 +87,10 @@ def learn(
     dtype: str,
     threads: int | None,
 ) -> None:
-    """Learn a language model of the tokens of STREAMS (files, or folders of .tokc files, of encode --spans 4).
+    """Learn a language model from the tokens of streams.
 
-    OUT receives checkpoint.pt, model.safetensors and train.jsonl.
+    STREAMS are .tokc files, or folders of them, made by encode --spans 4. OUT receives checkpoint.pt, model.safetensors
+    and train.jsonl.
     """
     from tokcodec.language.training import LearnSettings
     from tokcodec.language.training import learn as train
@@ -117,7 +121,10 @@ def predict(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Let a stream (of encode --spans 4) go on: frames to come, by a language model of its tokens."""
+    """Continue a stream with frames that a model predicts.
+
+    The stream must be one of encode --spans 4.
+    """
     from tokcodec.language.sampler import Speech
 
     use_threads(threads)
@@ -159,7 +166,10 @@ def fill(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Replace a gap in a stream (of encode --spans 4) by frames that a language model of its tokens puts there."""
+    """Fill a gap in a stream with frames that a model predicts.
+
+    The stream must be one of encode --spans 4.
+    """
     from tokcodec.language.sampler import Speech
 
     use_threads(threads)
@@ -192,7 +202,9 @@ def fill(
 def probe(
     classes: Path, lm: Path, seed: int, as_json: bool, weights: Path | None, device: str, threads: int | None
 ) -> None:
-    """How well the tokens' embeddings tell classes apart, beside small pictures.
+    """Measure how well a model's features tell classes apart.
+
+    Small pictures are measured too, for comparison.
 
     FOLDER holds a folder of .tokc streams (of encode --spans 4) for each class. Streams whose names are equal up to the
     last - are of one clip and stay together when they are divided to learn and to judge.
