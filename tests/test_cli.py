@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import click
@@ -24,10 +25,14 @@ from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound, w
 
 import tokcodec
 from tokcodec.cli import cli, main
+from tokcodec.cli import play as playing
 from tokcodec.cli.options import Amount, Seconds, Within
 from tokcodec.cli.streams import _clock, _size
 from tokcodec.cli.terminal import Meter, Warnings, frames_meter
+from tokcodec.compute import Compute
+from tokcodec.restorer.network import Restorer, RestorerConfig
 from tokcodec.video import VideoInfo, VideoWriter
+from tokcodec.weights import Weights, save_weights
 
 PATIENCE_S = 600  # for what should take seconds, on a machine that may be busy
 
@@ -839,7 +844,7 @@ def test_play_hands_frames_to_a_player(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert run("play", "a.tokc").err == "tokcodec: mpv or ffplay is needed to play, and is not installed\n"
     player(tmp_path / "bin", "ffplay", f'PATH="{programs}"; echo "$@" >told; cat >seen.mkv')
-    assert run("play", "a.tokc") == Result(0, "", "")
+    assert run("play", "a.tokc", "--restorer", "full") == Result(0, "", "")
     run("decode", "a.tokc", "wanted.mkv", "--vcodec", "ffv1")
     assert np.array_equal(frames_of(tmp_path / "seen.mkv"), frames_of(tmp_path / "wanted.mkv"))
     for kind in ("video", "audio"):
@@ -851,6 +856,35 @@ def test_play_hands_frames_to_a_player(
     player(tmp_path / "bin", "mpv", "exit 3")
     assert run("play", "a.tokc").err == "tokcodec: mpv: stopped with exit code 3\n"
     assert run("play", "wanted.mkv", "--player", "ffplay").err.endswith("this is not a .tokc stream\n")
+
+
+@pytest.mark.parametrize(("group_s", "chosen"), [((0.0,), "full"), ((9.0, 0.0), "fast"), ((9.0, 9.0), "off")])
+def test_play_takes_the_best_restorer_that_is_in_time(
+    run: Run, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, group_s: tuple[float, ...], chosen: str
+) -> None:
+    make_clip("in.mp4", moving_frames(2))
+    networks = {tier: Restorer(RestorerConfig((8, 8), (0, 0, 0), 1, 8, 0)) for tier in ("full", "fast")}
+    save_weights("two.safetensors", networks, Weights.find().arrays)
+    run("encode", "in.mp4", "a.tokc", "--weights", "two.safetensors")
+    ticks = iter([tick for took in group_s for tick in (0.0, took)])
+    monkeypatch.setattr(playing, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert playing.restorer_in_time(Path("a.tokc"), Path("two.safetensors"), Compute("cpu")) == chosen
+    assert not list(ticks)
+
+
+def test_the_restorer_is_chosen_to_decode(run: Run, make_clip: MakeClip) -> None:
+    make_clip("in.mp4", moving_frames(6))
+    network = Restorer(RestorerConfig((8, 8), (0, 0, 0), 1, 8, 0))
+    torch.nn.init.constant_(network.pixel_out.bias, 0.1)
+    save_weights("one.safetensors", network, Weights.find().arrays)
+    run("encode", "in.mp4", "a.tokc", "--weights", "one.safetensors")
+    for tier in ("full", "off", "auto"):
+        done = run("decode", "a.tokc", f"{tier}.y4m", "--restorer", tier, "--weights", "one.safetensors")
+        assert done.code == 0, done.err
+    assert Path("auto.y4m").read_bytes() == Path("full.y4m").read_bytes() != Path("off.y4m").read_bytes()
+    missing = run("decode", "a.tokc", "fast.y4m", "--restorer", "fast", "--weights", "one.safetensors")
+    assert (missing.code, missing.err) == (1, "tokcodec: one.safetensors: these weights hold no fast restorer\n")
+    assert not Path("fast.y4m").exists()
 
 
 def test_a_player_that_is_closed_early_is_no_error(

@@ -11,7 +11,19 @@ import pytest
 
 from tokcodec.cli import cli
 
-COMMANDS = sorted(cli.commands)
+
+def paths(group: click.Group) -> list[str]:
+    """All commands, those of groups behind the name of theirs."""
+    inner = {name: paths(c) if isinstance(c, click.Group) else [] for name, c in group.commands.items()}
+    return sorted([*inner, *(f"{name} {path}" for name, found in inner.items() for path in found)])
+
+
+def resolved(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that words begin with, and what is left of them."""
+    command: click.Command = cli
+    while words and isinstance(command, click.Group):
+        command, *words = command.commands[words[0]], *words[1:]
+    return command, words
 
 
 def examples_of(command: click.Command) -> list[str]:
@@ -20,7 +32,7 @@ def examples_of(command: click.Command) -> list[str]:
     return [line.removeprefix("  tokcodec ") for line in lines[2:]]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", paths(cli))
 def test_the_examples_in_the_help_are_taken(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -28,12 +40,11 @@ def test_the_examples_in_the_help_are_taken(
     monkeypatch.chdir(tmp_path)
     for folder in ("footage", "videos", "streams"):
         Path(folder).mkdir()
-    command = cli.commands[name]
-    lines = examples_of(command)
+    lines = examples_of(resolved(name.split())[0])
     assert lines
     for line in lines:
-        called, *arguments = shlex.split(line, comments=True)
-        assert called == name
+        assert f"{line} ".startswith(f"{name} ")
+        command, arguments = resolved(shlex.split(line, comments=True))
         arguments = [word for word in arguments if word[0] not in "<>"]  # the shell's
         with command.make_context(name, arguments) as context:
             given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
@@ -41,7 +52,7 @@ def test_the_examples_in_the_help_are_taken(
             assert set(given) <= known
             assert context.params
     with pytest.raises(SystemExit):
-        cli.main([name, "--help"], prog_name="tokcodec")
+        cli.main([*name.split(), "--help"], prog_name="tokcodec")
     shown = capsys.readouterr().out
     assert all(f"  tokcodec {line}\n" in shown for line in lines)  # as they are, not filled to a width
 
@@ -68,6 +79,7 @@ def test_completion(tmp_path: Path) -> None:
     (tmp_path / "inner" / "e.tokc").touch()
     assert ("plain", "encode") in complete(tmp_path, "enc")
     assert ("plain", "--quality") in complete(tmp_path, "encode", "--q")
+    assert complete(tmp_path, "lm", "pre") == [("plain", "predict")]
     assert complete(tmp_path, "encode", "a.mp4", "--dtype", "b") == [("plain", "bfloat16")]
     streams = [("plain", "B.TOKC"), ("plain", "a.tokc"), ("plain", "inner/")]
     assert complete(tmp_path, "decode", "") == streams

@@ -270,22 +270,22 @@ def test_commands(
 ) -> None:
     source, model = str(made[0]), str(made[1])
     monkeypatch.chdir(tmp_path)
-    assert command(monkeypatch, "learn-tokens", source, "--out", "lm", "--steps", "1", "--batch", "1") == 0
+    assert command(monkeypatch, "lm", "learn", source, "--out", "lm", "--steps", "1", "--batch", "1") == 0
     assert capsys.readouterr().out.startswith("lm: 1 steps, ")
     assert load_model(tmp_path / "lm").config.blocks == (384, 24)
-    assert command(monkeypatch, "predict", source, "b.tokc", "--seconds", "0.1", "--lm", model, "--json") == 0
+    assert command(monkeypatch, "lm", "predict", source, "b.tokc", "--seconds", "0.1", "--lm", model, "--json") == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 9 + 17  # 3 frames behind 11 are 14, in whole spans 17
-    assert command(monkeypatch, "predict", source, "b.tokc", "--seconds", "0.1", "--lm", model) == 1
+    assert command(monkeypatch, "lm", "predict", source, "b.tokc", "--seconds", "0.1", "--lm", model) == 1
     assert "b.tokc: exists already" in capsys.readouterr().err
     gap = ("--start", "0.04", "--duration", "0.1", "--lm", model)
-    assert command(monkeypatch, "fill", source, "c.tokc", *gap) == 0
+    assert command(monkeypatch, "lm", "fill", source, "c.tokc", *gap) == 0
     assert capsys.readouterr().out.startswith("c.tokc: 20 frames, ")
-    assert command(monkeypatch, "fill", source, "d.tokc", "--start", "0", "--duration", "1", "--lm", model) == 1
+    assert command(monkeypatch, "lm", "fill", source, "d.tokc", "--start", "0", "--duration", "1", "--lm", model) == 1
     error = capsys.readouterr().err
     assert error.startswith("tokcodec: ")
     assert error.count("\n") == 1
-    assert command(monkeypatch, "predict", source, "d.tokc", "--lm", model) == 2
-    assert command(monkeypatch, "probe", str(made[0].parent), "--lm", model) == 1
+    assert command(monkeypatch, "lm", "predict", source, "d.tokc", "--lm", model) == 2
+    assert command(monkeypatch, "lm", "probe", str(made[0].parent), "--lm", model) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tokc", "c.tokc", "lm"]
 
 

@@ -41,10 +41,7 @@ for command in (
     batch.batch,
     compiling.compile_loop,
     learning.train,
-    language.learn_tokens,
-    language.predict,
-    language.fill,
-    language.probe,
+    language.lm,
 ):
     cli.add_command(command)
 

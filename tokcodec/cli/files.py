@@ -59,7 +59,7 @@ def _refuse_crf(ctx: click.Context, param: click.Parameter, value: str | None) -
         "encode in.mp4 out.tokc --target-psnr 30     # at least, in every chunk",
         "encode in.mp4 out.tokc --scale 640:-2 --fps 30000/1001",
         "encode in.mp4 out.tokc --start 00:01:30 --duration 10",
-        "encode in.mp4 out.tokc --spans 4            # for learn-tokens, predict, fill and probe",
+        "encode in.mp4 out.tokc --spans 4            # for the commands of lm",
         "encode - out.tokc <in.mkv",
     )
 )
@@ -76,7 +76,7 @@ def _refuse_crf(ctx: click.Context, param: click.Parameter, value: str | None) -
     type=click.Choice(["auto", *map(str, SPANS)]),
     default="auto",
     show_default=True,
-    help="Frames between anchors; auto: by content. A language model of tokens needs 4.",
+    help="Frames between anchors; auto: by content. The lm commands need 4.",
 )
 @click.option("--tonemap", is_flag=True, help="Make SDR (BT.709) of HDR (PQ, HLG).")
 @network_options

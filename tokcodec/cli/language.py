@@ -1,4 +1,4 @@
-"""Commands for tokens as a language: learn-tokens, predict, fill, probe."""
+"""Commands for tokens as a language: lm learn, lm predict, lm fill, lm probe."""
 
 from __future__ import annotations
 
@@ -50,7 +50,22 @@ speech_options = shared(
 )
 
 
-@click.command("learn-tokens", epilog=examples("learn-tokens streams/ --out lm/ --minutes 60"))
+@click.group(
+    epilog=examples(
+        "lm learn streams/ --out lm/ --minutes 60",
+        "lm predict a.tokc b.tokc --seconds 1 --lm lm/",
+        "lm fill a.tokc b.tokc --start 0.5 --duration 0.2 --lm lm/",
+        "lm probe classes/ --lm lm/",
+    )
+)
+def lm() -> None:
+    """Learn a language model of tokens, and use it.
+
+    All commands need streams whose spans have four frames: encode --spans 4.
+    """
+
+
+@lm.command(epilog=examples("lm learn streams/ --out lm/ --minutes 60"))
 @click.argument("streams", nargs=-1, required=True, type=FileName(".tokc"))
 @click.option("--out", type=folder, required=True, help="Folder of the run; a run that is there goes on.")
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Length of the schedule.")
@@ -59,8 +74,8 @@ speech_options = shared(
 @click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of every random draw.")
 @weights_option
 @device_options
-@compiling_told(partial(say, "learn-tokens"))
-def learn_tokens(
+@compiling_told(partial(say, "lm learn"))
+def learn(
     streams: tuple[Path, ...],
     out: Path,
     steps: int,
@@ -70,19 +85,21 @@ def learn_tokens(
     weights: Path | None,
     compute: Compute,
 ) -> None:
-    """Learn a language model of the tokens of STREAMS (files, or folders of .tokc files, of encode --spans 4).
+    """Learn a language model from the tokens of streams.
 
-    OUT receives checkpoint.pt, model.safetensors and train.jsonl.
+    STREAMS are .tokc files, or folders of them, made by encode --spans 4. OUT receives checkpoint.pt, model.safetensors
+    and train.jsonl.
     """
-    from tokcodec.language.training import LearnSettings, learn
+    from tokcodec.language.training import LearnSettings
+    from tokcodec.language.training import learn as train
 
     use_threads(compute.threads)
     settings = LearnSettings(steps=steps, batch=batch, seed=seed)
-    learned, step = learn(streams, out, settings=settings, minutes=minutes, weights=weights, compute=compute)
+    learned, step = train(streams, out, settings=settings, minutes=minutes, weights=weights, compute=compute)
     click.echo(f"{out}: {step} steps, {learned.parameters_in_all} parameters")
 
 
-@click.command(epilog=examples("predict a.tokc b.tokc --seconds 1 --lm lm/"))
+@lm.command(epilog=examples("lm predict a.tokc b.tokc --seconds 1 --lm lm/"))
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
 @click.argument("target", metavar="OUTPUT", type=StreamName())
 @click.option("--seconds", type=Seconds(), required=True, help="Of frames to come.")
@@ -101,12 +118,15 @@ def predict(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Let a stream (of encode --spans 4) go on: frames to come, by a language model of its tokens."""
+    """Continue a stream with frames that a model predicts.
+
+    The stream must be one of encode --spans 4.
+    """
     from tokcodec.language.sampler import Speech
 
     use_threads(compute.threads)
     speech = Speech(steps, temperature, seed)
-    with frames_meter("predict", progress) as update:
+    with frames_meter("lm predict", progress) as update:
         made = generate.predict(
             source,
             target,
@@ -121,7 +141,7 @@ def predict(
     show(made, target, as_json)
 
 
-@click.command(epilog=examples("fill a.tokc b.tokc --start 0.5 --duration 0.2 --lm lm/"))
+@lm.command(epilog=examples("lm fill a.tokc b.tokc --start 0.5 --duration 0.2 --lm lm/"))
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
 @click.argument("target", metavar="OUTPUT", type=StreamName())
 @click.option("--start", "start_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
@@ -142,12 +162,15 @@ def fill(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Replace a gap in a stream (of encode --spans 4) by frames that a language model of its tokens puts there."""
+    """Fill a gap in a stream with frames that a model predicts.
+
+    The stream must be one of encode --spans 4.
+    """
     from tokcodec.language.sampler import Speech
 
     use_threads(compute.threads)
     speech = Speech(steps, temperature, seed)
-    with frames_meter("fill", progress) as update:
+    with frames_meter("lm fill", progress) as update:
         made = generate.fill(
             source,
             target,
@@ -163,16 +186,18 @@ def fill(
     show(made, target, as_json)
 
 
-@click.command(epilog=examples("probe classes/ --lm lm/"))
+@lm.command(epilog=examples("lm probe classes/ --lm lm/"))
 @click.argument("classes", metavar="FOLDER", type=folder)
 @model_option
 @click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the division and the probes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @weights_option
 @where_options
-@compiling_told(partial(say, "probe"))
+@compiling_told(partial(say, "lm probe"))
 def probe(classes: Path, lm: Path, seed: int, as_json: bool, weights: Path | None, compute: Compute) -> None:
-    """How well the tokens' embeddings tell classes apart, beside small pictures.
+    """Measure how well a model's features tell classes apart.
+
+    Small pictures are measured too, for comparison.
 
     FOLDER holds a folder of .tokc streams (of encode --spans 4) for each class. Streams whose names are equal up to the
     last - are of one clip and stay together when they are divided to learn and to judge.
