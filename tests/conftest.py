@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,8 @@ from tokcodec.stream.entropy import Tables, decode_chunk, encode_chunk
 from tokcodec.video import VideoReader
 from tokcodec.weights import save_weights
 
+hypothesis.settings.register_profile("busy", deadline=None)  # a machine may be
+hypothesis.settings.load_profile("busy")
 terminal.LINE_S = 86400.0  # or lines of progress would stand among those that tests look for on a busy machine
 MakeClip = Callable[..., Path]
 TINY = RestorerConfig(channels=(16, 16), blocks=(1, 1, 0), features=4, pixel_channels=16, pixel_blocks=1)
