@@ -76,8 +76,8 @@ def load_points(results: Path) -> Points:
         try:
             key = Clip(**point["clip"]).key
             points[key, point["codec"]].append(point)
-            alike = {
-                (key,): {"clip": point["clip"], "scored_by": point["scored_by"]},
+            alike: dict[tuple[str, ...], dict[str, Any]] = {
+                (key,): {"clip": point["clip"]},
                 (key, point["codec"]): {
                     "program": point["program"],
                     "threads": point["threads"],
@@ -87,6 +87,9 @@ def load_points(results: Path) -> Points:
                     ],
                 },
             }
+            for metric in point["metrics"]:  # in older points one entry stands for all scores
+                by = point["scored_by"].get(metric, point["scored_by"])
+                alike[key, "score", metric] = {"scored_by": by}
         except (ValueError, KeyError, TypeError) as error:
             raise TokcodecError(f"{results / POINTS}: {title} is not a measured point ({error})") from error
         for group_key, facts in alike.items():

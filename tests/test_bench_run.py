@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -19,11 +20,14 @@ from PIL import Image
 from benchmarks import provenance, report, run
 from benchmarks.clips import dataset_sources, file_source, prepare
 from benchmarks.points import read_points, write_point
-from benchmarks.provenance import PACKAGE, code_sha256, digest_of_files, ffmpeg_of, scoring_sha256
+from benchmarks.provenance import PACKAGE, code_sha256, digest_of_files, ffmpeg_of, scorer_sha256, source_of
 from benchmarks.report import write_report
+from benchmarks.scoring import Remembering, Video
 from benchmarks.tables import load_points
 from benchmarks.tools import ToolError, Tools, find_tools
 from tokcodec.errors import TokcodecError
+from tokcodec.scores import METRICS
+from tokcodec.stlpips import STLPIPS
 from tokcodec.training.judged import JudgedClip
 from tokcodec.vmaf import find_ffmpeg
 
@@ -53,7 +57,7 @@ class Runner:
         self.program.write_text(script)
         self.program.chmod(0o755)
         places = ["--out", self.folder / "out", "--work", self.folder / "work", "--threads", "1"]
-        without_network = ["--lpips-dir", self.folder]
+        without_network = ["--lpips", "alex", "--lpips-dir", self.folder]
         return CliRunner().invoke(run.main, list(map(str, [*arguments, *places, *without_network])))
 
     def points(self) -> dict[str, Any]:
@@ -63,6 +67,12 @@ class Runner:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return Runner(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No report is made: it takes longer than all else of a small run."""
+    monkeypatch.setattr(run, "write_report", lambda results, frames: None)
 
 
 @pytest.fixture
@@ -88,11 +98,14 @@ def test_a_point_says_what_was_measured(bench: Runner, clip: Path) -> None:
     assert other["encoder_version"]
     assert not {"code_sha256", "weights_sha256"} & (other["program"] | other["versions"]).keys()
     assert ours["scored_by"] == other["scored_by"]
-    assert ours["scored_by"]["code_sha256"] == scoring_sha256()
+    assert set(ours["scored_by"]) >= set(ours["metrics"])
+    assert ours["pixels_sha256"] == ours["clip"]["pixels_sha256"]
+    assert ours["stream_sha256"] == hashlib.sha256(reference.read_bytes()).hexdigest()
     assert "going on without it: LPIPS: no alexnet_features.safetensors" in result.stderr
     assert str(bench.folder) not in json.dumps(points)  # no path of this machine is published
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_finished_point_is_not_measured_again(bench: Runner, clip: Path) -> None:
     arguments = (clip, "--codecs", "tokcodec", "--rates", "tokcodec=8")
     log = bench.folder / "tokcodec.log"
@@ -106,43 +119,108 @@ def test_a_finished_point_is_not_measured_again(bench: Runner, clip: Path) -> No
     assert len(log.read_text().splitlines()) == 6
 
 
-def test_a_point_is_stale_when_what_made_it_has_changed(
-    bench: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = (
-        clip,
-        "--frames",
-        "3",
-        "--codecs",
-        "tokcodec,hevc-ra",
-        "--rates",
-        "tokcodec=8",
-        "--rates",
-        "hevc-ra=44",
-    )
-    bench(COPIES, *arguments)
-    ours, other = sorted(bench.points(), key=lambda name: "tokcodec" not in name)
+class Scored:
+    """Which scores of which points a run computes: those of the calls since it was asked last."""
 
-    def again() -> set[str]:
-        """What was measured since the last call: a mark is on all that was there."""
-        changed = {name for name, point in bench.points().items() if "mark" not in point}
-        for name, point in bench.points().items():
-            write_point(bench.folder / "out", name, point | {"mark": 1})
-        return changed
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: dict[str, set[str]] = {}
+        self.inner = run.scored
+        monkeypatch.setattr(run, "scored", self)
 
-    assert again() == {ours, other}
+    def __call__(self, bench: Any, clip: Any, original: Video, result: Video, missing: set[str]) -> dict[str, Any]:
+        self.found["ours" if result.rgb else "other"] = set(missing)
+        return self.inner(bench, clip, original, result, missing)
 
-    bench(COPIES, *arguments)
-    assert again() == set()
+    def last(self) -> dict[str, set[str]]:
+        found, self.found = self.found, {}
+        return found
+
+
+@pytest.mark.usefixtures("unreported")
+def test_what_is_scored_again_is_what_has_changed(bench: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (clip, "--frames", "3", "--codecs", "tokcodec,hevc-ra", "--rates", "tokcodec=8", "--rates=hevc-ra=44")
+    log, scores = bench.folder / "tokcodec.log", Scored(monkeypatch)
+
+    def again(script: str = COPIES) -> tuple[int, dict[str, set[str]]]:
+        """How often tokcodec was called, and what was scored."""
+        log.write_text("")
+        result = bench(script, *arguments)
+        assert result.exit_code == 0, result.output
+        return len(log.read_text().splitlines()), scores.last()
+
+    calls, first = again()
+    every = first["ours"]
+    assert (calls, first) == (2, {"ours": every, "other": every})
+    assert {"psnr_rgb_db", "temporal_psnr_db", "ghosts", "psnr_y_db"} <= every
+    before = bench.points()
+    assert again() == (0, {})
+
     monkeypatch.setattr(run, "code_sha256", lambda: "other code")
-    bench(COPIES, *arguments)
-    assert again() == {ours}  # the reference encoders do not depend on it
-    monkeypatch.setattr(run, "scoring_sha256", lambda: "other scores")
-    bench(COPIES, *arguments)
-    assert again() == {ours, other}
+    assert again() == (2, {"ours": set()}), "the same pixels have the same scores"
+    after = bench.points()
+    (ours,) = [name for name in after if "tokcodec" in name]
+    assert after[ours]["program"]["code_sha256"] == "other code"
+    assert after[ours]["metrics"] == before[ours]["metrics"]
+    assert {name: point for name, point in after.items() if name != ours} == {
+        name: point for name, point in before.items() if name != ours
+    }
+
+    whole = run.scorer_sha256
+    monkeypatch.setattr(run, "scorer_sha256", lambda name, *rest: "mended" if name == "ghosts" else whole(name, *rest))
+    calls, found = again()
+    assert (calls, found) == (1, {"ours": {"ghosts"}, "other": {"ghosts"}}), "decoded, and not coded again"
+
     monkeypatch.setattr(run, "ffmpeg_of", lambda _: {"version": "9", "sha256": "other"})
+    assert again() == (0, {"other": set()})
+
+    monkeypatch.setattr(run, "code_sha256", lambda: "code of other pixels")
+    brighter = COPIES.replace('cp "$2" "$3"', f'"{FFMPEG}" -v error -y -i "$2" -vf lutrgb=r=val+9 -f matroska "$3"')
+    assert again(brighter.replace("-f matroska", "-c:v ffv1 -pix_fmt bgr0 -f matroska")) == (2, {"ours": every})
+    assert bench.points()[ours]["pixels_sha256"] != after[ours]["pixels_sha256"]
+    assert bench.points()[ours]["metrics"]["psnr_rgb_db"]["mean"] < 40
+
+
+@pytest.mark.usefixtures("unreported")
+def test_a_stream_that_is_known_is_not_coded_again(bench: Runner, clip: Path) -> None:
+    arguments = (clip, "--frames", "3", "--codecs", "tokcodec", "--rates", "tokcodec=8")
     bench(COPIES, *arguments)
-    assert again() == {ours, other}
+    (before,) = bench.points().values()
+    (bench.folder / "out/points.json").unlink()
+    log = bench.folder / "tokcodec.log"
+    log.write_text("")
+    bench(COPIES, *arguments)
+    (after,) = bench.points().values()
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["decode"]
+    assert (after["encode"], after["bytes"], after["metrics"]) == (before["encode"], before["bytes"], before["metrics"])
+    (stream,) = (bench.folder / "work/streams").glob("*.tokc")
+    stream.write_bytes(b"damaged")
+    (bench.folder / "out/points.json").unlink()
+    bench(COPIES, *arguments)
+    assert next(iter(bench.points().values()))["stream_sha256"] == before["stream_sha256"]
+
+
+def test_comments_are_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {
+        "one": 'def f(x):\n    """Doc."""\n    return x  # a comment\n',
+        "two": '"""Module."""\n\ndef f(x):\n    return (x)\n',
+        "other": "def f(x):\n    return x + 1\n",
+    }
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in texts.items():
+        (tmp_path / f"judge_{name}.py").write_text(text)
+    one, two, other = (source_of(importlib.import_module(f"judge_{name}")) for name in texts)
+    assert one.strip() == two.strip()
+    assert one != other
+    assert source_of((1, "a")) == "(1, 'a')"
+
+
+def test_every_score_has_a_digest_of_its_own_parts() -> None:
+    tools = Tools(FFMPEG, "")
+    made = run.scorers_of(tools, frozenset({"xpsnr", "libvmaf"}), {})
+    assert set(made) == {name for name in METRICS if "lpips" not in name}
+    assert made["ghosts"] != made["psnr_rgb_db"] != made["vmaf"]
+    judge = Remembering(STLPIPS())
+    assert scorer_sha256("stlpips_vgg", tools, judge) == scorer_sha256("stlpips_vgg", tools, judge.judge)
 
 
 def test_a_failure_is_told_and_the_run_goes_on(bench: Runner, clip: Path) -> None:
@@ -246,7 +324,15 @@ def test_all_that_is_quoted_is_made_from_the_one_file(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (results / name).read_bytes()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--codecs", "h263"], ["--rates", "avc=x"], ["--size", "big"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--codecs", "h263"],
+        ["--rates", "avc=x"],
+        ["--size", "big"],
+    ],
+)
 def test_a_wrong_command_line_is_a_usage_error(bench: Runner, clip: Path, arguments: list[str]) -> None:
     files = [clip] if arguments else []
     assert bench(COPIES, *files, *arguments).exit_code == 2
