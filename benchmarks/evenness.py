@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.bdrate import at_rate
 from benchmarks.points import Point
-from benchmarks.tables import OURS, Points, Table, codecs_of, ours_by_step
+from benchmarks.tables import OURS, Points, Table, codecs_of, named, ours_by_step
 from tokcodec.scores import METRICS, mse_of
 from tokcodec.stability import stability
 
@@ -49,7 +49,7 @@ def evenness_table(points: Points) -> Table:
             columns = [[each[name] for each in found if each.get(name) is not None] for name in (*MEASURES, "ghosts")]
             if any(columns):
                 cells = [f"{np.mean(column):.3g}" if column else "" for column in columns]
-                table.rows.append([str(step), bpp, codec, *cells, str(max(map(len, columns)))])
+                table.rows.append([str(step), bpp, named(codec), *cells, str(max(map(len, columns)))])
     return table
 
 
