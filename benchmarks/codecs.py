@@ -12,12 +12,14 @@ the machine.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.tools import Tools
 from tokcodec.vmaf import YUV_FROM_RGB
 
+LOOP = "tokcodec-loop"
 CHUNK_FRAMES = 33  # the "ra" modes have a key frame as often: random access, for which they pay
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
 
@@ -59,6 +61,7 @@ _TOKCODEC = "--step {rate} --threads {threads}"
 
 _TABLE = (
     Mode("tokcodec", "this codec, through its own command line", TOKENIZER, "rgb24", _TOKCODEC),
+    Mode(LOOP, "the same streams by the coding loop alone, without the network", TOKENIZER, "rgb24", _TOKCODEC),
     Mode(
         "avc",
         "x264 slow, 8-bit, its own defaults",
@@ -133,6 +136,8 @@ def encode_argv(tools: Tools, mode: Mode, rate: int, source: Path, stream: Path,
 def decode_argv(tools: Tools, mode: Mode, stream: Path, decoded: Path, threads: int) -> list[str]:
     """The command that decodes: tokcodec to the lossless RGB file `decoded`, the others to nothing, for the clock."""
     pair = [str(stream), str(decoded)]
+    if mode.name == LOOP:
+        return [sys.executable, "-m", "benchmarks.loop", *pair, "--threads", str(threads)]
     if mode.encoder is TOKENIZER:
         return [tools.tokcodec, "decode", *pair, "--lossless", "-f", "--threads", str(threads), "--json"]
     return [tools.ffmpeg, "-v", "error", "-threads", str(threads), "-i", str(stream), "-f", "null", "-"]

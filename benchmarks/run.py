@@ -26,8 +26,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from benchmarks import loop
 from benchmarks.clips import DATASETS, Clip, dataset_sources, file_source, prepare
-from benchmarks.codecs import MODES, TOKENIZER, Mode, decode_argv, encode_argv, encoder_version
+from benchmarks.codecs import LOOP, MODES, TOKENIZER, Mode, decode_argv, encode_argv, encoder_version
 from benchmarks.points import Point, judged_frames, read_points, title_of, write_point
 from benchmarks.provenance import (
     code_sha256,
@@ -100,6 +101,7 @@ def identity(bench: Bench, clip: Clip, mode: Mode, rate: int) -> Point:
     """
     stream, decoded = Path(f"/stream.{mode.encoder.format}"), Path("/decoded.mkv")
     ours = {"code_sha256": code_sha256(), "weights_sha256": weights_sha256()}
+    decoder = {"decoder_sha256": file_sha256(loop.__file__)} if mode.name == LOOP else {}
     return {
         "clip": asdict(clip),
         "codec": mode.name,
@@ -110,6 +112,7 @@ def identity(bench: Bench, clip: Clip, mode: Mode, rate: int) -> Point:
         },
         "threads": bench.threads,
         "program": ours if mode.encoder is TOKENIZER else ffmpeg_of(bench.tools),
+        **decoder,
     }
 
 

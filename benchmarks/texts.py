@@ -16,6 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.codecs import LOOP
 from benchmarks.provenance import ROOT
 from benchmarks.stability import table as stability_table
 from benchmarks.tables import (
@@ -43,6 +44,7 @@ NAMES = {  # of the codecs that are spoken of
     "vvc-ra": "VVenC, tuned for PSNR, closed GOPs of 32 (a handicap of about 30 % of bits)",
     "vvc-visual": "VVenC, tuned for the eye",
     "av1": "SVT-AV1",
+    LOOP: "its own loop alone, without the network",
 }
 SCORES = {  # of the table, with their digits
     "lpips_alex": 3,

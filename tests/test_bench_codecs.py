@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import MakeClip, moving_frames
 
-from benchmarks.codecs import MODES, decode_argv, encode_argv, encoder_version
+from benchmarks.codecs import LOOP, MODES, decode_argv, encode_argv, encoder_version
 from benchmarks.scoring import Video, read_frames, rgb_argv
 from benchmarks.tools import Tools, run
 from tokcodec.scores import psnr_db
@@ -46,9 +47,10 @@ GOLDEN = {
 def test_the_commands_are_these(name: str) -> None:
     encode = " ".join(encode_argv(TOOLS, MODES[name], 30, Path("in.mkv"), Path("out"), threads=2))
     decode = " ".join(decode_argv(TOOLS, MODES[name], Path("out"), Path("seen.mkv"), threads=2))
-    if name == "tokcodec":
+    if name.startswith("tokcodec"):
         assert encode == "tokcodec encode in.mkv out -f --step 30 --threads 2 --json"
-        assert decode == "tokcodec decode out seen.mkv --lossless -f --threads 2 --json"
+        ours = "tokcodec decode out seen.mkv --lossless -f --threads 2 --json"
+        assert decode == {"tokcodec": ours, LOOP: f"{sys.executable} -m benchmarks.loop out seen.mkv --threads 2"}[name]
     else:
         pixels, rest = GOLDEN[name]
         head = f"ffmpeg -hide_banner -nostats -y -i in.mkv -vf {YUV},format={pixels}"
