@@ -9,6 +9,7 @@ machine's FFmpeg has, and writes a report with `benchmarks.report`.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -23,11 +24,12 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from click.core import ParameterSource
 from PIL import Image
 from torch import nn
 
 from benchmarks import loop
-from benchmarks.clips import DATASETS, Clip, dataset_sources, file_source, prepare
+from benchmarks.clips import DATASETS, Clip, Source, dataset_sources, file_source, prepare
 from benchmarks.codecs import LOOP, MODES, TOKENIZER, Mode, decode_argv, encode_argv, encoder_version
 from benchmarks.points import Point, judged_frames, read_points, title_of, write_point
 from benchmarks.provenance import (
@@ -52,6 +54,7 @@ from benchmarks.scoring import (
     sampled,
     yuv_scores,
 )
+from benchmarks.sets import SETS, ClipSet
 from benchmarks.tools import Finished, Tools, find_tools, run, shown
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.opening import reading
@@ -298,6 +301,52 @@ def parse_codecs(context: click.Context, parameter: click.Parameter, text: str) 
     return [MODES[name] for name in names]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is measured into one folder: clips of one size and length, by codecs at their settings."""
+
+    out: Path
+    sources: list[Source]
+    size: tuple[int, int] | None
+    frames: int
+    rates: Mapping[str, tuple[int, ...]]
+
+
+def plan_of(chosen: ClipSet, out: Path, sources: list[Source], settings: Mapping[str, tuple[int, ...]]) -> Plan:
+    """A set, by those of its codecs that are wanted, of those of the sources that are in it.
+
+    Raises:
+        TokcodecError: one of its clips is not there.
+    """
+    if missing := set(chosen.names) - {source.name for source in sources}:
+        raise TokcodecError(f"{out.name} needs the clips {', '.join(sorted(missing))}, too")
+    clips = [source for source in sources if not chosen.names or source.name in chosen.names]
+    rates = {name: chosen.rates[name] for name in settings if name in chosen.rates}
+    return Plan(out, clips, chosen.size, chosen.frames, rates)
+
+
+def measure_all(bench: Bench, plan: Plan, jobs: int) -> list[bool]:
+    """Measure what is missing of a plan, some points at once, and write its report; of each point whether it is there.
+
+    Raises:
+        TokcodecError: a clip cannot be read, or there is no point.
+    """
+    bench = dataclasses.replace(bench, results=plan.out)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    stored = {} if bench.is_forced else read_points(plan.out)
+    clips = [prepare(bench.tools, each, plan.size, plan.frames, bench.work / "references") for each in plan.sources]
+    to_do = [
+        (bench, clip, reference, MODES[name], rate, stored.get(title_of(clip.key, name, rate)))
+        for clip, reference in clips
+        for name, rates in plan.rates.items()
+        for rate in rates
+    ]
+    with ThreadPoolExecutor(jobs) as pool:
+        good = list(pool.map(lambda job: one_point(*job), to_do))
+    write_report(plan.out, bench.work / "frames")
+    return good
+
+
 def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, stored: Point | None) -> bool:
     """Measure one point and store it, as far as it is not there; False if it failed, which stderr tells."""
     wanted = identity(bench, clip, mode, rate)
@@ -322,6 +371,13 @@ def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, 
     type=(click.Choice(DATASETS), click.Path(exists=True, path_type=Path)),
     multiple=True,
     help="A data set and its folder.",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    type=click.Choice(list(SETS)),
+    help="Measure what README quotes, of FILES: sizes, frames, codecs and settings are those of the set.",
 )
 @click.option("--size", callback=parse_size, help="Scale to WxH first, as 640x360.")
 @click.option("--frames", default=64, show_default=True, type=click.IntRange(2), help="Frames of each clip, at most.")
@@ -357,6 +413,7 @@ def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, 
 def main(
     files: tuple[Path, ...],
     dataset: tuple[tuple[str, Path], ...],
+    sets: tuple[str, ...],
     size: tuple[int, int] | None,
     frames: int,
     modes: list[Mode],
@@ -369,9 +426,15 @@ def main(
     work: Path,
     force: bool,
 ) -> None:
-    """Measure tokcodec and other codecs on FILES and data sets, and write a report to --out."""
+    """Measure tokcodec and other codecs on FILES and data sets, and write a report to --out.
+
+    With --set there is a report of each set, in a folder of its name below --out.
+    """
     if not files and not dataset:
         raise click.UsageError("name a file or a --dataset")
+    given = click.get_current_context().get_parameter_source
+    if sets and any(given(name) is not ParameterSource.DEFAULT for name in ("size", "frames", "rates")):
+        raise click.UsageError("a --set has --size, --frames and --rates of its own")
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False  # the judge is exact
     try:
@@ -385,26 +448,20 @@ def main(
         filters = ffmpeg_has(tools.ffmpeg, "filters")
         scorers = scorers_of(tools, filters, judges)
         bench = Bench(tools, filters, judges, threads, out, work, scorers, machine(jobs), force)
+        settings = {mode.name: rates.get(mode.name, mode.encoder.rates) for mode in modes}
         sources = [file_source(path) for path in files]
         for name, folder in dataset:
             sources += dataset_sources(name, folder)
         if len({source.name for source in sources}) < len(sources):
             raise click.UsageError("two clips have the same name")
-        out.mkdir(parents=True, exist_ok=True)
-        stored = read_points(out)
-        clips = [prepare(tools, source, size, frames, work / "references") for source in sources]
-        jobs_to_do = [
-            (bench, clip, reference, mode, rate, None if force else stored.get(title_of(clip.key, mode.name, rate)))
-            for clip, reference in clips
-            for mode in modes
-            for rate in rates.get(mode.name, mode.encoder.rates)
-        ]
-        with ThreadPoolExecutor(jobs) as pool:
-            good = list(pool.map(lambda job: one_point(*job), jobs_to_do))
-        write_report(out, work / "frames")
+        plans = [Plan(out, sources, size, frames, settings)]
+        if sets:
+            plans = [plan_of(SETS[name], out / name, sources, settings) for name in sets]
+        good = [is_good for plan in plans for is_good in measure_all(bench, plan, jobs)]
     except TokcodecError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(out / "report.html")
+    for plan in plans:
+        click.echo(plan.out / "report.html")
     if not all(good):
         raise click.ClickException(f"{good.count(False)} of {len(good)} points failed, see above")
 

@@ -18,17 +18,22 @@ from conftest import MakeClip, moving_frames
 from PIL import Image
 
 from benchmarks import provenance, report, run
+from benchmarks.bdrate import MIN_POINTS
 from benchmarks.clips import dataset_sources, file_source, prepare
+from benchmarks.codecs import LOOP, MODES
 from benchmarks.points import read_points, write_point
 from benchmarks.provenance import PACKAGE, code_sha256, digest_of_files, ffmpeg_of, scorer_sha256, source_of
 from benchmarks.report import write_report
 from benchmarks.scoring import Remembering, Video
+from benchmarks.sets import LARGE_FRAMES, LONG_FRAMES, SETS, ClipSet
 from benchmarks.tables import load_points
 from benchmarks.tools import ToolError, Tools, find_tools
+from tokcodec.codec import CHUNK_FRAMES
 from tokcodec.errors import TokcodecError
 from tokcodec.scores import METRICS
+from tokcodec.stability import FADE_FRAMES
 from tokcodec.stlpips import STLPIPS
-from tokcodec.training.judged import JudgedClip
+from tokcodec.training.judged import JudgedClip, judged_clips
 from tokcodec.vmaf import find_ffmpeg
 
 FFMPEG = find_ffmpeg() or ""
@@ -223,6 +228,34 @@ def test_every_score_has_a_digest_of_its_own_parts() -> None:
     assert scorer_sha256("stlpips_vgg", tools, judge) == scorer_sha256("stlpips_vgg", tools, judge.judge)
 
 
+@pytest.mark.usefixtures("unreported")
+def test_a_set_brings_its_own_settings(
+    bench: Runner, clip: Path, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"tokcodec": (8, 12), "hevc-ra": (44,), "avc": (30,)}
+    monkeypatch.setitem(SETS, "long-360p", ClipSet("some", (64, 48), 3, rates, ("clip",)))
+    other = make_clip("other.mp4", moving_frames(4, 96, 128))
+    result = bench(COPIES, other, clip, "--set", "long-360p", "--codecs", "tokcodec,hevc-ra,av1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{bench.folder / 'out/long-360p/report.html'}\n"
+    titles = ["clip_64x48_3f__hevc-ra__44", "clip_64x48_3f__tokcodec__12", "clip_64x48_3f__tokcodec__8"]
+    assert list(read_points(bench.folder / "out/long-360p")) == titles
+    result = bench(COPIES, other, "--set", "long-360p")
+    assert result.exit_code == 1
+    assert "long-360p needs the clips clip, too" in result.stderr
+
+
+def test_sets_are_of_codecs_and_clips_that_there_are() -> None:
+    names = {known.name for known in judged_clips().values()}
+    for chosen in SETS.values():
+        assert set(chosen.rates) <= set(MODES)
+        assert min(map(len, chosen.rates.values())) >= MIN_POINTS, "or there is no BD-rate"
+        assert chosen.rates[LOOP] == chosen.rates["tokcodec"], "of the same streams"
+        assert set(chosen.names) <= names
+    assert LARGE_FRAMES > CHUNK_FRAMES + FADE_FRAMES, "a border lies inside"
+    assert LONG_FRAMES > 2 * CHUNK_FRAMES + 2 * FADE_FRAMES, "the third chunk can fade"
+
+
 def test_a_failure_is_told_and_the_run_goes_on(bench: Runner, clip: Path) -> None:
     rates = ("--rates", "tokcodec=8,16", "--rates", "avc=30")
     result = bench(FAILS, clip, "--codecs", "tokcodec,avc", *rates, "--jobs", "2")
@@ -331,6 +364,8 @@ def test_all_that_is_quoted_is_made_from_the_one_file(tmp_path: Path) -> None:
         ["--codecs", "h263"],
         ["--rates", "avc=x"],
         ["--size", "big"],
+        ["--set", "long-360p", "--size", "64x48"],
+        ["--set", "long"],
     ],
 )
 def test_a_wrong_command_line_is_a_usage_error(bench: Runner, clip: Path, arguments: list[str]) -> None:
