@@ -61,7 +61,5 @@ SETS = {
         _LONG,
         ("01_dog", "02_cups", "flower", "max-heromode"),
     ),
-    "long-720p": ClipSet(
-        "two clips of 150 frames, 1280x720", (1280, 720), LARGE_FRAMES, _LONG, ("01_dog", "02_cups")
-    ),
+    "long-720p": ClipSet("two clips of 150 frames, 1280x720", (1280, 720), LARGE_FRAMES, _LONG, ("01_dog", "02_cups")),
 }
