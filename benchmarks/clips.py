@@ -14,7 +14,7 @@ from pathlib import Path
 
 import av
 
-from benchmarks.scoring import Video, read_frames, rgb_argv
+from benchmarks.scoring import Video, pixels_sha256
 from benchmarks.tools import ToolError, Tools, run
 from tokcodec.io import suffixes
 
@@ -123,11 +123,8 @@ def prepare(tools: Tools, source: Source, size: tuple[int, int] | None, frames: 
     with av.open(str(part)) as file:
         video = file.streams.video[0]
         width, height, fps = video.width, video.height, str(video.average_rate)
-    pixels, count = hashlib.sha256(), 0
-    for frame in read_frames(rgb_argv(tools, Video(part, rgb=True)), height, width):
-        pixels.update(frame.tobytes())
-        count += 1
-    clip = Clip(source.name, source.dataset, sha256, width, height, count, fps, prepared, pixels.hexdigest())
+    pixels, count = pixels_sha256(tools, Video(part, rgb=True), (height, width))
+    clip = Clip(source.name, source.dataset, sha256, width, height, count, fps, prepared, pixels)
     note.unlink(missing_ok=True)  # of an older reference
     part.rename(reference)
     note.write_text(json.dumps(asdict(clip)))

@@ -18,6 +18,8 @@ from pathlib import Path
 from benchmarks.tools import Tools
 from tokcodec.scoring.vmaf import YUV_FROM_RGB
 
+FAST, LOOP = "tokcodec-fast", "tokcodec-loop"
+RESTORERS = {"tokcodec": "full", FAST: "fast", LOOP: "off"}  # of the same streams
 CHUNK_FRAMES = 33  # the "ra" modes have a key frame as often: random access, for which they pay
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
 
@@ -48,16 +50,19 @@ class Mode:
     encoder: Encoder
     pixels: str
     options: str
+    remark: str = ""  # that stands beside its name in every table
 
 
 _CLOSED = f"keyint={CHUNK_FRAMES}:min-keyint={CHUNK_FRAMES}:scenecut=0:open-gop=0"
 _LOW_DELAY = "bframes=0:rc-lookahead=0:cutree=0:scenecut=0:keyint=-1"
 _X265 = "info=0:pools={threads}:frame-threads=1"
 
+_TOKCODEC = "--step {rate} --threads {threads}"
+
 _TABLE = (
-    Mode(
-        "tokcodec", "this codec, through its own command line", TOKENIZER, "rgb24", "--step {rate} --threads {threads}"
-    ),
+    Mode("tokcodec", "this codec, through its own command line", TOKENIZER, "rgb24", _TOKCODEC),
+    Mode(FAST, "the same streams with the fast restorer", TOKENIZER, "rgb24", _TOKCODEC),
+    Mode(LOOP, "the same streams by the coding loop alone, without the network", TOKENIZER, "rgb24", _TOKCODEC),
     Mode(
         "avc",
         "x264 slow, 8-bit, its own defaults",
@@ -95,11 +100,11 @@ _TABLE = (
     ),
     Mode(
         "vvc-ra",
-        f"VVenC medium, 10-bit, qpa 0 (PSNR), closed GOP of 32, the nearest it has to {CHUNK_FRAMES}: "
-        "a handicap of about 30 % of bits",
+        f"VVenC medium, 10-bit, qpa 0 (PSNR), closed GOP of 32, the nearest it has to {CHUNK_FRAMES}",
         VVENC,
         "yuv420p10le",
         "-preset medium -qpa 0 -qp {rate} -threads {threads} -vvenc-params intraperiod=32:decodingrefreshtype=idr",
+        "closed GOPs of 32 handicap it by about 30 % of bits",
     ),
     Mode(
         "vvc-visual",
@@ -131,18 +136,10 @@ def encode_argv(tools: Tools, mode: Mode, rate: int, source: Path, stream: Path,
 
 def decode_argv(tools: Tools, mode: Mode, stream: Path, decoded: Path, threads: int) -> list[str]:
     """The command that decodes: tokcodec to the lossless RGB file `decoded`, the others to nothing, for the clock."""
+    pair = [str(stream), str(decoded)]
     if mode.encoder is TOKENIZER:
-        return [
-            tools.tokcodec,
-            "decode",
-            str(stream),
-            str(decoded),
-            "--lossless",
-            "-f",
-            "--threads",
-            str(threads),
-            "--json",
-        ]
+        restorer = ["--restorer", RESTORERS[mode.name]]
+        return [tools.tokcodec, "decode", *pair, *restorer, "--lossless", "-f", "--threads", str(threads), "--json"]
     return [tools.ffmpeg, "-v", "error", "-threads", str(threads), "-i", str(stream), "-f", "null", "-"]
 
 

@@ -6,14 +6,14 @@ tokcodec's chunks, on the same frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.bdrate import at_rate
 from benchmarks.points import Point
-from benchmarks.tables import OURS, Points, Table, codecs_of, ours_by_step
+from benchmarks.tables import OURS, Points, Table, codecs_of, named, ours_by_step
 from tokcodec.scoring.scores import METRICS, mse_of
 from tokcodec.scoring.stability import stability
 
@@ -37,19 +37,21 @@ def evenness(point: Point, borders: Sequence[int]) -> dict[str, float | None]:
     return {name: getattr(found, name) for name in MEASURES}
 
 
-def evenness_table(points: Points) -> Table:
-    """tokcodec at each of its settings, and every other codec at the same bytes."""
+def evenness_table(points: Points, steps: Collection[int] | None = None) -> Table:
+    """tokcodec at each of its settings (or of `steps`), and every other codec at the same bytes."""
     others = [codec for codec in codecs_of(points) if codec != OURS]
     header = ["step", "bpp", "codec", *MEASURES.values(), METRICS["ghosts"].label, "clips"]
     table = Table("How even it is in time", NOTE, header)
     for step, group in ours_by_step(points).items():
+        if steps is not None and step not in steps:
+            continue
         bpp = f"{np.mean([point['bpp'] for _, point in group]):.4f}"
         for codec in (OURS, *others):
             found = [_values_at(points, clip, codec, point) for clip, point in group]
             columns = [[each[name] for each in found if each.get(name) is not None] for name in (*MEASURES, "ghosts")]
             if any(columns):
                 cells = [f"{np.mean(column):.3g}" if column else "" for column in columns]
-                table.rows.append([str(step), bpp, codec, *cells, str(max(map(len, columns)))])
+                table.rows.append([str(step), bpp, named(codec), *cells, str(max(map(len, columns)))])
     return table
 
 

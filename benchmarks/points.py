@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ _writing = threading.Lock()  # of the threads of a process, where there are no l
 
 def title_of(clip: str, codec: str, rate: int) -> str:
     return f"{clip}__{codec}__{rate}"
+
+
+def judged_frames(score: Mapping[str, Any]) -> range:
+    """The numbers of the frames that a score of a point is of."""
+    first, every = score.get("first", 0), score.get("every", 1)
+    return range(first, first + every * len(score["frames"]), every)
 
 
 def read_points(results: Path) -> dict[str, Point]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import inspect
 import os
 import platform
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,20 +19,23 @@ import torch
 from torch import nn
 
 import tokcodec
+from benchmarks import scoring
 from benchmarks.tools import ToolError, Tools, ffmpeg_version, run
+from tokcodec.restorer import pixels
+from tokcodec.scoring import ghosts, scores, stlpips, vmaf
 from tokcodec.weights import find_weights
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(tokcodec.__file__).parent
-SCORING = (
-    PACKAGE / "scoring/scores.py",
-    PACKAGE / "scoring/ghosts.py",
-    PACKAGE / "restorer/pixels.py",
-    PACKAGE / "scoring/vmaf.py",
-    PACKAGE / "scoring/perceptual.py",
-    PACKAGE / "scoring/stlpips.py",
-    Path(__file__).with_name("scoring.py"),
-)
+_ERRORS = (scores.psnr_db, scores._mean_square, scores._error)
+_BY_FFMPEG = (vmaf, scoring.Video, scoring.yuv_scores, scoring.RGB_FROM_YUV, scoring.YUV8_FROM_YUV10)
+MADE_BY: dict[str, tuple[object, ...]] = {  # each score but those of judges: the code that turns pixels into it
+    "psnr_rgb_db": (*_ERRORS, scores.frame_scores),
+    "temporal_psnr_db": (*_ERRORS, scores.frame_scores),
+    "ghosts": (ghosts,),
+    **dict.fromkeys(scoring.BY_FFMPEG, _BY_FFMPEG),
+}
+_OF_JUDGES = (scores.lpips_distances, pixels.to_unit)
 
 
 def digest_of_files(paths: Iterable[Path], root: Path) -> str:
@@ -46,9 +52,30 @@ def code_sha256() -> str:
     return digest_of_files(PACKAGE.rglob("*.py"), PACKAGE.parent)
 
 
-def scoring_sha256() -> str:
-    """Of the files that every score depends on, whichever codec it is of."""
-    return digest_of_files(SCORING, ROOT)
+def source_of(part: object) -> str:
+    """The code of a module, a class or a function without comments and docstrings; of all else what it prints."""
+    if not (inspect.ismodule(part) or inspect.isclass(part) or inspect.isfunction(part)):
+        return repr(part)
+    tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def scorer_sha256(metric: str, tools: Tools, judge: nn.Module | None) -> str:
+    """Of all that makes a score of pixels: its code, the network that judges, and FFmpeg where that computes it.
+
+    How pixels come about is no part of it: a point knows them by their own digest.
+    """
+    if judge is not None:
+        inner = judge.judge if isinstance(judge, scoring.Remembering) else judge
+        network = stlpips.STLPIPS if isinstance(inner, stlpips.STLPIPS) else importlib.metadata.version("lpips")
+        parts: list[object] = [*_OF_JUDGES, network, stlpips._thinned, judge_sha256(inner)]
+    else:
+        parts = [*MADE_BY[metric]]
+        parts += [ffmpeg_of(tools)["sha256"]] if metric in scoring.BY_FFMPEG else []
+    return hashlib.sha256("\0".join(map(source_of, parts)).encode()).hexdigest()
 
 
 def weights_sha256() -> str:
@@ -64,11 +91,15 @@ def judge_sha256(judge: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def file_sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @functools.cache
 def ffmpeg_of(tools: Tools) -> dict[str, str]:
     """FFmpeg's own version, and the SHA-256 of the program: a static one holds its encoders."""
-    with open(tools.ffmpeg, "rb") as file:
-        return {"version": ffmpeg_version(tools), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"version": ffmpeg_version(tools), "sha256": file_sha256(tools.ffmpeg)}
 
 
 def git_commit() -> str | None:

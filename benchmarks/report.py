@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.bdrate import at_rate
 from benchmarks.codecs import MODES
 from benchmarks.evenness import evenness_table
-from benchmarks.points import Point
+from benchmarks.points import Point, judged_frames
 from benchmarks.tables import (
     OURS,
     Points,
@@ -103,7 +103,8 @@ def frame_chart(points: Points, metric: str) -> str:
         for codec in codecs_of(points):
             if values := at_one_rate(points.get((clip, codec), []), metric, bpp):
                 width = 2.4 if codec == OURS else 1.1
-                axis.plot(values, label=codec, color=COLOURS[codec], linewidth=width)
+                frames = judged_frames(points[clip, codec][0]["metrics"][metric])
+                axis.plot(frames, values, label=codec, color=COLOURS[codec], linewidth=width)
         axis.set(title=f"{clip.rsplit('_', 2)[0]}, {bpp:.4f} bpp", xlabel="frame", ylabel=METRICS[metric].label)
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
@@ -149,8 +150,11 @@ def image_tag(pixels: np.ndarray, caption: str, quality: int = 92) -> str:
 
 
 def caption(point: Point, frame: int) -> str:
+    """What stands under a picture: its score, or that of the nearest frame that has one."""
     metric = "lpips_alex" if "lpips_alex" in point["metrics"] else "psnr_rgb_db"
-    value = point["metrics"][metric]["frames"][frame]
+    score = point["metrics"][metric]
+    frames = judged_frames(score)
+    value = score["frames"][min(range(len(frames)), key=lambda i: abs(frames[i] - frame))]
     return f"{point['codec']} {point['rate']}: {point['bpp']:.4f} bpp, {METRICS[metric].label} {value:.3g}"
 
 

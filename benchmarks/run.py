@@ -1,16 +1,21 @@
 """Measure: every clip x codec x setting becomes a line of `points.json`, and what is there is not measured again.
 
+A point knows its bytes and its pixels by digests. Other code of tokcodec, or another FFmpeg, costs another coding; what
+is scored again is what has other pixels, and the scores whose own code has changed.
+
 `python -m benchmarks.run my.mp4` (or `bin/bench my.mp4`) measures tokcodec and every reference encoder this
 machine's FFmpeg has, and writes a report with `benchmarks.report`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import itertools
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,25 +24,39 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from click.core import ParameterSource
 from PIL import Image
 from torch import nn
 
-from benchmarks.clips import DATASETS, Clip, dataset_sources, file_source, prepare
+from benchmarks.clips import DATASETS, Clip, Source, dataset_sources, file_source, prepare
 from benchmarks.codecs import MODES, TOKENIZER, Mode, decode_argv, encode_argv, encoder_version
-from benchmarks.points import Point, read_points, title_of, write_point
+from benchmarks.points import Point, judged_frames, read_points, title_of, write_point
 from benchmarks.provenance import (
     code_sha256,
     ffmpeg_of,
-    judge_sha256,
+    file_sha256,
     machine,
-    scoring_sha256,
+    scorer_sha256,
     versions,
     weights_sha256,
 )
 from benchmarks.report import write_report
-from benchmarks.scoring import Video, read_frames, rgb_argv, rgb_scores, yuv_scores
+from benchmarks.scoring import (
+    BY_FFMPEG,
+    BY_LIBVMAF,
+    Remembering,
+    Video,
+    pixels_sha256,
+    read_frames,
+    rgb_argv,
+    rgb_scores,
+    sampled,
+    yuv_scores,
+)
+from benchmarks.sets import SETS, ClipSet
 from benchmarks.tools import Finished, Tools, find_tools, run, shown
 from tokcodec.errors import ModelError, TokcodecError
+from tokcodec.io.output import replacing
 from tokcodec.scoring.perceptual import load_lpips
 from tokcodec.scoring.scores import METRICS, summary
 from tokcodec.scoring.stlpips import load_stlpips
@@ -58,12 +77,30 @@ class Bench:
     threads: int
     results: Path
     work: Path
-    scored_by: Mapping[str, Any]  # digests of what scores: code and judges
+    scorers: Mapping[str, str]  # by metric the digest of what makes it
     machine: Mapping[str, Any]
+    is_forced: bool
+
+    def scored_by(self, clip: Clip) -> dict[str, str]:
+        """By metric the digest of what scores a clip, and of which frames."""
+        frames = {name: sampled(name, clip.frames, (clip.height, clip.width)) for name in self.scorers}
+        return {
+            name: hashlib.sha256(f"{made} {frames[name]}".encode()).hexdigest() for name, made in self.scorers.items()
+        }
+
+
+def scorers_of(tools: Tools, filters: Set[str], judges: Mapping[str, nn.Module]) -> dict[str, str]:
+    """By metric the digest of what makes it, of all that can be had here."""
+    metrics = ["psnr_rgb_db", "temporal_psnr_db", "ghosts", *judges, "psnr_y_db"]
+    metrics += ["xpsnr_y_db"] * ("xpsnr" in filters) + [*BY_LIBVMAF] * ("libvmaf" in filters)
+    return {name: scorer_sha256(name, tools, judges.get(name)) for name in metrics}
 
 
 def identity(bench: Bench, clip: Clip, mode: Mode, rate: int) -> Point:
-    """What a stored point must agree in to stand for a new measurement; tokcodec's code is in that of its own alone."""
+    """What decides the bytes of a point, and its pixels; tokcodec's code is in that of its own alone.
+
+    A stored point that agrees needs no coding. One that does not is coded again: its pixels may be the same still.
+    """
     stream, decoded = Path(f"/stream.{mode.encoder.format}"), Path("/decoded.mkv")
     ours = {"code_sha256": code_sha256(), "weights_sha256": weights_sha256()}
     return {
@@ -76,46 +113,112 @@ def identity(bench: Bench, clip: Clip, mode: Mode, rate: int) -> Point:
         },
         "threads": bench.threads,
         "program": ours if mode.encoder is TOKENIZER else ffmpeg_of(bench.tools),
-        "scored_by": bench.scored_by,
     }
 
 
-def measure(bench: Bench, wanted: Point, clip: Clip, reference: Path, mode: Mode, rate: int) -> Point:
+def code(bench: Bench, wanted: Point, clip: Clip, reference: Path, mode: Mode, rate: int) -> tuple[Path, Point]:
+    """The stream of a point with what is known of its coding; one that was made by the same command is found again.
+
+    Raises:
+        TokcodecError: the encoder fails.
+    """
+    made_by = [clip.pixels_sha256, clip.fps, wanted["argv"]["encode"], wanted["program"]]
+    name = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:32]
+    stream = bench.work / "streams" / f"{name}.{mode.encoder.format}"
+    note = stream.with_suffix(".json")
+    if not bench.is_forced and stream.exists() and note.exists():
+        known: Point = json.loads(note.read_text())
+        if file_sha256(stream) == known["stream_sha256"]:
+            return stream, known
+    stream.parent.mkdir(exist_ok=True)
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(dir=bench.work) as folder:
+        part = Path(folder) / f"stream.{mode.encoder.format}"
+        finished = run(encode_argv(bench.tools, mode, rate, reference, part, bench.threads))
+        known = {
+            "stream_sha256": file_sha256(part),
+            "bytes": part.stat().st_size,
+            "encode": speed(clip, finished, mode.encoder is TOKENIZER),
+            "encoder_version": encoder_version(finished.stderr),
+            "machine": {**bench.machine, "load_before": round(load, 2)},
+        }
+        note.unlink(missing_ok=True)  # of another stream
+        part.rename(stream)
+    with replacing(note, [], overwrite=True) as partial:
+        partial.write_text(json.dumps(known))
+    return stream, known
+
+
+def measure(
+    bench: Bench, wanted: Point, clip: Clip, reference: Path, mode: Mode, rate: int, stored: Point | None
+) -> Point:
     """Encode, decode, time and score one point; `wanted` is its identity, made before.
+
+    Scores of a stored point stay where its pixels are those that come out, and what scores them is the same.
 
     Raises:
         TokcodecError: a program fails, or what comes back is not the same frames.
     """
-    load = os.getloadavg()[0]
+    ours, size = mode.encoder is TOKENIZER, (clip.height, clip.width)
+    stream, known = code(bench, wanted, clip, reference, mode, rate)
     with tempfile.TemporaryDirectory(dir=bench.work) as name:
-        stream, decoded = Path(name) / f"stream.{mode.encoder.format}", Path(name) / "decoded.mkv"
-        encode = run(encode_argv(bench.tools, mode, rate, reference, stream, bench.threads))
+        decoded = Path(name) / "decoded.mkv"
         decode = run(decode_argv(bench.tools, mode, stream, decoded, bench.threads))
-        ours = mode.encoder is TOKENIZER
         original, result = Video(reference, rgb=True), Video(decoded if ours else stream, rgb=ours)
-        size = clip.height, clip.width
-        scores = rgb_scores(bench.tools, original, result, size, bench.judges)
-        scores |= yuv_scores(bench.tools, original, result, size, clip.fps, bench.filters, bench.threads)
-        worst = int(np.argmax(scores["lpips_alex"]) if "lpips_alex" in scores else np.argmin(scores["psnr_rgb_db"]))
+        pixels, _ = pixels_sha256(bench.tools, result, size)
+        is_known = stored is not None and same(stored, {"clip": wanted["clip"], "pixels_sha256": pixels})
+        before = stored if is_known and stored is not None else {"metrics": {}, "scored_by": {}}
+        scored_by = bench.scored_by(clip)
+        missing = {name for name, digest in scored_by.items() if before["scored_by"].get(name) != digest}
+        metrics = {name: score for name, score in before["metrics"].items() if name not in missing}
+        metrics |= scored(bench, clip, original, result, missing)
+        worst = worst_frame(metrics)
         for frame in {clip.frames // 2, worst}:
             save_frame(bench, clip, original, frame, f"{clip.key}__{frame}.png")
             save_frame(bench, clip, result, frame, f"{clip.key}__{mode.name}__{rate}__{frame}.png")
-        size_bytes = stream.stat().st_size
         borders = {"borders": borders_of(stream)} if ours else {}  # by which the others are judged too
     return {
         **wanted,
+        "scored_by": before["scored_by"] | scored_by,
         **borders,
-        "bytes": size_bytes,
-        "bpp": 8 * size_bytes / (clip.width * clip.height * clip.frames),
-        "metrics": {metric: summary(frames) for metric, frames in scores.items()},
+        **known,
+        "pixels_sha256": pixels,
+        "bpp": 8 * known["bytes"] / (clip.width * clip.height * clip.frames),
+        "metrics": {name: metrics[name] for name in METRICS if name in metrics},
         "middle_frame": clip.frames // 2,
         "worst_frame": worst,
-        "encode": speed(clip, encode, ours),
         "decode": speed(clip, decode, ours),
-        "encoder_version": encoder_version(encode.stderr),
         "versions": versions(bench.tools, ours),
-        "machine": {**bench.machine, "load_before": round(load, 2)},
     }
+
+
+def scored(bench: Bench, clip: Clip, original: Video, result: Video, missing: set[str]) -> dict[str, Any]:
+    """The scores that are missing, with the frames that they are of where these are not all.
+
+    Raises:
+        TokcodecError: what comes back is not the same frames.
+    """
+    size = clip.height, clip.width
+    scores: dict[str, list[float]] = {}
+    if missing.difference(BY_FFMPEG):
+        judges = {name: judge for name, judge in bench.judges.items() if name in missing}
+        scores |= rgb_scores(bench.tools, original, result, size, judges, clip.frames)
+    if missing.intersection(BY_FFMPEG):
+        scores |= yuv_scores(bench.tools, original, result, size, clip.fps, bench.filters, bench.threads, clip.frames)
+    found = {}
+    for name in missing.intersection(scores):
+        frames = sampled(name, clip.frames, size)
+        place = {} if frames.step == 1 else {"first": frames.start, "every": frames.step}
+        if scores[name]:
+            found[name] = summary(scores[name]) | place
+    return found
+
+
+def worst_frame(metrics: Mapping[str, Any]) -> int:
+    """The frame that LPIPS likes least, or PSNR where there is no LPIPS."""
+    by_lpips = metrics.get("lpips_alex")
+    score = by_lpips or metrics["psnr_rgb_db"]
+    return judged_frames(score)[int(np.argmax(score["frames"]) if by_lpips else np.argmin(score["frames"]))]
 
 
 def borders_of(stream: Path) -> list[int]:
@@ -146,9 +249,9 @@ def save_frame(bench: Bench, clip: Clip, video: Video, frame: int, name: str) ->
     Image.fromarray(pixels).save(path)
 
 
-def measured(stored: Point | None, wanted: Point) -> bool:
-    """Whether a stored point, if there is one, is this very one."""
-    return stored is not None and all(stored.get(key) == value for key, value in wanted.items())
+def same(stored: Point, wanted: Mapping[str, Any]) -> bool:
+    """Whether a stored point has all that is wanted."""
+    return all(stored.get(key) == value for key, value in wanted.items())
 
 
 def load_judges(nets: tuple[str, ...], directory: Path | None) -> dict[str, nn.Module]:
@@ -158,7 +261,7 @@ def load_judges(nets: tuple[str, ...], directory: Path | None) -> dict[str, nn.M
     for net in nets:
         try:
             if net == ST_LPIPS:
-                judges["stlpips_vgg"] = load_stlpips(directory).to(device)
+                judges["stlpips_vgg"] = Remembering(load_stlpips(directory)).to(device)
             else:
                 judges[f"lpips_{net}"] = load_lpips(net, directory).to(device)
         except ModelError as error:
@@ -195,6 +298,69 @@ def parse_codecs(context: click.Context, parameter: click.Parameter, text: str) 
     return [MODES[name] for name in names]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is measured into one folder: clips of one size and length, by codecs at their settings."""
+
+    out: Path
+    sources: list[Source]
+    size: tuple[int, int] | None
+    frames: int
+    rates: Mapping[str, tuple[int, ...]]
+
+
+def plan_of(chosen: ClipSet, out: Path, sources: list[Source], settings: Mapping[str, tuple[int, ...]]) -> Plan:
+    """A set, by those of its codecs that are wanted, of those of the sources that are in it.
+
+    Raises:
+        TokcodecError: one of its clips is not there.
+    """
+    if missing := set(chosen.names) - {source.name for source in sources}:
+        raise TokcodecError(f"{out.name} needs the clips {', '.join(sorted(missing))}, too")
+    clips = [source for source in sources if not chosen.names or source.name in chosen.names]
+    rates = {name: chosen.rates[name] for name in settings if name in chosen.rates}
+    return Plan(out, clips, chosen.size, chosen.frames, rates)
+
+
+def measure_all(bench: Bench, plan: Plan, jobs: int) -> list[bool]:
+    """Measure what is missing of a plan, some points at once, and write its report; of each point whether it is there.
+
+    Raises:
+        TokcodecError: a clip cannot be read, or there is no point.
+    """
+    bench = dataclasses.replace(bench, results=plan.out)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    stored = {} if bench.is_forced else read_points(plan.out)
+    clips = [prepare(bench.tools, each, plan.size, plan.frames, bench.work / "references") for each in plan.sources]
+    to_do = [
+        (bench, clip, reference, MODES[name], rate, stored.get(title_of(clip.key, name, rate)))
+        for clip, reference in clips
+        for name, rates in plan.rates.items()
+        for rate in rates
+    ]
+    with ThreadPoolExecutor(jobs) as pool:
+        good = list(pool.map(lambda job: one_point(*job), to_do))
+    write_report(plan.out, bench.work / "frames")
+    return good
+
+
+def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, stored: Point | None) -> bool:
+    """Measure one point and store it, as far as it is not there; False if it failed, which stderr tells."""
+    wanted = identity(bench, clip, mode, rate)
+    if stored is not None and same(stored, wanted) and same(stored.get("scored_by", {}), bench.scored_by(clip)):
+        return True
+    title = f"{clip.key} {mode.name} {mode.encoder.rate_name} {rate}"
+    try:
+        point = measure(bench, wanted, clip, reference, mode, rate, stored)
+    except TokcodecError as error:
+        click.echo(f"failed: {title}: {error}", err=True)
+        return False
+    write_point(bench.results, title_of(clip.key, mode.name, rate), point)
+    means = (f"{name} {point['metrics'][name]['mean']:.4g}" for name in METRICS if name in point["metrics"])
+    click.echo(f"{title}: {point['bpp']:.4f} bpp, {', '.join(means)}", err=True)
+    return True
+
+
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
@@ -202,6 +368,13 @@ def parse_codecs(context: click.Context, parameter: click.Parameter, text: str) 
     type=(click.Choice(DATASETS), click.Path(exists=True, path_type=Path)),
     multiple=True,
     help="A data set and its folder.",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    type=click.Choice(list(SETS)),
+    help="Measure what README quotes, of FILES: sizes, frames, codecs and settings are those of the set.",
 )
 @click.option("--size", callback=parse_size, help="Scale to WxH first, as 640x360.")
 @click.option("--frames", default=64, show_default=True, type=click.IntRange(2), help="Frames of each clip, at most.")
@@ -216,7 +389,7 @@ def parse_codecs(context: click.Context, parameter: click.Parameter, text: str) 
     default=("alex", ST_LPIPS),
     show_default=True,
     type=click.Choice(NETS),
-    help="Backbones of LPIPS; st-vgg is ST-LPIPS, of every fifth frame.",
+    help="Backbones of LPIPS; st-vgg is ST-LPIPS.",
 )
 @click.option("--lpips-dir", type=click.Path(exists=True, path_type=Path), help="Folder with their weights.")
 @click.option(
@@ -233,10 +406,11 @@ def parse_codecs(context: click.Context, parameter: click.Parameter, text: str) 
     type=click.Path(path_type=Path),
     help="References and frames; may be deleted, the report's pictures go with it.",
 )
-@click.option("-f", "--force", is_flag=True, help="Measure also what is measured.")
+@click.option("-f", "--force", is_flag=True, help="Code and score also what is measured.")
 def main(
     files: tuple[Path, ...],
     dataset: tuple[tuple[str, Path], ...],
+    sets: tuple[str, ...],
     size: tuple[int, int] | None,
     frames: int,
     modes: list[Mode],
@@ -249,9 +423,15 @@ def main(
     work: Path,
     force: bool,
 ) -> None:
-    """Measure tokcodec and other codecs on FILES and data sets, and write a report to --out."""
+    """Measure tokcodec and other codecs on FILES and data sets, and write a report to --out.
+
+    With --set there is a report of each set, in a folder of its name below --out.
+    """
     if not files and not dataset:
         raise click.UsageError("name a file or a --dataset")
+    given = click.get_current_context().get_parameter_source
+    if sets and any(given(name) is not ParameterSource.DEFAULT for name in ("size", "frames", "rates")):
+        raise click.UsageError("a --set has --size, --frames and --rates of its own")
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False  # the judge is exact
     try:
@@ -262,52 +442,25 @@ def main(
                 click.echo(f"skipped: {mode.name} (this FFmpeg has no {mode.encoder.name})", err=True)
         modes = [mode for mode in modes if mode.encoder.name in available]
         judges = load_judges(nets, lpips_dir)
-        scored_by = {
-            "code_sha256": scoring_sha256(),
-            "ffmpeg": ffmpeg_of(tools),
-            "judges": {name: judge_sha256(judge) for name, judge in judges.items()},
-        }
         filters = ffmpeg_has(tools.ffmpeg, "filters")
-        bench = Bench(tools, filters, judges, threads, out, work, scored_by, machine(jobs))
+        scorers = scorers_of(tools, filters, judges)
+        bench = Bench(tools, filters, judges, threads, out, work, scorers, machine(jobs), force)
+        settings = {mode.name: rates.get(mode.name, mode.encoder.rates) for mode in modes}
         sources = [file_source(path) for path in files]
         for name, folder in dataset:
             sources += dataset_sources(name, folder)
         if len({source.name for source in sources}) < len(sources):
             raise click.UsageError("two clips have the same name")
-        out.mkdir(parents=True, exist_ok=True)
-        stored = read_points(out)
-        clips = [prepare(tools, source, size, frames, work / "references") for source in sources]
-        jobs_to_do = [
-            (bench, clip, reference, mode, rate, None if force else stored.get(title_of(clip.key, mode.name, rate)))
-            for clip, reference in clips
-            for mode in modes
-            for rate in rates.get(mode.name, mode.encoder.rates)
-        ]
-        with ThreadPoolExecutor(jobs) as pool:
-            good = list(pool.map(lambda job: one_point(*job), jobs_to_do))
-        write_report(out, work / "frames")
+        plans = [Plan(out, sources, size, frames, settings)]
+        if sets:
+            plans = [plan_of(SETS[name], out / name, sources, settings) for name in sets]
+        good = [is_good for plan in plans for is_good in measure_all(bench, plan, jobs)]
     except TokcodecError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(out / "report.html")
+    for plan in plans:
+        click.echo(plan.out / "report.html")
     if not all(good):
         raise click.ClickException(f"{good.count(False)} of {len(good)} points failed, see above")
-
-
-def one_point(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int, stored: Point | None) -> bool:
-    """Measure one point and store it, unless it is there; False if it failed, which stderr tells."""
-    wanted = identity(bench, clip, mode, rate)
-    if measured(stored, wanted):
-        return True
-    title = f"{clip.key} {mode.name} {mode.encoder.rate_name} {rate}"
-    try:
-        point = measure(bench, wanted, clip, reference, mode, rate)
-    except TokcodecError as error:
-        click.echo(f"failed: {title}: {error}", err=True)
-        return False
-    write_point(bench.results, title_of(clip.key, mode.name, rate), point)
-    means = (f"{name} {point['metrics'][name]['mean']:.4g}" for name in METRICS if name in point["metrics"])
-    click.echo(f"{title}: {point['bpp']:.4f} bpp, {', '.join(means)}", err=True)
-    return True
 
 
 if __name__ == "__main__":

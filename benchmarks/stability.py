@@ -101,7 +101,8 @@ def measured(
 
     def scored(video: Video, borders: Sequence[int]) -> dict[str, Any]:
         pair = tools, Video(reference, rgb=True), video, (clip.height, clip.width)
-        return judged(rgb_scores(*pair, judges) | yuv_scores(*pair, clip.fps, filters, threads), borders)
+        scores = rgb_scores(*pair, judges, clip.frames)
+        return judged(scores | yuv_scores(*pair, clip.fps, filters, threads, clip.frames), borders)
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

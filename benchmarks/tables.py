@@ -55,8 +55,12 @@ class Table:
         )
 
     def markdown(self) -> str:
+        return f"## {self.title}\n\n{self.note}\n\n{self.markdown_rows()}"
+
+    def markdown_rows(self) -> str:
+        """The table itself, without title and note."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
     def csv(self, path: Path) -> None:
         with path.open("w", newline="") as file:
@@ -76,8 +80,8 @@ def load_points(results: Path) -> Points:
         try:
             key = Clip(**point["clip"]).key
             points[key, point["codec"]].append(point)
-            alike = {
-                (key,): {"clip": point["clip"], "scored_by": point["scored_by"]},
+            alike: dict[tuple[str, ...], dict[str, Any]] = {
+                (key,): {"clip": point["clip"]},
                 (key, point["codec"]): {
                     "program": point["program"],
                     "threads": point["threads"],
@@ -87,6 +91,9 @@ def load_points(results: Path) -> Points:
                     ],
                 },
             }
+            for metric in point["metrics"]:  # in older points one entry stands for all scores
+                by = point["scored_by"].get(metric, point["scored_by"])
+                alike[key, "score", metric] = {"scored_by": by}
         except (ValueError, KeyError, TypeError) as error:
             raise TokcodecError(f"{results / POINTS}: {title} is not a measured point ({error})") from error
         for group_key, facts in alike.items():
@@ -108,6 +115,12 @@ def clips_of(points: Points) -> list[str]:
 def codecs_of(points: Points) -> list[str]:
     """In the order of the table of modes."""
     return [name for name in MODES if any(name == codec for _, codec in points)]
+
+
+def named(codec: str) -> str:
+    """A codec's name in a table, with what has to be said beside it."""
+    remark = MODES[codec].remark
+    return f"{codec} ({remark})" if remark else codec
 
 
 def metrics_of(points: Points) -> list[str]:
@@ -137,8 +150,7 @@ def bd_cell(rates: Sequence[BDRate]) -> str:
 BD_NOTE = (
     "-20 % means a fifth fewer bits at equal score, over the scores that both curves reach. PCHIP, by clip, then the "
     f"mean; in brackets the clips it is of. Refused below four points, or where the shared scores are less than "
-    f"{MIN_OVERLAP:.0%} of the shorter curve; bdrate.csv has every clip. "
-    "vvc-ra with its closed GOPs of 32 is handicapped by about 30 % of bits."
+    f"{MIN_OVERLAP:.0%} of the shorter curve; bdrate.csv has every clip."
 )
 
 
@@ -152,7 +164,7 @@ def bd_table(points: Points, anchor: str) -> Table:
                 bd_cell([bd_rate_of(points, clip, anchor, codec, metric) for clip in clips_of(points)])
                 for metric in metrics
             ]
-            table.rows.append([codec, *cells])
+            table.rows.append([named(codec), *cells])
     return table
 
 
@@ -163,7 +175,7 @@ def ours_table(points: Points, clips: Sequence[str], title: str) -> Table:
     for anchor in codecs_of(points):
         if anchor != OURS:
             cells = [bd_cell([bd_rate_of(points, clip, anchor, OURS, metric) for clip in clips]) for metric in metrics]
-            table.rows.append([anchor, *cells])
+            table.rows.append([named(anchor), *cells])
     return table
 
 
@@ -199,7 +211,7 @@ def matched_table(points: Points, metric: str) -> Table:
         "interpolated (PCHIP) at the rate tokcodec spent on that clip, never extrapolated. A cell is the reference's "
         "mean score, in brackets tokcodec minus reference on the same clips, and the number of those clips."
     )
-    table = Table(f"{METRICS[metric].label} at tokcodec's rates", note, ["step", "bpp", OURS, *others])
+    table = Table(f"{METRICS[metric].label} at tokcodec's rates", note, ["step", "bpp", OURS, *map(named, others)])
     for rate, group in ours_by_step(points).items():
         scored = [(clip, point) for clip, point in group if metric in point["metrics"]]
         if not scored:
@@ -312,7 +324,7 @@ def speed_table(points: Points) -> Table:
 def version_of(point: Point) -> str:
     """Of the encoder, with the digests where it is tokcodec."""
     program = point["program"]
-    if point["codec"] == OURS:
+    if "code_sha256" in program:
         return f"code {program['code_sha256'][:16]}, weights {program['weights_sha256'][:16]}"
     return f"FFmpeg {program['version']} {point['encoder_version']}".strip()
 
@@ -324,7 +336,7 @@ def mode_table(points: Points) -> Table:
     for codec in codecs_of(points):
         point = next(each[0] for (_, name), each in points.items() if name == codec)
         commands = [" ".join(point["argv"][step]) for step in ("encode", "decode")]
-        table.rows.append([codec, MODES[codec].what, version_of(point), *commands])
+        table.rows.append([named(codec), MODES[codec].what, version_of(point), *commands])
     return table
 
 

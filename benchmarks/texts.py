@@ -16,7 +16,11 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks import points as points_file
+from benchmarks.codecs import FAST, LOOP
+from benchmarks.evenness import evenness_table
 from benchmarks.provenance import ROOT
+from benchmarks.sets import SETS
 from benchmarks.stability import table as stability_table
 from benchmarks.tables import (
     OURS,
@@ -43,6 +47,8 @@ NAMES = {  # of the codecs that are spoken of
     "vvc-ra": "VVenC, tuned for PSNR, closed GOPs of 32 (a handicap of about 30 % of bits)",
     "vvc-visual": "VVenC, tuned for the eye",
     "av1": "SVT-AV1",
+    FAST: "its own streams with the fast restorer",
+    LOOP: "its own loop alone, without the network",
 }
 SCORES = {  # of the table, with their digits
     "lpips_alex": 3,
@@ -65,6 +71,7 @@ SHORT = {  # in the order of the tables
     "ghosts": "ghosts",
 }
 SHOWN_STEPS = 3  # of those measured: the table has the coarsest, the middle one and the finest
+NOT_MEASURED = "Not measured since the last change.\n"
 MARKED = re.compile(r"(<!-- benchmarks: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -125,8 +132,26 @@ def verdict() -> str:
 
 
 def table() -> str:
+    """The table of the first frames of every clip."""
+    return table_of(_points())
+
+
+def longer() -> str:
+    """The tables of the sets of longer clips, as far as they are measured."""
+    folders = [RESULTS / name for name in SETS if name != POINTS.name]
+    having = [folder for folder in folders if (folder / points_file.POINTS).exists()]
+    return "\n".join(longer_of(SETS[each.name].what, load_points(each)) for each in having) or NOT_MEASURED
+
+
+def longer_of(what: str, points: Points) -> str:
+    """Scores at equal bytes of a set, and how even its codecs are at tokcodec's middle step."""
+    steps = sorted(ours_by_step(points))
+    even = evenness_table(points, {steps[len(steps) // 2]}).markdown_rows()
+    return f"Of {what}:\n\n{table_of(points)}\n{even}"
+
+
+def table_of(points: Points) -> str:
     """tokcodec at three of its steps, and what it has more or less than the others at equal bytes on every clip."""
-    points = _points()
     steps, scores = ours_by_step(points), _scores(points)
     order = sorted(steps, reverse=True)
     chosen = sorted({order[round(i * (len(order) - 1) / (SHOWN_STEPS - 1))] for i in range(SHOWN_STEPS)}, reverse=True)
@@ -185,7 +210,7 @@ def origin() -> str:
 def speed() -> str:
     """The table of speeds."""
     path = RESULTS / "speed.json"
-    return speed_rows(json.loads(path.read_text())) if path.exists() else "Not measured since the last change.\n"
+    return speed_rows(json.loads(path.read_text())) if path.exists() else NOT_MEASURED
 
 
 def speed_rows(result: dict[str, Any]) -> str:
@@ -207,12 +232,13 @@ def speed_rows(result: dict[str, Any]) -> str:
 def stability() -> str:
     """The table of `benchmarks.stability`."""
     path = RESULTS / "stability.json"
-    return stability_table(json.loads(path.read_text())) if path.exists() else "Not measured since the last change.\n"
+    return stability_table(json.loads(path.read_text())) if path.exists() else NOT_MEASURED
 
 
 TEXTS: dict[str, Callable[[], str]] = {
     "verdict": verdict,
     "table": table,
+    "longer": longer,
     "rates": rates,
     "origin": origin,
     "speed": speed,

@@ -46,9 +46,10 @@ GOLDEN = {
 def test_the_commands_are_these(name: str) -> None:
     encode = " ".join(encode_argv(TOOLS, MODES[name], 30, Path("in.mkv"), Path("out"), threads=2))
     decode = " ".join(decode_argv(TOOLS, MODES[name], Path("out"), Path("seen.mkv"), threads=2))
-    if name == "tokcodec":
+    if name.startswith("tokcodec"):
         assert encode == "tokcodec encode in.mkv out -f --step 30 --threads 2 --json"
-        assert decode == "tokcodec decode out seen.mkv --lossless -f --threads 2 --json"
+        restorer = {"tokcodec": "full", "tokcodec-fast": "fast", "tokcodec-loop": "off"}[name]
+        assert decode == f"tokcodec decode out seen.mkv --restorer {restorer} --lossless -f --threads 2 --json"
     else:
         pixels, rest = GOLDEN[name]
         head = f"ffmpeg -hide_banner -nostats -y -i in.mkv -vf {YUV},format={pixels}"

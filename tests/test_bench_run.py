@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -17,15 +18,23 @@ from conftest import MakeClip, moving_frames
 from PIL import Image
 
 from benchmarks import provenance, report, run
+from benchmarks.bdrate import MIN_POINTS
 from benchmarks.clips import dataset_sources, file_source, prepare
+from benchmarks.codecs import LOOP, MODES
 from benchmarks.points import read_points, write_point
-from benchmarks.provenance import PACKAGE, code_sha256, digest_of_files, ffmpeg_of, scoring_sha256
+from benchmarks.provenance import PACKAGE, code_sha256, digest_of_files, ffmpeg_of, scorer_sha256, source_of
 from benchmarks.report import write_report
+from benchmarks.scoring import Remembering, Video
+from benchmarks.sets import LARGE_FRAMES, LONG_FRAMES, SETS, ClipSet
 from benchmarks.tables import load_points
 from benchmarks.tools import ToolError, Tools, find_tools
+from tokcodec.codec import CHUNK_FRAMES
 from tokcodec.errors import TokcodecError
+from tokcodec.scoring.scores import METRICS
+from tokcodec.scoring.stability import FADE_FRAMES
+from tokcodec.scoring.stlpips import STLPIPS
 from tokcodec.scoring.vmaf import find_ffmpeg
-from tokcodec.training.judged import JudgedClip
+from tokcodec.training.judged import JudgedClip, judged_clips
 
 FFMPEG = find_ffmpeg() or ""
 COPIES = """#!/bin/sh
@@ -53,7 +62,7 @@ class Runner:
         self.program.write_text(script)
         self.program.chmod(0o755)
         places = ["--out", self.folder / "out", "--work", self.folder / "work", "--threads", "1"]
-        without_network = ["--lpips-dir", self.folder]
+        without_network = ["--lpips", "alex", "--lpips-dir", self.folder]
         return CliRunner().invoke(run.main, list(map(str, [*arguments, *places, *without_network])))
 
     def points(self) -> dict[str, Any]:
@@ -63,6 +72,12 @@ class Runner:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return Runner(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No report is made: it takes longer than all else of a small run."""
+    monkeypatch.setattr(run, "write_report", lambda results, frames: None)
 
 
 @pytest.fixture
@@ -88,11 +103,14 @@ def test_a_point_says_what_was_measured(bench: Runner, clip: Path) -> None:
     assert other["encoder_version"]
     assert not {"code_sha256", "weights_sha256"} & (other["program"] | other["versions"]).keys()
     assert ours["scored_by"] == other["scored_by"]
-    assert ours["scored_by"]["code_sha256"] == scoring_sha256()
+    assert set(ours["scored_by"]) >= set(ours["metrics"])
+    assert ours["pixels_sha256"] == ours["clip"]["pixels_sha256"]
+    assert ours["stream_sha256"] == hashlib.sha256(reference.read_bytes()).hexdigest()
     assert "going on without it: LPIPS: no alexnet_features.safetensors" in result.stderr
     assert str(bench.folder) not in json.dumps(points)  # no path of this machine is published
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_finished_point_is_not_measured_again(bench: Runner, clip: Path) -> None:
     arguments = (clip, "--codecs", "tokcodec", "--rates", "tokcodec=8")
     log = bench.folder / "tokcodec.log"
@@ -106,43 +124,136 @@ def test_a_finished_point_is_not_measured_again(bench: Runner, clip: Path) -> No
     assert len(log.read_text().splitlines()) == 6
 
 
-def test_a_point_is_stale_when_what_made_it_has_changed(
-    bench: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = (
-        clip,
-        "--frames",
-        "3",
-        "--codecs",
-        "tokcodec,hevc-ra",
-        "--rates",
-        "tokcodec=8",
-        "--rates",
-        "hevc-ra=44",
-    )
-    bench(COPIES, *arguments)
-    ours, other = sorted(bench.points(), key=lambda name: "tokcodec" not in name)
+class Scored:
+    """Which scores of which points a run computes: those of the calls since it was asked last."""
 
-    def again() -> set[str]:
-        """What was measured since the last call: a mark is on all that was there."""
-        changed = {name for name, point in bench.points().items() if "mark" not in point}
-        for name, point in bench.points().items():
-            write_point(bench.folder / "out", name, point | {"mark": 1})
-        return changed
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: dict[str, set[str]] = {}
+        self.inner = run.scored
+        monkeypatch.setattr(run, "scored", self)
 
-    assert again() == {ours, other}
+    def __call__(self, bench: Any, clip: Any, original: Video, result: Video, missing: set[str]) -> dict[str, Any]:
+        self.found["ours" if result.rgb else "other"] = set(missing)
+        return self.inner(bench, clip, original, result, missing)
 
-    bench(COPIES, *arguments)
-    assert again() == set()
+    def last(self) -> dict[str, set[str]]:
+        found, self.found = self.found, {}
+        return found
+
+
+@pytest.mark.usefixtures("unreported")
+def test_what_is_scored_again_is_what_has_changed(bench: Runner, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (clip, "--frames", "3", "--codecs", "tokcodec,hevc-ra", "--rates", "tokcodec=8", "--rates=hevc-ra=44")
+    log, scores = bench.folder / "tokcodec.log", Scored(monkeypatch)
+
+    def again(script: str = COPIES) -> tuple[int, dict[str, set[str]]]:
+        """How often tokcodec was called, and what was scored."""
+        log.write_text("")
+        result = bench(script, *arguments)
+        assert result.exit_code == 0, result.output
+        return len(log.read_text().splitlines()), scores.last()
+
+    calls, first = again()
+    every = first["ours"]
+    assert (calls, first) == (2, {"ours": every, "other": every})
+    assert {"psnr_rgb_db", "temporal_psnr_db", "ghosts", "psnr_y_db"} <= every
+    before = bench.points()
+    assert again() == (0, {})
+
     monkeypatch.setattr(run, "code_sha256", lambda: "other code")
-    bench(COPIES, *arguments)
-    assert again() == {ours}  # the reference encoders do not depend on it
-    monkeypatch.setattr(run, "scoring_sha256", lambda: "other scores")
-    bench(COPIES, *arguments)
-    assert again() == {ours, other}
+    assert again() == (2, {"ours": set()}), "the same pixels have the same scores"
+    after = bench.points()
+    (ours,) = [name for name in after if "tokcodec" in name]
+    assert after[ours]["program"]["code_sha256"] == "other code"
+    assert after[ours]["metrics"] == before[ours]["metrics"]
+    assert {name: point for name, point in after.items() if name != ours} == {
+        name: point for name, point in before.items() if name != ours
+    }
+
+    whole = run.scorer_sha256
+    monkeypatch.setattr(run, "scorer_sha256", lambda name, *rest: "mended" if name == "ghosts" else whole(name, *rest))
+    calls, found = again()
+    assert (calls, found) == (1, {"ours": {"ghosts"}, "other": {"ghosts"}}), "decoded, and not coded again"
+
     monkeypatch.setattr(run, "ffmpeg_of", lambda _: {"version": "9", "sha256": "other"})
+    assert again() == (0, {"other": set()})
+
+    monkeypatch.setattr(run, "code_sha256", lambda: "code of other pixels")
+    brighter = COPIES.replace('cp "$2" "$3"', f'"{FFMPEG}" -v error -y -i "$2" -vf lutrgb=r=val+9 -f matroska "$3"')
+    assert again(brighter.replace("-f matroska", "-c:v ffv1 -pix_fmt bgr0 -f matroska")) == (2, {"ours": every})
+    assert bench.points()[ours]["pixels_sha256"] != after[ours]["pixels_sha256"]
+    assert bench.points()[ours]["metrics"]["psnr_rgb_db"]["mean"] < 40
+
+
+@pytest.mark.usefixtures("unreported")
+def test_a_stream_that_is_known_is_not_coded_again(bench: Runner, clip: Path) -> None:
+    arguments = (clip, "--frames", "3", "--codecs", "tokcodec", "--rates", "tokcodec=8")
     bench(COPIES, *arguments)
-    assert again() == {ours, other}
+    (before,) = bench.points().values()
+    (bench.folder / "out/points.json").unlink()
+    log = bench.folder / "tokcodec.log"
+    log.write_text("")
+    bench(COPIES, *arguments)
+    (after,) = bench.points().values()
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["decode"]
+    assert (after["encode"], after["bytes"], after["metrics"]) == (before["encode"], before["bytes"], before["metrics"])
+    (stream,) = (bench.folder / "work/streams").glob("*.tokc")
+    stream.write_bytes(b"damaged")
+    (bench.folder / "out/points.json").unlink()
+    bench(COPIES, *arguments)
+    assert next(iter(bench.points().values()))["stream_sha256"] == before["stream_sha256"]
+
+
+def test_comments_are_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {
+        "one": 'def f(x):\n    """Doc."""\n    return x  # a comment\n',
+        "two": '"""Module."""\n\ndef f(x):\n    return (x)\n',
+        "other": "def f(x):\n    return x + 1\n",
+    }
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in texts.items():
+        (tmp_path / f"judge_{name}.py").write_text(text)
+    one, two, other = (source_of(importlib.import_module(f"judge_{name}")) for name in texts)
+    assert one.strip() == two.strip()
+    assert one != other
+    assert source_of((1, "a")) == "(1, 'a')"
+
+
+def test_every_score_has_a_digest_of_its_own_parts() -> None:
+    tools = Tools(FFMPEG, "")
+    made = run.scorers_of(tools, frozenset({"xpsnr", "libvmaf"}), {})
+    assert set(made) == {name for name in METRICS if "lpips" not in name}
+    assert made["ghosts"] != made["psnr_rgb_db"] != made["vmaf"]
+    judge = Remembering(STLPIPS())
+    assert scorer_sha256("stlpips_vgg", tools, judge) == scorer_sha256("stlpips_vgg", tools, judge.judge)
+
+
+@pytest.mark.usefixtures("unreported")
+def test_a_set_brings_its_own_settings(
+    bench: Runner, clip: Path, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"tokcodec": (8, 12), "hevc-ra": (44,), "avc": (30,)}
+    monkeypatch.setitem(SETS, "long-360p", ClipSet("some", (64, 48), 3, rates, ("clip",)))
+    other = make_clip("other.mp4", moving_frames(4, 96, 128))
+    result = bench(COPIES, other, clip, "--set", "long-360p", "--codecs", "tokcodec,hevc-ra,av1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{bench.folder / 'out/long-360p/report.html'}\n"
+    titles = ["clip_64x48_3f__hevc-ra__44", "clip_64x48_3f__tokcodec__12", "clip_64x48_3f__tokcodec__8"]
+    assert list(read_points(bench.folder / "out/long-360p")) == titles
+    result = bench(COPIES, other, "--set", "long-360p")
+    assert result.exit_code == 1
+    assert "long-360p needs the clips clip, too" in result.stderr
+
+
+def test_sets_are_of_codecs_and_clips_that_there_are() -> None:
+    names = {known.name for known in judged_clips().values()}
+    for chosen in SETS.values():
+        assert set(chosen.rates) <= set(MODES)
+        assert min(map(len, chosen.rates.values())) >= MIN_POINTS, "or there is no BD-rate"
+        assert chosen.rates[LOOP] == chosen.rates["tokcodec"], "of the same streams"
+        assert set(chosen.names) <= names
+    assert LARGE_FRAMES > CHUNK_FRAMES + FADE_FRAMES, "a border lies inside"
+    assert LONG_FRAMES > 2 * CHUNK_FRAMES + 2 * FADE_FRAMES, "the third chunk can fade"
 
 
 def test_a_failure_is_told_and_the_run_goes_on(bench: Runner, clip: Path) -> None:
@@ -246,7 +357,17 @@ def test_all_that_is_quoted_is_made_from_the_one_file(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (results / name).read_bytes()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--codecs", "h263"], ["--rates", "avc=x"], ["--size", "big"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--codecs", "h263"],
+        ["--rates", "avc=x"],
+        ["--size", "big"],
+        ["--set", "long-360p", "--size", "64x48"],
+        ["--set", "long"],
+    ],
+)
 def test_a_wrong_command_line_is_a_usage_error(bench: Runner, clip: Path, arguments: list[str]) -> None:
     files = [clip] if arguments else []
     assert bench(COPIES, *files, *arguments).exit_code == 2

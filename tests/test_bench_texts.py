@@ -23,6 +23,16 @@ def test_readme_and_the_page_of_the_benchmark_quote_all_there_is_once() -> None:
     assert sorted(marks) == sorted(TEXTS)
 
 
+def test_longer_clips_have_a_table_of_scores_and_one_of_evenness() -> None:
+    points = {key: group for key, group in texts._points().items() if key[0].startswith("flower")}
+    text = texts.longer_of("one clip", points)
+    assert text.startswith("Of one clip:\n\n| bpp | codec | LPIPS (AlexNet) |")
+    assert "\n\n| step | bpp | codec | fade, dB | pop | pulse, dB | ghosts, % | clips |\n" in text
+    even = text[text.index("| step |") :].splitlines()[2:]
+    assert {row.split(" | ")[0] for row in even} == {"| 160"}, "the middle step"
+    assert [row for row in even if "vvc-ra (closed GOPs of 32 handicap it by about 30 % of bits)" in row]
+
+
 def test_a_number_that_was_changed_is_put_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TEXTS, "table", lambda: "| 0.25 |\n")
     page = "Before.\n<!-- benchmarks: table -->\n| 0.99 |\n<!-- end -->\nAfter 0.99.\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 IDENTICAL_DB = 100.0  # what PSNR-like scores call an identical frame, so that means stay finite
-LPIPS_BATCH = 8
 LPIPS_EVERY = 3  # every third frame: coprime to the length of a group, so that all its places are judged
 THUMB = 8  # pixels a side of the blocks the sync check compares
 SHIFTED = 0.8  # a neighbour frame this much nearer (in mean squared error) means the video is shifted
@@ -143,7 +143,10 @@ def _block_means(frame: Frames) -> NDArray[np.float32]:
 
 
 def frame_scores(
-    pairs: Iterable[tuple[Frames | None, Frames | None]], judges: Mapping[str, nn.Module], sync: SyncCheck
+    pairs: Iterable[tuple[Frames | None, Frames | None]],
+    judges: Mapping[str, nn.Module],
+    sync: SyncCheck,
+    chosen: Mapping[str, range] | None = None,
 ) -> dict[str, list[float]]:
     """Scores per frame in 8-bit RGB: `psnr_rgb_db`, `temporal_psnr_db`, `ghosts` and one per judge.
 
@@ -156,35 +159,28 @@ def frame_scores(
             before the other.
         judges: LPIPS networks by metric name; each judges every n-th frame, as `METRICS` says.
         sync: is shown every pair.
+        chosen: the numbers of the frames that have a score, for judges and `ghosts`, where they are others.
 
     Raises:
         SyncError: one has ended before the other.
     """
     scores: dict[str, list[float]] = {name: [] for name in ("psnr_rgb_db", "temporal_psnr_db", "ghosts", *judges)}
+    frames = {name: range(0, sys.maxsize, METRICS[name].every) for name in scores} | dict(chosen or {})
     previous: NDArray[np.int16] | None = None
-    remaining, done = iter(pairs), 0
-    while batch := list(itertools.islice(remaining, LPIPS_BATCH)):
-        both: list[tuple[Frames, Frames]] = []
-        for true, seen in batch:
-            if true is None or seen is None:
-                raise SyncError("the videos differ in the number of frames")
-            both.append((true, seen))
-            sync.update(true, seen)
-            error = _error(true, seen)
-            scores["psnr_rgb_db"].append(psnr_db(_mean_square(error)))
-            if previous is not None:
-                scores["temporal_psnr_db"].append(psnr_db(_mean_square(error - previous)))
-            previous = error
-            if (found := ghosts(true, seen)) is not None:
-                scores["ghosts"].append(found)
+    for number, (true, seen) in enumerate(pairs):
+        if true is None or seen is None:
+            raise SyncError("the videos differ in the number of frames")
+        sync.update(true, seen)
+        error = _error(true, seen)
+        scores["psnr_rgb_db"].append(psnr_db(_mean_square(error)))
+        if previous is not None:
+            scores["temporal_psnr_db"].append(psnr_db(_mean_square(error - previous)))
+        previous = error
+        if number in frames["ghosts"] and (found := ghosts(true, seen)) is not None:
+            scores["ghosts"].append(found)
         for name, judge in judges.items():
-            every = METRICS[name].every
-            if every == 1:
-                scores[name] += lpips_distances(judge, *(np.stack(frames) for frames in zip(*both, strict=True)))
-            else:
-                for true, seen in both[-done % every :: every]:  # one by one: the network is large
-                    scores[name] += lpips_distances(judge, true[None], seen[None])
-        done += len(both)
+            if number in frames[name]:  # one by one: several at once take as long, and more memory
+                scores[name] += lpips_distances(judge, true[None], seen[None])
     return scores
 
 

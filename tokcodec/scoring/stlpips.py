@@ -61,7 +61,11 @@ class STLPIPS(nn.Module):
         return found
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        pairs = zip(self.weights, self.features(a), self.features(b), strict=True)
+        return self.distance(self.features(a), self.features(b))
+
+    def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """As of two images, of their features."""
+        pairs = zip(self.weights, a, b, strict=True)
         parts = [(weight * (x - y).square()).sum(1, keepdim=True).mean((2, 3), keepdim=True) for weight, x, y in pairs]
         return torch.stack(parts).sum(0)
 

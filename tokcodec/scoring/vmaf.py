@@ -58,6 +58,7 @@ def scoring_argv(
     scorers: Sequence[str],
     size: tuple[int, int],
     threads: int,
+    every: int = 1,
 ) -> list[str]:
     """The command that scores one video against another; it writes its logs into the folder it runs in.
 
@@ -68,8 +69,9 @@ def scoring_argv(
         scorers: some of `SCORERS`; numbered frames, not timestamps, meet each other.
         size: (height, width) of both; MS-SSIM is left out below 176.
         threads: of FFmpeg.
+        every: n of every n-th frame, from the first, that libvmaf scores; the others score all.
     """
-    vmaf = f"libvmaf=log_path=vmaf.json:log_fmt=json:n_threads={threads}:{VMAF_MODELS}"
+    vmaf = f"libvmaf=log_path=vmaf.json:log_fmt=json:n_threads={threads}:n_subsample={every}:{VMAF_MODELS}"
     vmaf += ":feature=name=float_ms_ssim" * (min(size) >= MS_SSIM_SIDE)
     filters = {"psnr": "psnr=stats_file=psnr.log", "xpsnr": "xpsnr=stats_file=xpsnr.log", "libvmaf": vmaf}
     n = len(scorers)

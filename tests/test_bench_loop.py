@@ -1,0 +1,35 @@
+"""The loop alone stands beside the whole codec: of the same bytes, with pictures of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import MakeClip, moving_frames
+
+from benchmarks import run
+from benchmarks.codecs import LOOP
+from benchmarks.points import read_points
+
+
+def test_one_run_makes_both_rows_of_one_stream(
+    make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKCODEC_WEIGHTS", str(weights))
+    clip = make_clip("clip.mp4", moving_frames(6, 96, 128))
+    places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--threads", "1", "--lpips=alex"]
+    arguments = ["--codecs", f"tokcodec,{LOOP}", "--rates", "tokcodec=20", "--rates", f"{LOOP}=20"]
+    result = CliRunner().invoke(run.main, [str(clip), *arguments, *places, "--lpips-dir", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    points = read_points(tmp_path / "out")
+    ours, alone = points["clip_128x96_6f__tokcodec__20"], points[f"clip_128x96_6f__{LOOP}__20"]
+    assert ours["stream_sha256"] == alone["stream_sha256"]
+    assert ours["bytes"] == alone["bytes"]
+    assert ours["encode"] == alone["encode"], "it was coded once"
+    assert ours["pixels_sha256"] != alone["pixels_sha256"]
+    assert set(ours["metrics"]) == set(alone["metrics"])
+    assert len(list((tmp_path / "work/streams").glob("*.tokc"))) == 1
+    tables = (tmp_path / "out/tables.md").read_text()
+    assert f"| {LOOP} | the same streams by the coding loop alone" in tables
+    assert str(tmp_path) not in (tmp_path / "out/points.json").read_text()
