@@ -1,1 +1,1 @@
-"""The .tokc stream, format version 3: bytes only, no network and no video."""
+"""The .tokc stream, as FORMAT.md specifies it: bytes only, no network and no video."""
