@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import caching, registry
+from numba.core import caching, registry, types
 
 from tokcodec import locks
 
@@ -37,6 +37,8 @@ _WORD = re.compile(rb"[\w.]*\w")
 _ASIDE = re.compile(rb"#[^\n]*|\bas\s+\w+")
 _UNTOLD = re.compile(rb"\b(import[l]ib|__[i]mport__|__[g]etattr__)\b")  # written so that it does not find itself
 _caching: Any = caching  # of numba, some of which has types
+_types: Any = types
+_typeof: Any = numba.typeof
 
 _folders: dict[str, Path] = {}  # by function: where what is compiled of it is kept
 _scopes = threading.local()  # of each function that a thread compiles: what ends with that
@@ -191,11 +193,20 @@ class _Kept(_caching.FunctionCache):  # type: ignore[misc]
             _unkept(self._cache_path, error)
 
 
-def njit(**options: Any) -> Callable[[Function], Function]:
-    """As `numba.njit`; with `cache` what can be kept is, and what cannot is compiled again by every process."""
+def njit(*, inner: bool = False, **options: Any) -> Callable[[Function], Function]:
+    """As `numba.njit`; with `cache` what can be kept is, and what cannot is compiled again by every process.
+
+    A function is compiled once for all signed integers, constants and booleans, which it takes as int64.
+
+    Args:
+        inner: only compiled functions call it: what calls from Python take is not compiled.
+    """
+    options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
 
     def decorate(function: Function) -> Function:
         compiled: Any = numba.njit(**options | {"cache": False})(function)
+        compiled.get_call_template = _widened(compiled)
+        compiled.compile = _compiling_wide(compiled.compile)
         if options.get("cache"):
             try:
                 compiled._cache = _Kept(function)
@@ -208,6 +219,34 @@ def njit(**options: Any) -> Callable[[Function], Function]:
         return cast(Function, compiled)
 
     return decorate
+
+
+def _wide(kind: Any) -> Any:
+    """The type of an argument that a function is compiled for, of the one that it is called with."""
+    kind = _types.unliteral(kind)
+    return (
+        _types.int64 if isinstance(kind, _types.Boolean) or (isinstance(kind, _types.Integer) and kind.signed) else kind
+    )
+
+
+def _widened(compiled: Any) -> Callable[..., Any]:
+    """A dispatcher's `get_call_template`, for calls of compiled functions: what is left out has the default's type."""
+    template = compiled.get_call_template
+
+    def widened(arguments: Any, keywords: Any) -> Any:
+        _, arguments = compiled._compiler.fold_argument_types(arguments, keywords)
+        given = (
+            _types.unliteral(_types.literal(kind.value)) if isinstance(kind, _types.Omitted) else kind
+            for kind in arguments
+        )
+        return template(tuple(map(_wide, given)), {})
+
+    return widened
+
+
+def _compiling_wide(compile_one: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A dispatcher's `compile`, which calls from Python come to."""
+    return lambda arguments: compile_one(tuple(map(_wide, arguments)))
 
 
 def _scoped(compile_one: Callable[[Any], Any]) -> Callable[[Any], Any]:
