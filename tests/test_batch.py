@@ -75,7 +75,11 @@ def outputs(root: Path) -> dict[str, bytes]:
 
 def leftovers(root: Path) -> list[Path]:
     """All files of DST that are neither outputs nor records."""
-    return [p for p in root.rglob("*") if (p.is_file() and ".work" in str(p)) or "partial" in p.name]
+    found = []
+    for folder, folders, names in os.walk(root):  # not `rglob`, which fails where something goes meanwhile
+        found += [Path(folder, name) for name in names if ".work" in folder or "partial" in name]
+        found += [Path(folder, name) for name in folders if "partial" in name]
+    return found
 
 
 def settings(weights: Path, **more: Any) -> Settings:

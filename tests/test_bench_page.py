@@ -56,7 +56,7 @@ def seen(report: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, lis
     page.write_text(report.replace("</html>", f"{MEASURE}</html>"))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1440,2000"]
     options += [f"--user-data-dir={folder}", "--virtual-time-budget=20000", "--dump-dom"]
-    done = subprocess.run([BROWSER, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([BROWSER, *options, page.as_uri()], capture_output=True, text=True, timeout=600)
     found = re.search("FOUND({.*})DNUOF", done.stdout, re.DOTALL)
     assert found, done.stderr[-500:]
     return json.loads(unescape(found[1]))

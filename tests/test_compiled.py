@@ -19,6 +19,7 @@ from tokcodec import compiled, prepare
 from tokcodec.errors import TokcodecError
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "tokcodec"
 SUMS = """from tokcodec.compiled import njit
 
 @njit(cache=True)
@@ -81,27 +82,70 @@ def test_code_of_an_older_source_is_not_run(sums: Callable[[], ModuleType], tmp_
     assert sums().add(40, 2) == 38
 
 
-def test_the_digest_covers_what_is_compiled_and_all_that_it_imports() -> None:
-    """Of a file outside of the digest old code would be run, and code with old constants of one it imports."""
-    package = ROOT / "tokcodec"
-    covered = {file for pattern in compiled.COMPILED for file in package.glob(pattern)}
-    assert all(any(package.glob(pattern)) for pattern in compiled.COMPILED)
-    waiting = [file for file in package.rglob("*.py") if file.name != "compiled.py" and "njit" in file.read_text()]
-    assert {file.name for file in waiting} >= {"motion_search.py", "rangecoder.py", "words.py"}
-    found = {package / "compiled.py"}  # what it imports keeps what is compiled, and is no part of that
-    while waiting:
-        file = waiting.pop()
-        found.add(file)
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tokcodec"):
-                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-                files = {ROOT.joinpath(*module.split(".")).with_suffix(".py") for module in modules}
-                waiting += [file for file in files - found if file.exists()]
-    assert {file.relative_to(package).as_posix() for file in found - covered} == {
-        "compiled.py",
-        "errors.py",
-        "pipeline.py",
-    }, "these hold nothing that is compiled in; give other files to `compiled.COMPILED`"
+FORMS = [  # of the import of a constant, or of the module that holds it
+    "from formed.constant import K",
+    "from formed.constant import K as K",
+    "from .constant import K",
+    "from . import constant\nK = constant.K",
+    "from formed import constant as other\nK = other.K",
+    "from formed import (  # in brackets :)\n    constant,  # (\n)\nK = constant.K",
+    "from formed.constant \\\n    import K",
+    "x = 1; from formed.constant import *",
+    "if True: import formed.constant\nK = formed.constant.K",
+    "import formed.constant as other\nK = other.K",
+    "def get():\n    from formed.constant import K\n    return K\nK = get()",
+    "from formed.between import K",
+    "import formed\nK = formed.K",
+    "from formed import K",
+    "import importlib\nK = importlib.import_module('formed.con' + 'stant').K",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_code_is_compiled_anew_when_a_file_changes_that_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """A constant or a function of another file is compiled in; numba looks at a function's own file alone."""
+    package = tmp_path / "formed"
+    package.mkdir()
+    (package / "__init__.py").write_text("from formed.constant import K\n")
+    (package / "between.py").write_text("from formed.constant import K\n")
+    function = "from tokcodec.compiled import njit\n\n@njit(cache=True)\ndef number():\n    return {}\n"
+    (package / "use.py").write_text(f"{form}\n{function.format('K')}")
+    (package / "other.py").write_text(function.format(7))
+    monkeypatch.setattr(compiled, "PACKAGE", package)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    for value, is_kept in ((1, False), (1, True), (22, False)):
+        (package / "constant.py").write_text(f"K = {value}\n")
+        compiled.forget_sources()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "formed"]:
+            del sys.modules[name]
+        use, other = (importlib.import_module(f"formed.{name}").number for name in ("use", "other"))
+        assert use() == value
+        assert bool(use.stats.cache_hits) is is_kept
+        assert other() == 7
+        assert bool(other.stats.cache_hits) is (is_kept or value == 22)  # it imports nothing of that
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_import_is_missed(path: Path) -> None:
+    """All that the grammar knows of a file's imports is among those that its digest follows."""
+    found = compiled._imports(path, PACKAGE)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules = [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            modules = [f"{node.module}.{name.name}" for name in node.names]
+            if not all((PACKAGE.parent / module.replace(".", "/")).with_suffix(".py").exists() for module in modules):
+                modules.append(str(node.module))
+        else:
+            continue
+        for module in modules:
+            file = PACKAGE.parent / f"{module.replace('.', '/')}.py"
+            if module.startswith("tokcodec.") and file.exists():
+                assert file in found, module
 
 
 def test_a_full_folder_costs_a_warning(

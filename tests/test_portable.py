@@ -4,7 +4,6 @@ machine, its lacks are simulated."""
 from __future__ import annotations
 
 import ast
-import importlib
 import os
 import subprocess
 import sys
@@ -13,8 +12,6 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeClip, frames_of, moving_frames
-
-from tokcodec import compiled
 
 PACKAGE = Path(__file__).parents[1] / "tokcodec"
 POSIX_MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
@@ -162,29 +159,6 @@ def test_compiled_code_is_kept_elsewhere_where_the_package_cannot_be_written(tmp
     assert done.stdout == "42\n"
     assert len(list(tmp_path.rglob("sums*.nbi"))) == (2 if has_home else 0)
     assert done.stderr.count("set NUMBA_CACHE_DIR") == (0 if has_home else 1)
-
-
-def test_code_is_compiled_anew_when_a_file_changes_that_it_imports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A constant or a function of another file is compiled in; numba looks at a function's own file alone."""
-    (tmp_path / "coding").mkdir()
-    (tmp_path / "rate.py").touch()
-    (tmp_path / "coding" / "compiled_use.py").write_text(
-        "from compiled_constant import K\nfrom tokcodec.compiled import njit\n\n"
-        "@njit(cache=True)\ndef constant():\n    return K\n"
-    )
-    monkeypatch.setattr(compiled, "PACKAGE", tmp_path)
-    monkeypatch.syspath_prepend(tmp_path / "coding")
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    for value, is_kept in ((1, False), (1, True), (22, False)):
-        (tmp_path / "coding" / "compiled_constant.py").write_text(f"K = {value}\n")
-        compiled._digest.cache_clear()
-        for name in ("compiled_use", "compiled_constant"):
-            sys.modules.pop(name, None)
-        function = importlib.import_module("compiled_use").constant
-        assert function() == value
-        assert bool(function.stats.cache_hits) is is_kept
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -2,7 +2,8 @@
 
 numba keeps it in $NUMBA_CACHE_DIR if that is set, else beside the source, else, where the package cannot be written,
 in the user's cache folder. Without any of these it refuses to compile at all. By itself it compiles anew only when a
-function's own file has changed; here also when another has, whose constants and functions are compiled in with it.
+function's own file has changed; here also when another has that this file imports, or that those import, and so on,
+whose constants and functions are compiled in with it; and only then.
 Here, too, a kept file that is damaged is as one that is not there, a folder that is full costs a warning, and of
 several processes that need a function one compiles it while the others wait.
 """
@@ -14,6 +15,7 @@ import functools
 import hashlib
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,16 +23,22 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import caching, registry
+from numba.core import caching, registry, types
 
 from tokcodec.io import locks
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PACKAGE = Path(__file__).parent
-# Where compiled functions are, and what they take constants and functions from.
-COMPILED = ("coding/*.py", "stream/*.py", "language/words.py", "tokens/bits.py", "rate.py")
 DIGEST_BYTES = 32
+_IMPORT = re.compile(  # with or without brackets, comments and broken lines within
+    rb"(?:\bfrom[\s\\]*([.\w]+)[\s\\]+)?\bimport[\s\\]*(\((?:[^)#]|#[^\n]*)*\)|(?:\\\n|[^\n;])*)"
+)
+_WORD = re.compile(rb"[\w.]*\w")
+_ASIDE = re.compile(rb"#[^\n]*|\bas\s+\w+")
+_UNTOLD = re.compile(rb"\b(import[l]ib|__[i]mport__|__[g]etattr__)\b")  # written so that it does not find itself
 _caching: Any = caching  # of numba, some of which has types
+_types: Any = types
+_typeof: Any = numba.typeof
 
 _folders: dict[str, Path] = {}  # by function: where what is compiled of it is kept
 _scopes = threading.local()  # of each function that a thread compiles: what ends with that
@@ -40,12 +48,72 @@ on_unkept: Callable[[], None] | None = None  # called in place of the warning wh
 
 
 @functools.cache
-def _digest(package: Path) -> str:
-    """Of the files that compiled code may come from."""
+def _read(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+@functools.cache
+def _imports(file: Path, package: Path) -> frozenset[Path]:
+    """The files of a package that one of them imports, in whatever place. There may be some too many, none too few."""
+    text = _read(file)
+    if _UNTOLD.search(text):  # what it imports shows when it runs
+        return frozenset(package.rglob("*.py"))
+    own = (package.name, *file.relative_to(package).parent.parts)
+    found = set[Path]()
+    for match in _IMPORT.finditer(text):
+        named = (match[1] or b"").decode()
+        name = named.lstrip(".")
+        level = len(named) - len(name)
+        base = [*(own[: len(own) + 1 - level] if level else ()), *(name.split(".") if name else ())]
+        words = [word.decode().split(".") for word in _WORD.findall(_ASIDE.sub(b" ", match[2]))]
+        modules = [_files_of([*base, *word], package) for word in words]
+        found.update(*modules, *(_files_of(word, package) for word in words))
+        if not modules or not all(modules):  # names that the module itself makes
+            found.update(_files_of(base, package))
+    return frozenset(found)
+
+
+def _files_of(parts: list[str], package: Path) -> list[Path]:
+    """The file of a module, and those of the packages that it lies in, but for the outermost."""
+    if parts[:1] != [package.name]:
+        return []
+    path = package.joinpath(*parts[1:])
+    files = [path / "__init__.py", *([path.with_name(f"{path.name}.py")] if len(parts) > 1 else [])]
+    if not any(map(_is_file, files)):
+        return []
+    files += [package.joinpath(*parts[1:i], "__init__.py") for i in range(2, len(parts))]
+    return [file for file in files if _is_file(file)]
+
+
+@functools.cache
+def _is_file(path: Path) -> bool:
+    return path.is_file()
+
+
+@functools.cache
+def _sources(file: Path, package: Path) -> tuple[Path, ...]:
+    """A file, and what it imports of its package, and what those import, and so on."""
+    found, waiting = {file}, [file]
+    while waiting:
+        fresh = _imports(waiting.pop(), package) - found
+        found |= fresh
+        waiting += fresh
+    return tuple(sorted(found))
+
+
+@functools.cache
+def _digest(file: Path, package: Path) -> str:
+    """Of all that may be compiled into the functions of a file."""
     digest = hashlib.sha256()
-    for file in sorted(file for pattern in COMPILED for file in package.glob(pattern)):
-        digest.update(file.read_bytes())
+    for source in _sources(file, package):
+        digest.update(f"{source.relative_to(package)} {len(_read(source))} ".encode() + _read(source))
     return digest.hexdigest()
+
+
+def forget_sources() -> None:
+    """Look anew at the files, which may have changed since."""
+    for function in (_read, _imports, _is_file, _sources, _digest):
+        function.cache_clear()
 
 
 @functools.cache
@@ -93,8 +161,8 @@ class _Kept(_caching.FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        own = PACKAGE in Path(function.__code__.co_filename).parents
-        stamp = _digest(PACKAGE) if own else self._impl.locator.get_source_stamp()
+        file = Path(function.__code__.co_filename)
+        stamp = _digest(file, PACKAGE) if PACKAGE in file.parents else self._impl.locator.get_source_stamp()
         self._cache_file: Any = _Files(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -125,11 +193,20 @@ class _Kept(_caching.FunctionCache):  # type: ignore[misc]
             _unkept(self._cache_path, error)
 
 
-def njit(**options: Any) -> Callable[[Function], Function]:
-    """As `numba.njit`; with `cache` what can be kept is, and what cannot is compiled again by every process."""
+def njit(*, inner: bool = False, **options: Any) -> Callable[[Function], Function]:
+    """As `numba.njit`; with `cache` what can be kept is, and what cannot is compiled again by every process.
+
+    A function is compiled once for all signed integers, constants and booleans, which it takes as int64.
+
+    Args:
+        inner: only compiled functions call it: what calls from Python take is not compiled.
+    """
+    options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
 
     def decorate(function: Function) -> Function:
         compiled: Any = numba.njit(**options | {"cache": False})(function)
+        compiled.get_call_template = _widened(compiled)
+        compiled.compile = _compiling_wide(compiled.compile)
         if options.get("cache"):
             try:
                 compiled._cache = _Kept(function)
@@ -142,6 +219,34 @@ def njit(**options: Any) -> Callable[[Function], Function]:
         return cast(Function, compiled)
 
     return decorate
+
+
+def _wide(kind: Any) -> Any:
+    """The type of an argument that a function is compiled for, of the one that it is called with."""
+    kind = _types.unliteral(kind)
+    return (
+        _types.int64 if isinstance(kind, _types.Boolean) or (isinstance(kind, _types.Integer) and kind.signed) else kind
+    )
+
+
+def _widened(compiled: Any) -> Callable[..., Any]:
+    """A dispatcher's `get_call_template`, for calls of compiled functions: what is left out has the default's type."""
+    template = compiled.get_call_template
+
+    def widened(arguments: Any, keywords: Any) -> Any:
+        _, arguments = compiled._compiler.fold_argument_types(arguments, keywords)
+        given = (
+            _types.unliteral(_types.literal(kind.value)) if isinstance(kind, _types.Omitted) else kind
+            for kind in arguments
+        )
+        return template(tuple(map(_wide, given)), {})
+
+    return widened
+
+
+def _compiling_wide(compile_one: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A dispatcher's `compile`, which calls from Python come to."""
+    return lambda arguments: compile_one(tuple(map(_wide, arguments)))
 
 
 def _scoped(compile_one: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -185,10 +290,15 @@ def kept() -> dict[str, Path]:
     return dict(_folders)
 
 
-def stamp() -> str:
-    """What all compiled code of this package depends on, as a word: the source, numba, Python and the processor."""
+def stamp(file: Path) -> str:
+    """What all that depends on which a file of this package calls of compiled code, as a word.
+
+    That is the sources, numba, Python and the processor.
+    """
+    own = Path(__file__)
+    compiling = [source for source in _sources(file, PACKAGE) if own in _imports(source, PACKAGE)]
     about = (
-        _digest(PACKAGE),
+        [_digest(source, PACKAGE) for source in compiling],
         numba.__version__,
         sys.version,
         registry.cpu_target.target_context.codegen().magic_tuple(),

@@ -98,7 +98,7 @@ def is_prepared() -> bool:
 
 
 def _stamp(place: Path) -> Path:
-    return place / f"tokcodec-{compiled.stamp()}.done"
+    return place / f"tokcodec-{compiled.stamp(Path(__file__))}.done"
 
 
 def prepare(progress: Progress | None = None) -> bool:

@@ -64,13 +64,13 @@ def step_of(step16: int, number: int) -> int:
     return max((step16 * int(SCALES[number]) + 32) >> 6, 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def chroma_step_of(step16: int) -> int:
     """The step of chroma, of that of luma: seven eighths."""
     return max(7 * step16 >> 3, 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def luma_place(d: int) -> int:
     """The dimension of coefficient d of a position's 256 of luma; two of chroma stand behind every four."""
     return d + 2 * (d // 4)
@@ -97,10 +97,8 @@ def around(plane: I32, done: U8, cell: int, top: int, left: int, size: int, out:
                 first = k
         elif first >= 0:
             out[k] = out[k - 1]
-    if first < 0:
-        out[: last + 1] = GREY
-    else:
-        out[:first] = out[first]
+    for k in range(last + 1 if first < 0 else first):
+        out[k] = GREY if first < 0 else out[first]
 
 
 @njit(cache=True, nogil=True)
@@ -132,7 +130,9 @@ def predict(sharp: I32, smooth: I32, size: int, mode: int, is_luma: bool, out: I
         for k in range(size):
             total += r[c - 1 - k] + r[c + 1 + k]
         mean = total >> (bits + 1)
-        out[:size, :size] = mean
+        for y in range(size):
+            for x in range(size):
+                out[y, x] = mean
         if is_luma:
             out[0, 0] = (r[c - 1] + 2 * mean + r[c + 1] + 2) >> 2
             for k in range(1, size):
@@ -169,13 +169,16 @@ def predict(sharp: I32, smooth: I32, size: int, mode: int, is_luma: bool, out: I
                 out[0, k] = value
 
 
-@njit(cache=True, nogil=True)
-def add(levels: I32, step16: int, cosine: I64, scan: I32, prediction: I32, out: I32) -> None:
+@njit(cache=True, nogil=True, inner=True)
+def add(
+    levels: I32, step16: int, cosine: I64, scan: I32, prediction: I32, plane: I32, top: int, left: int
+) -> None:  # fmt: skip
     """A square: its prediction plus what its levels stand for, rounded and clipped to 8 bits.
 
     Args:
         levels: of its coefficients, in the order of the scan.
         step16: step in 1/16 level.
+        plane, top, left: what takes the square, and where.
     """
     size = cosine.shape[0]
     values = np.zeros((size, size), np.int64)
@@ -187,7 +190,9 @@ def add(levels: I32, step16: int, cosine: I64, scan: I32, prediction: I32, out: 
             value = abs(level) * step16 - (step16 >> BIAS_SHIFT)
             values[scan[k] // size, scan[k] % size] = value if level > 0 else -value
     if is_empty:
-        out[:size, :size] = prediction[:size, :size]
+        for i in range(size):
+            for j in range(size):
+                plane[top + i, left + j] = prediction[i, j]
         return
     half = np.zeros((size, size), np.int64)
     for i in range(size):
@@ -200,7 +205,7 @@ def add(levels: I32, step16: int, cosine: I64, scan: I32, prediction: I32, out: 
             for k in range(size):
                 total += ((half[i, k] + (1 << (BASIS_BITS - 1))) >> BASIS_BITS) * cosine[k, j]
             whole = (total + (1 << (BASIS_BITS + 3))) >> (BASIS_BITS + 4)
-            out[i, j] = min(max(prediction[i, j] + whole, 0), 255)
+            plane[top + i, left + j] = min(max(prediction[i, j] + whole, 0), 255)
 
 
 @njit(cache=True, nogil=True)
@@ -212,7 +217,6 @@ def _reconstruct(levels: I16, modes: I16, frame_step16: int, luma: I32, chroma: 
     guess, own = np.zeros((GRID, GRID), np.int32), np.zeros(GRID * GRID, np.int32)
     for i in range(rows):
         for j in range(columns):
-            position = levels[:, i, j]
             step16 = step_of(frame_step16, modes[STEP, i, j])
             for s in range(4):
                 cells = size_of(modes[PARTITION, i, j], s)
@@ -226,30 +230,31 @@ def _reconstruct(levels: I16, modes: I16, frame_step16: int, luma: I32, chroma: 
                     if cells == 4:
                         cosine, scan = COSINES_16, SCAN_16
                         for k in range(256):
-                            own[k] = position[luma_place(k)]
+                            own[k] = levels[luma_place(k), i, j]
                     elif cells == 2:
                         cosine, scan = COSINES_8, SCAN_8
                         for k in range(64):
-                            own[k] = position[luma_place(4 * k + s)]
+                            own[k] = levels[luma_place(4 * k + s), i, j]
                     else:
                         cosine, scan = COSINES_4, SCAN_4
                         for k in range(16):
-                            own[k] = position[luma_place(4 * (4 * k + t) + s)]
+                            own[k] = levels[luma_place(4 * (4 * k + t) + s), i, j]
                     around(luma, done, CELL, top, left, size, sharp)
                     smoothed(sharp, size, smooth)
                     predict(sharp, smooth, size, modes[CELLS * y + x, i, j], True, guess)
-                    add(own, step16, cosine, scan, guess, luma[top : top + size, left : left + size])
-                    done[CELLS * i + y : CELLS * i + y + cells, CELLS * j + x : CELLS * j + x + cells] = 1
+                    add(own, step16, cosine, scan, guess, luma, top, left)
+                    for a in range(CELLS * i + y, CELLS * i + y + cells):
+                        for b in range(CELLS * j + x, CELLS * j + x + cells):
+                            done[a, b] = 1
             mode = chroma_mode(modes[CHROMA, i, j], modes[0, i, j])
             top, left = HALF * i, HALF * j
             chroma_step = chroma_step_of(step16)
             for plane in range(2):
                 for k in range(64):
-                    own[k] = position[6 * k + 4 + plane]
+                    own[k] = levels[6 * k + 4 + plane, i, j]
                 around(chroma[plane], done_chroma, HALF, top, left, HALF, sharp)
                 predict(sharp, sharp, HALF, mode, False, guess)
-                part = chroma[plane, top : top + HALF, left : left + HALF]
-                add(own, chroma_step, COSINES_8, SCAN_8, guess, part)
+                add(own, chroma_step, COSINES_8, SCAN_8, guess, chroma[plane], top, left)
             done_chroma[i, j] = 1
 
 

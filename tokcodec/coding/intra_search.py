@@ -78,7 +78,7 @@ def _bits(size: int) -> F32:
 BITS_4, BITS_8, BITS_16 = _bits(4), _bits(8), _bits(16)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _mode_bits(mode: int, left: int, up: int) -> float:
     if mode == left:
         return 1.5
@@ -89,18 +89,18 @@ def _mode_bits(mode: int, left: int, up: int) -> float:
     return 6.0
 
 
-@njit(cache=True, nogil=True)
-def _satd(original: I32, guess: I32, size: int) -> float:
+@njit(cache=True, nogil=True, inner=True)
+def _satd(own: I32, guess: I32, size: int) -> float:
     """Sum of absolute values of the difference after Hadamard transforms of 4x4."""
     t = np.empty((4, 4), np.int32)
     total = 0
     for top in range(0, size, 4):
         for left in range(0, size, 4):
             for i in range(4):
-                a = original[top + i, left] - guess[top + i, left]
-                b = original[top + i, left + 1] - guess[top + i, left + 1]
-                c = original[top + i, left + 2] - guess[top + i, left + 2]
-                d = original[top + i, left + 3] - guess[top + i, left + 3]
+                a = own[top + i, left] - guess[top + i, left]
+                b = own[top + i, left + 1] - guess[top + i, left + 1]
+                c = own[top + i, left + 2] - guess[top + i, left + 2]
+                d = own[top + i, left + 3] - guess[top + i, left + 3]
                 t[i, 0], t[i, 1], t[i, 2], t[i, 3] = a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d
             for j in range(4):
                 a, b, c, d = t[0, j], t[1, j], t[2, j], t[3, j]
@@ -108,7 +108,7 @@ def _satd(original: I32, guess: I32, size: int) -> float:
     return total / 4.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _transformed(difference: F32, forward: F32) -> F32:
     """The DCT of a square. In loops: compiled matrix products need SciPy, which is not installed with the package."""
     size = len(forward)
@@ -124,19 +124,23 @@ def _transformed(difference: F32, forward: F32) -> F32:
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _code(
-    original: I32, guess: I32, size: int, step16: int, forward: F32, bits: F32, cosine: I64, scan: I32,
-    levels: I32, shown: I32,
+    own: I32, guess: I32, size: int, step16: int,
+    forward: F32, bits: F32, cosine: I64, scan: I32, levels: I32, shown: I32,
 ) -> tuple[float, float]:  # fmt: skip
     """Levels of a square, by rate, and what they show; squared error and about the bits."""
     count = size * size
     step = np.float32(step16 / STEP_UNITS)
-    difference = (original - guess[:size, :size]).astype(np.float32)
-    latents = _transformed(difference, forward).reshape(count)
+    difference = np.empty((size, size), np.float32)
+    for i in range(size):
+        for j in range(size):
+            difference[i, j] = own[i, j] - guess[i, j]
+    latents = _transformed(difference, forward)
     total, best, last, spent, paid = 0.0, 0.0, -1, 0.0, 0.0
     for k in range(count):
-        z = abs(latents[scan[k]]) / step
+        latent = latents[scan[k] // size, scan[k] % size]
+        z = abs(latent) / step
         m = min(int(z + ROUNDING), MAX_LEVEL)
         levels[k] = 0
         chosen, cost, price_bits = 0, LEVEL_RATE * bits[0, k], bits[0, k]
@@ -149,21 +153,29 @@ def _code(
         total += cost
         spent += price_bits
         if chosen > 0:
-            levels[k] = chosen if latents[scan[k]] > 0 else -chosen
+            levels[k] = chosen if latent > 0 else -chosen
             if total < best:
                 best, last, paid = total, k, spent
-    levels[last + 1 : count] = 0
+    for k in range(last + 1, count):
+        levels[k] = 0
     needed = EMPTY_BITS if last < 0 else EMPTY_BITS + 2.0 + 0.5 * np.log2(1.0 + last) + paid
-    add(levels, step16, cosine, scan, guess, shown)
+    add(levels, step16, cosine, scan, guess, shown, 0, 0)
     error = 0.0
     for i in range(size):
         for j in range(size):
-            d = original[i, j] - shown[i, j]
+            d = own[i, j] - shown[i, j]
             error += d * d
     return error, needed
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
+def _copy(plane: I32, top: int, left: int, size: int, out: I32) -> None:
+    for i in range(size):
+        for j in range(size):
+            out[i, j] = plane[top + i, left + j]
+
+
+@njit(cache=True, nogil=True, inner=True)
 def _square(
     original: I32, plane: I32, done: U8, modes: I32, top: int, left: int, size: int, step16: int,
     forward: F32, bits: F32, cosine: I64, scan: I32, levels: I32, shown: I32,
@@ -175,8 +187,9 @@ def _square(
     row, column = top // CELL, left // CELL
     beside = modes[row, column - 1] if column > 0 else DC
     above = modes[row - 1, column] if row > 0 else DC
-    own = original[top : top + size, left : left + size]
-    guess, trial = np.zeros((GRID, GRID), np.int32), np.zeros((GRID, GRID), np.int32)
+    own, guess = np.zeros((GRID, GRID), np.int32), np.zeros((GRID, GRID), np.int32)
+    trial = np.zeros((GRID, GRID), np.int32)
+    _copy(original, top, left, size, own)
     scores = np.empty(MODES)
     rate = RATE * (step16 / STEP_UNITS) ** 2
     for mode in range(MODES):
@@ -185,30 +198,41 @@ def _square(
     trial_levels = np.zeros(size * size, np.int32)
     best, best_mode = 1e30, 0
     for _ in range(TRIES):
-        mode = int(np.argmin(scores))
+        mode = 0
+        for other in range(1, MODES):
+            if scores[other] < scores[mode]:
+                mode = other
         scores[mode] = 1e30
         predict(sharp, smooth, size, mode, True, guess)
         error, needed = _code(own, guess, size, step16, forward, bits, cosine, scan, trial_levels, trial)
         cost = error + rate * (needed + _mode_bits(mode, beside, above))
         if cost < best:
             best, best_mode = cost, mode
-            levels[: size * size] = trial_levels
-            shown[:size, :size] = trial[:size, :size]
+            for k in range(size * size):
+                levels[k] = trial_levels[k]
+            for i in range(size):
+                for j in range(size):
+                    shown[i, j] = trial[i, j]
     return best, best_mode
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _put(plane: I32, done: U8, modes: I32, top: int, left: int, size: int, shown: I32, mode: int) -> None:
-    plane[top : top + size, left : left + size] = shown[:size, :size]
+    for i in range(size):
+        for j in range(size):
+            plane[top + i, left + j] = shown[i, j]
     row, column, cells = top // CELL, left // CELL, size // CELL
-    done[row : row + cells, column : column + cells] = 1
-    modes[row : row + cells, column : column + cells] = mode
+    for i in range(row, row + cells):
+        for j in range(column, column + cells):
+            done[i, j], modes[i, j] = 1, mode
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _take(done: U8, top: int, left: int, size: int) -> None:
     row, column, cells = top // CELL, left // CELL, size // CELL
-    done[row : row + cells, column : column + cells] = 0
+    for i in range(row, row + cells):
+        for j in range(column, column + cells):
+            done[i, j] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -221,7 +245,7 @@ def _encode(y: I32, c: I32, frame_step16: int, luma: I32, chroma: I32, levels: I
         np.zeros((16, 16), np.int32), np.zeros((8, 8), np.int32), np.zeros((4, 4), np.int32),
     )  # fmt: skip
     quarters = np.zeros((4, 64), np.int32)
-    sharp = np.zeros((2, 4 * GRID + 1), np.int32)
+    sharp, own = np.zeros((2, 4 * GRID + 1), np.int32), np.zeros((2, HALF, HALF), np.int32)
     guess, trial, trial_levels = (
         np.zeros((GRID, GRID), np.int32), np.zeros((2, HALF, HALF), np.int32), np.zeros((2, 64), np.int32),
     )  # fmt: skip
@@ -261,7 +285,8 @@ def _encode(y: I32, c: I32, frame_step16: int, luma: I32, chroma: I32, levels: I
                 else:
                     _take(done, t, l, 8)
                     _put(luma, done, grid, t, l, 8, shown_8, mode_8)
-                    quarters[s] = of_8
+                    for k in range(64):
+                        quarters[s, k] = of_8[k]
                     parts += cost_8
             if parts < cost:
                 modes[PARTITION, i, j] = 1 + split
@@ -280,6 +305,7 @@ def _encode(y: I32, c: I32, frame_step16: int, luma: I32, chroma: I32, levels: I
             top, left = HALF * i, HALF * j
             for plane in range(2):
                 around(chroma[plane], done_chroma, HALF, top, left, HALF, sharp[plane])
+                _copy(c[plane], top, left, HALF, own[plane])
             best = 1e30
             for number in range(CHROMAS):
                 mode = chroma_mode(number, modes[0, i, j])
@@ -288,9 +314,8 @@ def _encode(y: I32, c: I32, frame_step16: int, luma: I32, chroma: I32, levels: I
                 cost = rate * (0.7 if number == 0 else 3.0)
                 for plane in range(2):
                     predict(sharp[plane], sharp[plane], HALF, mode, False, guess)
-                    own = c[plane, top : top + HALF, left : left + HALF]
                     error, needed = _code(
-                        own, guess, HALF, chroma_step, FORWARD_8, BITS_8, COSINES_8, SCAN_8,
+                        own[plane], guess, HALF, chroma_step, FORWARD_8, BITS_8, COSINES_8, SCAN_8,
                         trial_levels[plane], trial[plane],
                     )  # fmt: skip
                     cost += error + rate * needed
@@ -298,7 +323,9 @@ def _encode(y: I32, c: I32, frame_step16: int, luma: I32, chroma: I32, levels: I
                     best = cost
                     modes[CHROMA, i, j] = number
                     for plane in range(2):
-                        chroma[plane, top : top + HALF, left : left + HALF] = trial[plane]
+                        for a in range(HALF):
+                            for b in range(HALF):
+                                chroma[plane, top + a, left + b] = trial[plane, a, b]
                         for k in range(64):
                             levels[6 * k + 4 + plane, i, j] = trial_levels[plane, k]
             done_chroma[i, j] = 1

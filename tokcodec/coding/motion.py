@@ -99,7 +99,8 @@ def _interpolate(luma: U8, phases: U8) -> None:
         for y in range(4):
             plane = phases[4 * y + x]
             for i in range(height):
-                total[:] = 2048
+                for j in range(width):
+                    total[j] = 2048
                 for k in range(8):
                     tap = taps[y, k]
                     if tap != 0:
@@ -116,7 +117,7 @@ def share(vector: int, scale: int) -> int:
     return (vector * scale + 8) >> 4
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _fetch(luma: U8, chroma: U8, top: int, left: int, y: int, x: int, out_y: I32, out_c: I32) -> None:
     """A block of 8x8 pixels and 2 of 4x4 chroma samples, moved by (y, x) quarter pixels."""
     plane = luma[4 * (y & 3) + (x & 3)]
@@ -143,7 +144,7 @@ def _fetch(luma: U8, chroma: U8, top: int, left: int, y: int, x: int, out_y: I32
                     out_c[k, i, j] = min(max(total >> 12, 0), 255)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _block(
     a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, scale: int, top: int, left: int,
     y: int, x: int, kind: int, out_y: I32, out_c: I32, more_y: I32, more_c: I32,
@@ -191,8 +192,13 @@ def _compensate(
                     continue
                 if not mixed:
                     mixed = True
-                    sum_y[:] = 8 * own_y
-                    sum_c[:] = 8 * own_c
+                    for r in range(BLOCK):
+                        for q in range(BLOCK):
+                            sum_y[r, q] = 8 * own_y[r, q]
+                    for p in range(2):
+                        for r in range(4):
+                            for q in range(4):
+                                sum_c[p, r, q] = 8 * own_c[p, r, q]
                 _block(
                     a_luma, a_chroma, b_luma, b_chroma, scale, i * BLOCK, j * BLOCK,
                     vector[0, ni, nj], vector[1, ni, nj], kind[ni, nj], near_y, near_c, more_y, more_c,
@@ -207,16 +213,13 @@ def _compensate(
                     for r in range(r0 // 2, r1 // 2):
                         for q in range(q0 // 2, q1 // 2):
                             sum_c[p, r, q] += weights[2 * r, 2 * q] * (near_c[p, r, q] - own_c[p, r, q])
-            if mixed:
-                own_y[:] = (sum_y + 4) >> 3
-                own_c[:] = (sum_c + 4) >> 3
             for r in range(BLOCK):
                 for q in range(BLOCK):
-                    y[i * BLOCK + r, j * BLOCK + q] = own_y[r, q]
+                    y[i * BLOCK + r, j * BLOCK + q] = (sum_y[r, q] + 4) >> 3 if mixed else own_y[r, q]
             for p in range(2):
                 for r in range(4):
                     for q in range(4):
-                        c[p, i * 4 + r, j * 4 + q] = own_c[p, r, q]
+                        c[p, i * 4 + r, j * 4 + q] = (sum_c[p, r, q] + 4) >> 3 if mixed else own_c[p, r, q]
 
 
 def compensate(first: Reference, second: Reference, scale: int, field: NDArray[np.int16]) -> Planes:

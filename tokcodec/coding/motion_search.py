@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tokcodec.coding.motion import BLOCK, BORDER, Reference, share
 from tokcodec.compiled import njit
-from tokcodec.stream.fields import BOTH, FIRST, MAX_CANDIDATES, MAX_VECTOR, SECOND, candidates, predicted
+from tokcodec.stream.fields import BOTH, FIRST, MAX_CANDIDATES, MAX_VECTOR, SECOND, UNKNOWN, candidates, predicted
 
 U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
@@ -119,7 +119,7 @@ def _sum(
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _squares(
     own: U8, a: U8, b: U8, both: bool, rows: int, columns: int,
     top: int, left: int, at: int, al: int, bt: int, bl: int, most: int,
@@ -184,7 +184,7 @@ def _number_bits(d: int) -> float:
     return bits
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _leaf(
     y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, scale: int, kinds: int,
     coarse: I16, vector: I16, kind: I16,
@@ -273,7 +273,7 @@ def _leaf(
     return cost
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _set(field: I16, row: int, column: int, depth: int, own: I16) -> None:
     size = CELLS >> depth
     for i in range(row, row + size):
@@ -287,7 +287,7 @@ def _set(field: I16, row: int, column: int, depth: int, own: I16) -> None:
             )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _tree(
     y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, scale: int, kinds: int,
     coarse: I16, field: I16,
@@ -357,7 +357,6 @@ def _search(
     rate: float,
     field: I16,
 ) -> float:
-    field[2] = -1
     spare, starts = np.zeros((MAX_CANDIDATES, 3), np.int16), np.zeros((4 + MAX_CANDIDATES, 2), np.int16)
     total = 0.0
     for row in range(0, field.shape[1], CELLS):
@@ -461,6 +460,7 @@ def search(
         int16 `[5, H / 8, W / 8]`: y, x, kind, depth, merge.
     """
     field = np.zeros((5, y.shape[0] // BLOCK, y.shape[1] // BLOCK), np.int16)
+    field[2] = UNKNOWN
     other = second or first
     _search(
         y, c, first.luma, first.chroma, other.luma, other.chroma, scale, BOTH + 1 if second else 1, coarse, near, far,

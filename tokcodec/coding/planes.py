@@ -100,13 +100,12 @@ def _to_rgb(y: U8, c: U8, out: U8) -> None:
                 near = column >> 1
                 far = min(max(near + 2 * (column & 1) - 1, 0), last_column)
                 luma = float(y[i, row, column])
-                chroma = [0.0, 0.0]
+                cb = cr = 0.0
                 for k in range(2):
                     plane = c[i, k]
                     top = 3 * int(plane[near_row, near]) + int(plane[near_row, far])
                     bottom = 3 * int(plane[far_row, near]) + int(plane[far_row, far])
-                    chroma[k] = (3 * top + bottom) / 16 - 128
-                cb, cr = chroma
+                    cb, cr = cr, (3 * top + bottom) / 16 - 128
                 red = luma + 2 * (1 - KR) * cr
                 blue = luma + 2 * (1 - KB) * cb
                 green = luma - 2 * (1 - KR) * KR / KG * cr - 2 * (1 - KB) * KB / KG * cb

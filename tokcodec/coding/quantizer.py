@@ -29,7 +29,7 @@ def _round(latents: F32, step: float, rounding: float, out: I16) -> None:
             out[i, d] = m if latents[i, d] > 0 else -m
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def level_bits(level: int, some: float) -> float:
     """About what a level from 1 costs, its sign included, where being no zero costs `some` bits."""
     return some + 1.0 + (1.2 * level - 0.8 if level < 4 else 3.2 + 2 * np.log2(level / 4.0))
@@ -59,7 +59,8 @@ def _choose(latents: F32, step: float, rate: float, zero: F32, some: F32, flag: 
                     best, last = total, d
             else:
                 total += rate * zero[d]
-        out[i, last + 1 :] = 0
+        for d in range(last + 1, dimensions):
+            out[i, d] = 0
 
 
 def choose(latents: F32, step: float) -> I16:

@@ -212,7 +212,7 @@ def _temporal(anchor: I16 | None, role: int, distance: int, instead: I16) -> tup
     return scaled(anchor, SPAN, distance, BOTH if role else UNKNOWN), True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _offered(cells: Any, key: Any, has_key: bool, merge: int, i: int, j: int) -> tuple[int, int, int]:
     """What a merge takes over at a position: vector y and x and kind; the kind is -1 where its source is not there."""
     a, b, source = i, j, cells
@@ -300,7 +300,7 @@ def _plant(cells: Any, field: Any, near: Any, far: Any) -> None:
                 z += size * size
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _is_one(cells: Any, i: int, j: int, size: int) -> bool:
     """Whether a block lies inside the field and has one motion."""
     if i + size > cells.shape[1] or j + size > cells.shape[2]:

@@ -252,9 +252,9 @@ class _Walk:
         size, (h, w) = self._tables.blocks[0], self._grid
         step = log_class(frame_step(self._step, number))
         found = np.zeros((modes.ROWS, h, w), np.int16)
-        if not modes.code_modes(
-            self.levels, found if wanted is None else wanted[size : size + modes.ROWS], found, step
-        ):
+        # Not a slice: a function is compiled once more for arrays with gaps.
+        asked = found if wanted is None else np.ascontiguousarray(wanted[size : size + modes.ROWS])
+        if not modes.code_modes(self.levels, asked, found, step):
             return None
         now = np.zeros((1 + h, w + 2, size), np.int32)
         if wanted is not None:

@@ -28,7 +28,7 @@ def _is_known(kind: Kinds, row: int, column: int) -> bool:
     return inside and bool(kind[row, column] >= 0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _offer(out: I16, count: int, y: int, x: int, kind: int) -> int:
     if count == MAX_CANDIDATES:
         return count

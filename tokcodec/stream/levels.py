@@ -73,12 +73,13 @@ def code_frame(
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _block(
     coder: Coder, now: Array, before: Array, parent: Array, info: Array, info_before: Array, info_parent: Array,
     i: int, j: int, kind: int, step: int, motion: int,
 ) -> bool:  # fmt: skip
     """Code a block of a position; see `code_frame`."""
+    at = coder.at
     decoding = coder.registers[DECODING] != 0
     x, key = now[i, j], parent[i, j]
     size = x.size
@@ -101,14 +102,14 @@ def _block(
         mass += 2 * (own_left[g] + own_up[g] + own_past[g]) + own_corner[g] + own_right[g]
     g = 0
     while RUNS[g] < size:
-        context(coder, 0, _USED, kind, g, step)
-        context(coder, 1, _USED, kind, g, in_left, in_up)
-        context(coder, 2, _USED, kind, g, in_past, max(in_left, in_up), in_key)
-        context(coder, 3, _USED, kind, g, log_class(mass), in_key)
-        context(coder, 4, _USED, kind, g, motion, in_past > g, in_key > 0)
-        context(coder, 5, _USED, kind, g, in_past, in_key)
-        context(coder, 6, _USED, kind, g, around, in_past)
-        context(coder, 7, _USED, kind, g, in_right, in_corner, 2 * (in_up > g) + (in_left > g))
+        at[0] = context(_USED, kind, g, step)
+        at[1] = context(_USED, kind, g, in_left, in_up)
+        at[2] = context(_USED, kind, g, in_past, max(in_left, in_up), in_key)
+        at[3] = context(_USED, kind, g, log_class(mass), in_key)
+        at[4] = context(_USED, kind, g, motion, in_past > g, in_key > 0)
+        at[5] = context(_USED, kind, g, in_past, in_key)
+        at[6] = context(_USED, kind, g, around, in_past)
+        at[7] = context(_USED, kind, g, in_right, in_corner, 2 * (in_up > g) + (in_left > g))
         if code(coder, _BY_USED + 20 * kind + g, _THEN_USED + around, used > g) == 0:
             break
         g += 1
@@ -127,14 +128,14 @@ def _block(
             is_used = False
             for d in range(begin, end):
                 is_used = is_used or x[d] != 0
-            context(coder, 0, _RUN, place, used, step)
-            context(coder, 1, _RUN, place, history)
-            context(coder, 2, _RUN, place, min(near_left, 15), min(near_up, 15))
-            context(coder, 3, _RUN, place, log_class(beside), log_class(near_past))
-            context(coder, 4, _RUN, place, used, log_class(total), min(largest, 7))
-            context(coder, 5, _RUN, place, log_class(near_past), used)
-            context(coder, 6, _RUN, place, log_class(beside), used)
-            context(coder, 7, _RUN, place, motion, min(beside, 2))
+            at[0] = context(_RUN, place, used, step)
+            at[1] = context(_RUN, place, history)
+            at[2] = context(_RUN, place, min(near_left, 15), min(near_up, 15))
+            at[3] = context(_RUN, place, log_class(beside), log_class(near_past))
+            at[4] = context(_RUN, place, used, log_class(total), min(largest, 7))
+            at[5] = context(_RUN, place, log_class(near_past), used)
+            at[6] = context(_RUN, place, log_class(beside), used)
+            at[7] = context(_RUN, place, motion, min(beside, 2))
             bit = code(coder, _BY_RUN + 20 * kind + g, _THEN_RUN + 20 * kind + used, is_used)
             history = (2 * history + bit) & 15
             if bit == 0:
@@ -162,14 +163,14 @@ def _block(
             magnitude = abs(value)
 
             if found > 0 or d < end - 1:  # else it is certain
-                context(coder, 0, _SIGNIFICANT, here, step)
-                context(coder, 1, _SIGNIFICANT, here, min(al, 2), min(au, 2), min(ap, 2))
-                context(coder, 2, _SIGNIFICANT, here, log_class(near), log_class(ap))
-                context(coder, 3, _SIGNIFICANT, place, log_class(near), log_class(wide), log_class(ap))
-                context(coder, 4, _SIGNIFICANT, place, log_class(slow), log_class(fast))
-                context(coder, 5, _SIGNIFICANT, here, min(abs(s1), 2), min(abs(s2), 2), min(abs(k), 2))
-                context(coder, 6, _SIGNIFICANT, place, due, log_class(near))
-                context(coder, 7, _SIGNIFICANT, here, used, log_class(slow))
+                at[0] = context(_SIGNIFICANT, here, step)
+                at[1] = context(_SIGNIFICANT, here, min(al, 2), min(au, 2), min(ap, 2))
+                at[2] = context(_SIGNIFICANT, here, log_class(near), log_class(ap))
+                at[3] = context(_SIGNIFICANT, place, log_class(near), log_class(wide), log_class(ap))
+                at[4] = context(_SIGNIFICANT, place, log_class(slow), log_class(fast))
+                at[5] = context(_SIGNIFICANT, here, min(abs(s1), 2), min(abs(s2), 2), min(abs(k), 2))
+                at[6] = context(_SIGNIFICANT, place, due, log_class(near))
+                at[7] = context(_SIGNIFICANT, here, used, log_class(slow))
                 second = _THEN_SIGNIFICANT + 20 * min(found, 3) + used
                 bit = code(coder, _BY_SIGNIFICANT + place, second, magnitude != 0)
                 fast, slow = fast - (fast >> 2), slow - (slow >> 4)
@@ -180,14 +181,14 @@ def _block(
             near_class = log_class(near + 2 * ap)
             m = 1
             while m <= UNARY:
-                context(coder, 0, _MORE, here, m, step)
-                context(coder, 1, _MORE, place, m, min(al, 15), min(au, 15), min(ap, 15))
-                context(coder, 2, _MORE, here, m, near_class)
-                context(coder, 3, _MORE, place, m, near_class, log_class(wide))
-                context(coder, 4, _MORE, place, m, log_class(total), min(largest, 15))
-                context(coder, 5, _MORE, place, m, log_class(slow), log_class(fast))
-                context(coder, 6, _MORE, place, m, used, min(abs(k), 7))
-                context(coder, 7, _MORE, here, m, min(ap, 15), min(abs(k), 3))
+                at[0] = context(_MORE, here, m, step)
+                at[1] = context(_MORE, place, m, min(al, 15), min(au, 15), min(ap, 15))
+                at[2] = context(_MORE, here, m, near_class)
+                at[3] = context(_MORE, place, m, near_class, log_class(wide))
+                at[4] = context(_MORE, place, m, log_class(total), min(largest, 15))
+                at[5] = context(_MORE, place, m, log_class(slow), log_class(fast))
+                at[6] = context(_MORE, place, m, used, min(abs(k), 7))
+                at[7] = context(_MORE, here, m, min(ap, 15), min(abs(k), 3))
                 if code(coder, _BY_MORE + place, _THEN_MORE + m, magnitude > m) == 0:
                     break
                 m += 1
@@ -196,14 +197,14 @@ def _block(
 
             negative = value < 0
             if d < SIGNED:
-                context(coder, 0, _SIGN, here)
-                context(coder, 1, _SIGN, here, sign_class(l), sign_class(u))
-                context(coder, 2, _SIGN, here, sign_class(p))
-                context(coder, 3, _SIGN, here, sign_class(l), sign_class(u), sign_class(c), sign_class(r))
-                context(coder, 4, _SIGN, here, sign_class(s1), sign_class(s2))
-                context(coder, 5, _SIGN, here, sign_class(k))
-                context(coder, 6, _SIGN, here, min(max(l, -3), 3) + 3, min(max(u, -3), 3) + 3, min(m, 2))
-                context(coder, 7, _SIGN, here, sign_class(l1), sign_class(u1), sign_class(s1))
+                at[0] = context(_SIGN, here)
+                at[1] = context(_SIGN, here, sign_class(l), sign_class(u))
+                at[2] = context(_SIGN, here, sign_class(p))
+                at[3] = context(_SIGN, here, sign_class(l), sign_class(u), sign_class(c), sign_class(r))
+                at[4] = context(_SIGN, here, sign_class(s1), sign_class(s2))
+                at[5] = context(_SIGN, here, sign_class(k))
+                at[6] = context(_SIGN, here, min(max(l, -3), 3) + 3, min(max(u, -3), 3) + 3, min(m, 2))
+                at[7] = context(_SIGN, here, sign_class(l1), sign_class(u1), sign_class(s1))
                 bit = code(coder, _BY_SIGN + place, _THEN_SIGN + min(m, 3), negative)
             else:
                 bit = code_raw(coder, negative)
@@ -217,14 +218,15 @@ def _block(
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _escaped(coder: Coder, kind: int, value: int) -> int:
     """Code a number in Exp-Golomb form of order 0: from 0 to 2^16 - 2, or what is damaged, to 2^17."""
+    at = coder.at
     value += 1
     bits = 0
     while bits < 16:
         for k in range(INPUTS):
-            context(coder, k, _ESCAPE, kind, bits)
+            at[k] = context(_ESCAPE, kind, bits)
         if code(coder, _BY_ESCAPE, _BY_ESCAPE + 1, value >> (bits + 1) != 0) == 0:
             break
         bits += 1

@@ -36,7 +36,7 @@ MIXERS = levels.MIXERS + 63  # those of levels stand before
 Array = NDArray[Any]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def chroma_mode(number: int, luma: int) -> int:
     """The mode of a position's chroma, of its number and the mode of its first cell."""
     if number == 1:
@@ -48,7 +48,7 @@ def chroma_mode(number: int, luma: int) -> int:
     return HORIZONTAL if number == 4 else luma
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def size_of(partition: int, quarter: int) -> int:
     """Cells along the side of the squares in a quarter of a position."""
     if partition == 0:
@@ -56,13 +56,13 @@ def size_of(partition: int, quarter: int) -> int:
     return 1 if ((partition - 1) >> quarter) & 1 else 2
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _class(partition: int) -> int:
     """0: one square, 1: quarters, 2: smaller ones."""
     return min(int(partition), 2)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _turn(mode: int) -> int:
     """The class of a mode: planar, DC, eight of direction."""
     return mode if mode < 2 else 2 + (mode - 2) // 4
@@ -78,7 +78,7 @@ def places(modes: Array) -> Array:
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _mode_at(modes: Array, y: int, x: int) -> int:
     """Of a cell; DC outside of the picture."""
     if y < 0 or x < 0 or y >= CELLS * modes.shape[1] or x >= CELLS * modes.shape[2]:
@@ -86,57 +86,59 @@ def _mode_at(modes: Array, y: int, x: int) -> int:
     return int(modes[CELLS * (y % CELLS) + x % CELLS, y // CELLS, x // CELLS])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _code_mode(coder: Coder, modes: Array, wanted: int, y: int, x: int, size: int, step: int) -> int:
     """Code the mode of the square whose first cell is (y, x)."""
+    at = coder.at
     left, up, corner = _mode_at(modes, y, x - 1), _mode_at(modes, y - 1, x), _mode_at(modes, y - 1, x - 1)
     side = size >> 1  # 0, 1, 2
     same = 1 if left == up else 0
     agree = 2 * (corner == left) + (corner == up)
-    context(coder, 0, _LEFT, side, same)
-    context(coder, 1, _LEFT, side, _turn(left), _turn(up))
-    context(coder, 2, _LEFT, left, side)
-    context(coder, 3, _LEFT, left, up)
-    context(coder, 4, _LEFT, side, same, agree)
-    context(coder, 5, _LEFT, step, side, same)
-    context(coder, 6, _LEFT, _turn(left), agree)
-    context(coder, 7, _LEFT, up, same, side)
+    at[0] = context(_LEFT, side, same)
+    at[1] = context(_LEFT, side, _turn(left), _turn(up))
+    at[2] = context(_LEFT, left, side)
+    at[3] = context(_LEFT, left, up)
+    at[4] = context(_LEFT, side, same, agree)
+    at[5] = context(_LEFT, step, side, same)
+    at[6] = context(_LEFT, _turn(left), agree)
+    at[7] = context(_LEFT, up, same, side)
     if code(coder, _BY_LEFT + side, _THEN_LEFT + 2 * (side == 0) + same, wanted == left) != 0:
         return left
     if same == 0:
-        context(coder, 0, _UP, side)
-        context(coder, 1, _UP, side, _turn(left), _turn(up))
-        context(coder, 2, _UP, up, side)
-        context(coder, 3, _UP, left, up)
-        context(coder, 4, _UP, side, agree)
-        context(coder, 5, _UP, step, side)
-        context(coder, 6, _UP, _turn(up), agree)
-        context(coder, 7, _UP, left, side)
+        at[0] = context(_UP, side)
+        at[1] = context(_UP, side, _turn(left), _turn(up))
+        at[2] = context(_UP, up, side)
+        at[3] = context(_UP, left, up)
+        at[4] = context(_UP, side, agree)
+        at[5] = context(_UP, step, side)
+        at[6] = context(_UP, _turn(up), agree)
+        at[7] = context(_UP, left, side)
         if code(coder, _BY_UP + side, _THEN_UP + agree, wanted == up) != 0:
             return up
     mode = 1
     for n in range(5, -1, -1):
-        context(coder, 0, _MODE, mode, side)
-        context(coder, 1, _MODE, mode, _turn(left))
-        context(coder, 2, _MODE, mode, _turn(up))
-        context(coder, 3, _MODE, mode, left)
-        context(coder, 4, _MODE, mode, up)
-        context(coder, 5, _MODE, mode, _turn(left), _turn(up))
-        context(coder, 6, _MODE, mode, step)
-        context(coder, 7, _MODE, mode, _turn(corner), same)
+        at[0] = context(_MODE, mode, side)
+        at[1] = context(_MODE, mode, _turn(left))
+        at[2] = context(_MODE, mode, _turn(up))
+        at[3] = context(_MODE, mode, left)
+        at[4] = context(_MODE, mode, up)
+        at[5] = context(_MODE, mode, _turn(left), _turn(up))
+        at[6] = context(_MODE, mode, step)
+        at[7] = context(_MODE, mode, _turn(corner), same)
         mode = 2 * mode + code(coder, _BY_MODE + n, _THEN_MODE + 3 * side + min(left, 2), wanted >> n & 1)
     return mode - 64
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _step_at(modes: Array, i: int, j: int, otherwise: int) -> int:
     """Of a position."""
     return int(modes[STEP, i, j]) if i >= 0 and 0 <= j < modes.shape[2] else otherwise
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _code_step(coder: Coder, modes: Array, wanted: int, i: int, j: int, step: int) -> int:
     """Code the number of the step of the square of 32x32 whose first position is (i, j)."""
+    at = coder.at
     left = _step_at(modes, i, j - 1, _step_at(modes, i - 1, j, PLAIN_STEP))
     up = _step_at(modes, i - 1, j, left)
     corner, right = _step_at(modes, i - 1, j - 1, up), _step_at(modes, i - 1, j + 2, up)
@@ -147,14 +149,14 @@ def _code_step(coder: Coder, modes: Array, wanted: int, i: int, j: int, step: in
             way = 1 if number == 0 else -1
         else:
             k = 0 if n == 0 else (1 if n == 1 else min(n, 4) + 4 * (way > 0))
-            context(coder, 0, _STEP, 0, k)
-            context(coder, 1, _STEP, 1, k, left, up)
-            context(coder, 2, _STEP, 2, k, number)
-            context(coder, 3, _STEP, 3, k, step)
-            context(coder, 4, _STEP, 4, k, corner, right)
-            context(coder, 5, _STEP, 5, k, apart)
-            context(coder, 6, _STEP, 6, k, left + up, corner)
-            context(coder, 7, _STEP, 7, k, left, up, right)
+            at[0] = context(_STEP, 0, k)
+            at[1] = context(_STEP, 1, k, left, up)
+            at[2] = context(_STEP, 2, k, number)
+            at[3] = context(_STEP, 3, k, step)
+            at[4] = context(_STEP, 4, k, corner, right)
+            at[5] = context(_STEP, 5, k, apart)
+            at[6] = context(_STEP, 6, k, left + up, corner)
+            at[7] = context(_STEP, 7, k, left, up, right)
             asked = wanted > number if n == 1 else (wanted - number) * way > 0 or (n == 0 and wanted != number)
             bit = code(coder, _BY_STEP + min(n, 5), _THEN_STEP + apart, asked)
             if n == 1:
@@ -180,6 +182,7 @@ def code_modes(coder: Coder, wanted: Array, modes: Array, step: int) -> bool:
     Returns:
         Whether all went well: false where the payload is damaged, a mode is out of range or the buffer full.
     """
+    at = coder.at
     rows, columns = modes.shape[1:]
     for i in range(rows):
         if coder.registers[OVERRUN] != 0:
@@ -195,25 +198,25 @@ def code_modes(coder: Coder, wanted: Array, modes: Array, step: int) -> bool:
             corner = 1 + _class(modes[PARTITION, i - 1, j - 1]) if i > 0 and j > 0 else 0
             right = 1 + _class(modes[PARTITION, i - 1, j + 1]) if i > 0 and j + 1 < columns else 0
             for k in range(8):
-                context(coder, k, _SPLIT, k, left, up if k != 4 else 0)
-            context(coder, 0, _SPLIT, 0)
-            context(coder, 2, _SPLIT, 2, left, up, corner)
-            context(coder, 3, _SPLIT, 3, step)
-            context(coder, 5, _SPLIT, 5, step, left, up)
-            context(coder, 6, _SPLIT, 6, left, up, right, corner)
-            context(coder, 7, _SPLIT, 7, up, right)
+                at[k] = context(_SPLIT, k, left, up if k != 4 else 0)
+            at[0] = context(_SPLIT, 0)
+            at[2] = context(_SPLIT, 2, left, up, corner)
+            at[3] = context(_SPLIT, 3, step)
+            at[5] = context(_SPLIT, 5, step, left, up)
+            at[6] = context(_SPLIT, 6, left, up, right, corner)
+            at[7] = context(_SPLIT, 7, up, right)
             partition = 0
             if code(coder, _BY_SPLIT, _THEN_SPLIT + left, wanted[PARTITION, i, j] != 0) != 0:
                 partition, split = 1, 0
                 for s in range(4):
-                    context(coder, 0, _QUARTER, 0, s, split)
-                    context(coder, 1, _QUARTER, 1, left, up, split)
-                    context(coder, 2, _QUARTER, 2, s, left, up)
-                    context(coder, 3, _QUARTER, 3, step, split)
-                    context(coder, 4, _QUARTER, 4, partition, s)
-                    context(coder, 5, _QUARTER, 5, step, left, up)
-                    context(coder, 6, _QUARTER, 6, left, up, corner, right)
-                    context(coder, 7, _QUARTER, 7, right, split)
+                    at[0] = context(_QUARTER, 0, s, split)
+                    at[1] = context(_QUARTER, 1, left, up, split)
+                    at[2] = context(_QUARTER, 2, s, left, up)
+                    at[3] = context(_QUARTER, 3, step, split)
+                    at[4] = context(_QUARTER, 4, partition, s)
+                    at[5] = context(_QUARTER, 5, step, left, up)
+                    at[6] = context(_QUARTER, 6, left, up, corner, right)
+                    at[7] = context(_QUARTER, 7, right, split)
                     asked = (max(wanted[PARTITION, i, j] - 1, 0) >> s) & 1
                     bit = code(coder, _BY_QUARTER + s, _THEN_QUARTER + left, asked)
                     partition, split = partition + (bit << s), split + bit
@@ -239,14 +242,14 @@ def code_modes(coder: Coder, wanted: Array, modes: Array, step: int) -> bool:
             above = modes[CHROMA, i - 1, j] + 1 if i > 0 else 0
             number = 0
             for k in range(3):  # as luma; else two bits
-                context(coder, 0, _CHROMA, k, number)
-                context(coder, 1, _CHROMA, k, number, beside, above)
-                context(coder, 2, _CHROMA, k, number, luma)
-                context(coder, 3, _CHROMA, k, number, _turn(luma), _class(partition))
-                context(coder, 4, _CHROMA, k, number, step)
-                context(coder, 5, _CHROMA, k, number, beside)
-                context(coder, 6, _CHROMA, k, number, above)
-                context(coder, 7, _CHROMA, k, number, _class(partition), beside, above)
+                at[0] = context(_CHROMA, k, number)
+                at[1] = context(_CHROMA, k, number, beside, above)
+                at[2] = context(_CHROMA, k, number, luma)
+                at[3] = context(_CHROMA, k, number, _turn(luma), _class(partition))
+                at[4] = context(_CHROMA, k, number, step)
+                at[5] = context(_CHROMA, k, number, beside)
+                at[6] = context(_CHROMA, k, number, above)
+                at[7] = context(_CHROMA, k, number, _class(partition), beside, above)
                 number_asked = wanted[CHROMA, i, j]
                 asked = (number_asked != 0) if k == 0 else ((number_asked - 1) >> (2 - k)) & 1 != 0
                 bit = code(coder, _BY_CHROMA + k, _THEN_CHROMA + min(luma, 2), asked)

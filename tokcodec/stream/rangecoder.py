@@ -47,7 +47,7 @@ class Coder(NamedTuple):
     buffer: NDArray[np.uint8]
     slots: U32  # [INPUTS, 2^n], n up to 16
     weights: I32  # [mixers, INPUTS + 1]
-    at: I64  # [INPUTS], slot of each context of the next decision
+    at: I64  # [INPUTS], the contexts of the next decision; the low bits are their slots
     inputs: I64  # [INPUTS + 1]
     stretch: I32
     squash: I32
@@ -94,7 +94,7 @@ def is_finished(coder: Coder) -> bool:
     return window == tail << 24 and position + (tail > 0) == coder.buffer.size and not coder.registers[OVERRUN]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _narrow(coder: Coder, p: int, bit: Any) -> Any:
     """Code a decision that is 1 with probability p / ONE, 0 < p < ONE."""
     registers, buffer = coder.registers, coder.buffer
@@ -125,18 +125,17 @@ def _narrow(coder: Coder, p: int, bit: Any) -> Any:
     return bit
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def code_raw(coder: Coder, bit: Any) -> Any:
     """Code a decision without a model. A decoder ignores `bit`; both return the decision, 0 or 1."""
     return _narrow(coder, ONE // 2, bit)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def context(coder: Coder, number: int, kind: int, a: Any = 0, b: Any = 0, c: Any = 0, d: Any = 0, e: Any = 0) -> None:
-    """Give the next decision its context `number`: a kind and up to five integers, each from 0 to 1023."""
+@njit(cache=True, nogil=True, inner=True)
+def context(kind: int, a: Any = 0, b: Any = 0, c: Any = 0, d: Any = 0, e: Any = 0) -> np.int64:
+    """A context of a decision, to be put in the coder's `at`: a kind and up to five integers, each from 0 to 1023."""
     value = ((((kind << 10 | a) << 10 | b) << 10 | c) << 10 | d) << 10 | e
-    hashed = (np.uint64(value) * np.uint64(HASH)) >> np.uint64(48)
-    coder.at[number] = np.int64(hashed) & (coder.slots.shape[1] - 1)
+    return np.int64((np.uint64(value) * np.uint64(HASH)) >> np.uint64(48))
 
 
 @njit(cache=True, nogil=True)
@@ -150,19 +149,20 @@ def log_class(n: int) -> int:
     return 2 * bits + ((n >> (bits - 1)) & 1)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, inner=True)
 def sign_class(n: int) -> int:
     """0 for 0, 1 for a positive number, 2 for a negative one."""
     return 1 if n > 0 else (2 if n < 0 else 0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def code(coder: Coder, first: int, second: int, bit: Any) -> Any:
     """Code a decision by its contexts and two mixers. A decoder ignores `bit`; both return the decision, 0 or 1."""
     slots, at, inputs = coder.slots, coder.at, coder.inputs
     a, b = coder.weights[first], coder.weights[second]
     dot = np.int64(0)
     for k in range(INPUTS):
+        at[k] &= slots.shape[1] - 1
         stretched = np.int64(coder.stretch[slots[k, at[k]] >> np.uint32(16)])
         inputs[k] = stretched
         dot += stretched * (np.int64(a[k]) + np.int64(b[k]))

@@ -34,16 +34,17 @@ def code_span(coder: Coder, wanted: int, before: int, most: int) -> int:
         before: that of the span before; 6 without one.
         most: the largest that there is room for, 0 to 5.
     """
+    at = coder.at
     n = 0
     while n < most:
-        context(coder, 0, _SPAN, n)
-        context(coder, 1, _SPAN, n, before)
-        context(coder, 2, _SPAN, n, most)
-        context(coder, 3, _SPAN, n, before, most)
-        context(coder, 4, _SPAN, n, before > n)
-        context(coder, 5, _SPAN, n, before > n, before == n)
-        context(coder, 6, _SPAN, n, before == 6)
-        context(coder, 7, _SPAN, before == n)
+        at[0] = context(_SPAN, n)
+        at[1] = context(_SPAN, n, before)
+        at[2] = context(_SPAN, n, most)
+        at[3] = context(_SPAN, n, before, most)
+        at[4] = context(_SPAN, n, before > n)
+        at[5] = context(_SPAN, n, before > n, before == n)
+        at[6] = context(_SPAN, n, before == 6)
+        at[7] = context(_SPAN, before == n)
         if code(coder, _BY_SPAN, _BY_SPAN + 1 + n, wanted > n) == 0:
             break
         n += 1
@@ -59,11 +60,12 @@ def code_step(coder: Coder, wanted: int, guess: int, most: int, role: int) -> in
         guess: the number of a frame like this one.
         role: 0 for an anchor, 1 to 3 for the distance of a frame between, 4 for a first frame.
     """
+    at = coder.at
     number, way, asked = guess, 1, 0  # asked: whether it is another; whether it is larger; whether it goes on
     while True:
         for i in range(INPUTS):
-            context(
-                coder, i, _STEP, asked + (way > 0) * (asked > 1), role if i & 1 else 0, number if i & 2 else 0,
+            at[i] = context(
+                _STEP, asked + (way > 0) * (asked > 1), role if i & 1 else 0, number if i & 2 else 0,
                 guess if i & 4 else 0,
             )  # fmt: skip
         if asked == 0:
@@ -84,7 +86,7 @@ def code_step(coder: Coder, wanted: int, guess: int, most: int, role: int) -> in
             return number
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def node(z: int) -> tuple[int, int, int, int]:
     """The largest block of a tree that begins at a cell, by its number in z-order: row, column, cells a side, depth."""
     row, column = (z >> 1 & 1) | (z >> 2 & 2) | (z >> 3 & 4), (z & 1) | (z >> 1 & 2) | (z >> 2 & 4)
@@ -126,11 +128,12 @@ def code_field(coder: Coder, wanted: Array, field: Array, near: Array, far: Arra
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _is_split(
     coder: Coder, wanted: Array, field: Array, near: Array, far: Array, role: int,
     i: int, j: int, size: int, depth: int,
 ) -> bool:  # fmt: skip
+    at = coder.at
     if i + size > field.shape[1] or j + size > field.shape[2]:
         return True
     left = field[3, i, j - 1] + 1 if j > 0 else 0
@@ -140,22 +143,23 @@ def _is_split(
         for b in range(j, j + size):
             of_far = max(of_far, far[3, a, b] + 1)
             most, least = max(most, near[3, a, b] + 1), min(least, near[3, a, b] + 1)
-    context(coder, 0, _SPLIT, role, depth)
-    context(coder, 1, _SPLIT, role, depth, left > depth + 1, up > depth + 1)
-    context(coder, 2, _SPLIT, depth, left, up)
-    context(coder, 3, _SPLIT, role, depth, of_far, left > depth + 1)
-    context(coder, 4, _SPLIT, role, depth, most, least)
-    context(coder, 5, _SPLIT, depth, most, of_far, role > 1)
-    context(coder, 6, _SPLIT, depth, most, left, up)
-    context(coder, 7, _SPLIT, role, depth, of_far, up)
+    at[0] = context(_SPLIT, role, depth)
+    at[1] = context(_SPLIT, role, depth, left > depth + 1, up > depth + 1)
+    at[2] = context(_SPLIT, depth, left, up)
+    at[3] = context(_SPLIT, role, depth, of_far, left > depth + 1)
+    at[4] = context(_SPLIT, role, depth, most, least)
+    at[5] = context(_SPLIT, depth, most, of_far, role > 1)
+    at[6] = context(_SPLIT, depth, most, left, up)
+    at[7] = context(_SPLIT, role, depth, of_far, up)
     return bool(code(coder, _BY_SPLIT + 3 * role + depth, _THEN_SPLIT + left, wanted[3, i, j] > depth) != 0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _leaf(
     coder: Coder, wanted: Array, field: Array, near: Array, far: Array, role: int,
     i: int, j: int, size: int, depth: int, offers: Array,
 ) -> bool:  # fmt: skip
+    at = coder.at
     vector, kinds, merges = field[:2], field[2], field[4]
     count = candidates(vector, kinds, i, j, size, near, far, offers)
     # Of the cells left, above, and in the middle of the temporal fields: kind + 1 and merge + 2, or 0.
@@ -174,28 +178,28 @@ def _leaf(
             other = k + 1
     spread = log_class(abs(int(offers[0, 0]) - offers[1, 0]) + abs(int(offers[0, 1]) - offers[1, 1]))
     merge = int(wanted[4, i, j])
-    context(coder, 0, _MERGE, role, depth, count)
-    context(coder, 1, _MERGE, at_left, at_up, depth)
-    context(coder, 2, _MERGE, role, near_merge, depth)
-    context(coder, 3, _MERGE, role, match, near_merge > 1, at_left)
-    context(coder, 4, _MERGE, depth, spread, count, role)
-    context(coder, 5, _MERGE, role, depth, kind_left, kind_up)
-    context(coder, 6, _MERGE, match, role, depth, other)
-    context(coder, 7, _MERGE, depth, at_left, at_up, near_merge > 1, match)
+    at[0] = context(_MERGE, role, depth, count)
+    at[1] = context(_MERGE, at_left, at_up, depth)
+    at[2] = context(_MERGE, role, near_merge, depth)
+    at[3] = context(_MERGE, role, match, near_merge > 1, at_left)
+    at[4] = context(_MERGE, depth, spread, count, role)
+    at[5] = context(_MERGE, role, depth, kind_left, kind_up)
+    at[6] = context(_MERGE, match, role, depth, other)
+    at[7] = context(_MERGE, depth, at_left, at_up, near_merge > 1, match)
     if code(coder, _BY_MERGE + role, _THEN_MERGE + depth, merge >= 0) != 0:
         k = 0
         while k < count - 1:
             kind_k = offers[k, 2]
             is_still = offers[k, 0] == 0 and offers[k, 1] == 0
             off = log_class(abs(offers[k, 0] - near_y) + abs(offers[k, 1] - near_x))
-            context(coder, 0, _CANDIDATE, role, k, count)
-            context(coder, 1, _CANDIDATE, k, depth, kind_k, offers[k + 1, 2])
-            context(coder, 2, _CANDIDATE, k, role, kind_k, depth)
-            context(coder, 3, _CANDIDATE, k, match, role, other)
-            context(coder, 4, _CANDIDATE, k, merge_left, merge_up, role > 0)
-            context(coder, 5, _CANDIDATE, k, near_merge, role, match)
-            context(coder, 6, _CANDIDATE, k, depth, is_still, count)
-            context(coder, 7, _CANDIDATE, k, off, near_kind, kind_k)
+            at[0] = context(_CANDIDATE, role, k, count)
+            at[1] = context(_CANDIDATE, k, depth, kind_k, offers[k + 1, 2])
+            at[2] = context(_CANDIDATE, k, role, kind_k, depth)
+            at[3] = context(_CANDIDATE, k, match, role, other)
+            at[4] = context(_CANDIDATE, k, merge_left, merge_up, role > 0)
+            at[5] = context(_CANDIDATE, k, near_merge, role, match)
+            at[6] = context(_CANDIDATE, k, depth, is_still, count)
+            at[7] = context(_CANDIDATE, k, off, near_kind, kind_k)
             if code(coder, _BY_CANDIDATE + k, _THEN_CANDIDATE + role, merge > k) == 0:
                 break
             k += 1
@@ -203,14 +207,14 @@ def _leaf(
     else:
         merge, kind = -1, int(wanted[2, i, j])
         for k in range(2):
-            context(coder, 0, _KIND, k, role)
-            context(coder, 1, _KIND, k, kind_left, kind_up)
-            context(coder, 2, _KIND, k, near_kind, role)
-            context(coder, 3, _KIND, k, far_kind, role)
-            context(coder, 4, _KIND, k, depth, role)
-            context(coder, 5, _KIND, k, near_kind, far_kind, kind_left)
-            context(coder, 6, _KIND, k, kind_left, role)
-            context(coder, 7, _KIND, k, kind_up, role)
+            at[0] = context(_KIND, k, role)
+            at[1] = context(_KIND, k, kind_left, kind_up)
+            at[2] = context(_KIND, k, near_kind, role)
+            at[3] = context(_KIND, k, far_kind, role)
+            at[4] = context(_KIND, k, depth, role)
+            at[5] = context(_KIND, k, near_kind, far_kind, kind_left)
+            at[6] = context(_KIND, k, kind_left, role)
+            at[7] = context(_KIND, k, kind_up, role)
             bit = code(coder, _BY_KIND + k, _THEN_KIND + role, kind == (BOTH if k == 0 else SECOND))
             if k == 1:
                 kind = bit
@@ -240,7 +244,7 @@ def _leaf(
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _difference(
     coder: Coder, value: Any, axis: int, role: int, depth: int, other: int, hints: tuple[int, int, int, int]
 ) -> int:
@@ -251,6 +255,7 @@ def _difference(
         other: the component before; 0 for y.
         hints: that component of the vectors left, above, and of the far and the near field, less the prediction.
     """
+    at = coder.at
     of_left, of_up, of_far, of_near = hints
     number = abs(value) + 1
     is_between = role > 0
@@ -258,47 +263,47 @@ def _difference(
     o, k, l = log_class(abs(other)), log_class(abs(of_far)), log_class(abs(of_near))  # noqa: E741
     bits = 0
     while bits < MOST_BITS:
-        context(coder, 0, _SIZE, axis, bits, role, depth)
-        context(coder, 1, _SIZE, axis, bits, o)
-        context(coder, 2, _SIZE, axis, bits, apart, is_between)
-        context(coder, 3, _SIZE, axis, bits, k, is_between)
-        context(coder, 4, _SIZE, axis, bits, l, is_between)
-        context(coder, 5, _SIZE, axis, bits, l, k)
-        context(coder, 6, _SIZE, axis, bits, o, apart)
-        context(coder, 7, _SIZE, axis, bits, log_class(abs(of_left)), log_class(abs(of_up)))
+        at[0] = context(_SIZE, axis, bits, role, depth)
+        at[1] = context(_SIZE, axis, bits, o)
+        at[2] = context(_SIZE, axis, bits, apart, is_between)
+        at[3] = context(_SIZE, axis, bits, k, is_between)
+        at[4] = context(_SIZE, axis, bits, l, is_between)
+        at[5] = context(_SIZE, axis, bits, l, k)
+        at[6] = context(_SIZE, axis, bits, o, apart)
+        at[7] = context(_SIZE, axis, bits, log_class(abs(of_left)), log_class(abs(of_up)))
         if code(coder, _BY_SIZE + 2 * is_between + axis, _THEN_SIZE + bits, number >> (bits + 1) != 0) == 0:
             break
         bits += 1
     if bits == 0:
         return 0
-    context(coder, 0, _NEGATIVE, axis, sign_class(of_left), sign_class(of_up))
-    context(coder, 1, _NEGATIVE, axis, sign_class(of_far), bits)
-    context(coder, 2, _NEGATIVE, axis, sign_class(of_near), bits)
-    context(coder, 3, _NEGATIVE, axis, sign_class(of_far), sign_class(of_near))
-    context(coder, 4, _NEGATIVE, axis, sign_class(of_far), k, bits)
-    context(coder, 5, _NEGATIVE, axis, sign_class(of_near), l, bits)
-    context(coder, 6, _NEGATIVE, axis, role, sign_class(other))
-    context(coder, 7, _NEGATIVE, axis, sign_class(of_up), sign_class(of_left), bits, sign_class(of_near))
+    at[0] = context(_NEGATIVE, axis, sign_class(of_left), sign_class(of_up))
+    at[1] = context(_NEGATIVE, axis, sign_class(of_far), bits)
+    at[2] = context(_NEGATIVE, axis, sign_class(of_near), bits)
+    at[3] = context(_NEGATIVE, axis, sign_class(of_far), sign_class(of_near))
+    at[4] = context(_NEGATIVE, axis, sign_class(of_far), k, bits)
+    at[5] = context(_NEGATIVE, axis, sign_class(of_near), l, bits)
+    at[6] = context(_NEGATIVE, axis, role, sign_class(other))
+    at[7] = context(_NEGATIVE, axis, sign_class(of_up), sign_class(of_left), bits, sign_class(of_near))
     negative = code(coder, _BY_NEGATIVE + axis, _THEN_NEGATIVE + min(bits, 11), value < 0)
     side = -1 if negative != 0 else 1
     result = 1
     for n in range(bits - 1, -1, -1):
         by_far, by_near = _next_bit(side * of_far + 1, result, n), _next_bit(side * of_near + 1, result, n)
         by_left, by_up = _next_bit(side * of_left + 1, result, n), _next_bit(side * of_up + 1, result, n)
-        context(coder, 0, _BIT, n, bits, axis)
-        context(coder, 1, _BIT, n, by_far, bits)
-        context(coder, 2, _BIT, n, by_near, bits)
-        context(coder, 3, _BIT, n, by_left, by_up)
-        context(coder, 4, _BIT, n, by_far, by_near, by_left, by_up)
-        context(coder, 5, _BIT, n, by_near, by_far, role)
-        context(coder, 6, _BIT, n, depth, bits)
-        context(coder, 7, _BIT, n, result & 7, bits)
+        at[0] = context(_BIT, n, bits, axis)
+        at[1] = context(_BIT, n, by_far, bits)
+        at[2] = context(_BIT, n, by_near, bits)
+        at[3] = context(_BIT, n, by_left, by_up)
+        at[4] = context(_BIT, n, by_far, by_near, by_left, by_up)
+        at[5] = context(_BIT, n, by_near, by_far, role)
+        at[6] = context(_BIT, n, depth, bits)
+        at[7] = context(_BIT, n, result & 7, bits)
         second = _THEN_BIT + (by_far > 0) + 2 * (by_near > 0) + 4 * (by_left + by_up > 0)
         result = 2 * result + code(coder, _BY_BIT + n, second, number >> n & 1)
     return side * (result - 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inner=True)
 def _next_bit(guess: int, known: int, n: int) -> int:
     """What a guess says of bit n of a number whose higher bits are known: 1 + that bit; 0 if its higher bits differ."""
     return 1 + (guess >> n & 1) if guess >> (n + 1) == known else 0

@@ -18,6 +18,7 @@ from av.packet import Packet, PacketSideData, PktSideDataT
 from av.stream import Disposition, Stream
 
 from tokcodec.errors import VideoError
+from tokcodec.video import edits
 from tokcodec.video.ffmpeg import errors, exact, reason
 
 log = logging.getLogger("tokcodec")
@@ -74,7 +75,10 @@ def cut_streams(
                 first_s = None if begin_s is None else begin_s - delay_s(packet.stream)
                 if (first_s is None or first_s <= time_s) and (end_s is None or time_s < end_s):
                     copy.mux(packet, -shift_s)
-        return name if copy is not None and copy.written else None
+    if copy is None or not copy.written:
+        return None
+    copy.finish(target)
+    return name
 
 
 def describe_streams(format: str, file: BinaryIO) -> list[dict[str, Any]]:
@@ -104,7 +108,8 @@ class Copy:
     Matroska has no time below zero but for the delay of a codec, and would move all streams to make room, the video
     too. What an edit list of MP4 cuts away in front is therefore left out there, and so are packets across the cut.
     Where a packet of MP4 is shorter than its sound, Matroska says how much of its end is not heard. MP4 hides what lies
-    below zero; of a delay that reaches beyond it (a part that was cut out, in Matroska) whole packets are left out.
+    below zero; of a delay that reaches beyond it (a part that was cut out, in Matroska) whole packets are left out, and
+    of the first one that is heard in part `finish` hides the beginning.
 
     Attributes:
         written: packets so far.
@@ -121,6 +126,7 @@ class Copy:
         self._is_matroska = target.format.name in MATROSKA
         self._whole: dict[int, int] = {}  # stream of sound to the samples of a packet
         self._heard_s: dict[int, Fraction] = {}  # stream of sound to when it is heard first
+        self._hidden_s: dict[int, Fraction] = {}  # stream of sound to what of its first packet is not to be heard
         self._newest: dict[int, int] = {}  # stream to the time (dts) of its newest packet, in ticks of the output
         for stream in streams:
             if not takes(target.format.name, stream):
@@ -175,7 +181,18 @@ class Copy:
                 packet.time_base = 1 / Fraction(stream.codec_context.sample_rate)
                 packet.pts = packet.dts = -_skipped(packet)[0]
         heard_s = self._heard_s[stream.index]
-        return heard_s > 0 and time_s + (packet.duration or 0) * exact(packet.time_base) <= heard_s
+        if heard_s > 0 and time_s + (packet.duration or 0) * exact(packet.time_base) <= heard_s:
+            return True
+        if heard_s > 0:
+            self._hidden_s.setdefault(stream.index, max(heard_s - time_s, Fraction(0)))
+        return False
+
+    def finish(self, file: BinaryIO) -> None:
+        """Hide what is not to be heard of first packets, when the target is closed; `file` is what it has written."""
+        if not self._is_matroska and any(self._hidden_s.values()):
+            sound = (i for i, stream in sorted(self.outputs.items()) if stream.type == "audio")
+            heard = [i for i in sound if self.outputs[i].index in self._newest]  # without a packet there is no track
+            edits.hide(file, {n: self._hidden_s[i] for n, i in enumerate(heard) if self._hidden_s.get(i)})
 
     def _pad(self, packet: Packet[Any], stream: av.AudioStream) -> None:
         """Say in the way of the target how many samples at the end of a packet are not to be heard."""
@@ -240,6 +257,10 @@ class Side:
                 return
             self._copy.mux(self._next)
             self._next = next(self._packets, None)
+
+    def finish(self, file: BinaryIO) -> None:
+        """See `Copy.finish`."""
+        self._copy.finish(file)
 
 
 def is_known(format: str, name: str = "") -> bool:

@@ -354,6 +354,8 @@ class VideoReader:
         if self._side is not None:
             with errors(self.name):
                 self._side.close()
+                if self._copy is not None:
+                    self._copy.finish(self._side_file)
                 self._side_file.flush()
             self.side_format = self._side_format
 

@@ -189,6 +189,7 @@ class VideoWriter:
                 options = options | {"max_interleave_delta": "500000"}
             if kind == "mov" and any(key.startswith("com.apple.") for key in info.tags):
                 options = options | {"movflags": "use_metadata_tags"}  # what reads such files knows these
+            self._path = path if muxer in ("mp4", "mov") else ""
             self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=options)
             told = dict(OPTIONS.get(encoder, {}))
             if encoder in CRF:
@@ -300,11 +301,15 @@ class VideoWriter:
 
     def close(self) -> None:
         """Write what is still in the encoder, the rest of the other streams, and the file's index."""
-        with errors(self.name), contextlib.ExitStack() as stack:
-            stack.callback(self._container.close)
-            self._mux(self._stream.encode(None))
-            if self._side is not None:
-                self._side.mux_until(None)
+        with errors(self.name):
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._container.close)
+                self._mux(self._stream.encode(None))
+                if self._side is not None:
+                    self._side.mux_until(None)
+            if self._side is not None and self._path:
+                with open(self._path, "r+b") as file:
+                    self._side.finish(file)
 
     def __enter__(self) -> Self:
         return self
