@@ -213,7 +213,7 @@ def test_after_it_a_command_compiles_nothing(make_clip: MakeClip, tmp_path: Path
     script = """
 import sys
 from numba.core import event
-from tokcodec import decode_video, edit, encode_video
+from tokcodec import Compute, decode_video, edit, encode_video
 
 class Listener(event.Listener):
     def on_start(self, event):

@@ -65,6 +65,7 @@ TORCHLESS = {
     "prepare",
     "rate",
     "report",
+    "restorer.planar",
     "scoring.compare",
     "scoring.ghosts",
     "scoring.goals",

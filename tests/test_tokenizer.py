@@ -10,11 +10,11 @@ import torch
 from conftest import TINY, loop_arrays, moving_frames
 
 from tokcodec import ModelError
-from tokcodec.coding.planes import to_rgb
+from tokcodec.coding.planes import from_rgb, to_rgb
 from tokcodec.compute import Compute
 from tokcodec.restorer.network import Restorer
 from tokcodec.stream.entropy import encode_chunk
-from tokcodec.tokenizer import Tokenizer, grouped, load_tokenizer
+from tokcodec.tokenizer import Group, Tokenizer, _on_cpu, _on_gpu, grouped, load_tokenizer
 from tokcodec.weights import Weights, save_weights
 
 STEP = 12.0
@@ -109,3 +109,22 @@ def test_a_device_that_is_absent_is_told_when_a_picture_is_due(tmp_path: Path) -
     tokens = codec.encode(np.stack(moving_frames(1)), STEP).tokens
     with pytest.raises(ModelError, match="no CUDA device"):
         next(codec.decode(tokens.in_order(), STEP, 48, 64))
+
+
+@pytest.mark.parametrize(("frames", "first"), [(1, True), (4, False), (2, False)])
+@pytest.mark.parametrize("size", [(48, 64), (33, 50)])
+def test_on_a_cpu_pictures_are_those_of_a_gpu(tmp_path: Path, frames: int, first: bool, size: tuple[int, int]) -> None:
+    """The conversions by numba and those by torch, which the network was trained with."""
+    codec = tokenizer(tmp_path / "w.safetensors", trained())
+    planes = [from_rgb(np.stack(moving_frames(frames + 3, *size)[k : k + frames])) for k in (3, 0)]
+    told = np.linspace(5, 30, frames, dtype=np.float32), np.arange(frames, dtype=np.uint8) % 4
+    group = Group(planes[0], planes[1], *told, first)
+    network, device = codec._network.get() or (Restorer(TINY), torch.device("cpu"))
+    with torch.inference_mode():
+        (a, after), (b, also) = (run(network, device, group, STEP, None, *size) for run in (_on_cpu, _on_gpu))
+    assert (a.dtype, a.shape) == (b.dtype, b.shape) == (np.uint8, (frames, *size, 3))
+    assert all(torch.allclose(x, y, atol=1e-4) for x, y in zip(after, also, strict=True))
+    apart = np.abs(a.astype(int) - b)
+    assert apart.max() <= 1  # a tie of rounding
+    assert (apart > 0).mean() < 0.01
+    assert (a != to_rgb(planes[0], *size)).mean() > 0.5, "the network does something"

@@ -20,10 +20,11 @@ import numpy as np
 from numba.core import event
 
 from tokcodec import compiled
-from tokcodec.coding.planes import from_rgb, to_rgb
+from tokcodec.coding.planes import Planes, from_rgb, to_rgb
 from tokcodec.errors import TokcodecError
 from tokcodec.io import locks
 from tokcodec.pipeline import available_cores
+from tokcodec.restorer.planar import put_picture, put_squares
 from tokcodec.stream.entropy import PLAIN, Tokens, decode_chunk, encode_chunk, shapes
 from tokcodec.stream.pyramid import uniform
 from tokcodec.tokenizer import Tokenizer
@@ -62,7 +63,14 @@ def _levels(tokenizer: Tokenizer) -> None:
 
 def _decode(tokenizer: Tokenizer) -> None:
     for frame in tokenizer.loop.decode(_nothing(tokenizer, FRAMES).in_order(), STEP):
-        to_rgb(frame.base, HEIGHT, WIDTH)
+        _shown(frame.base)
+
+
+def _shown(base: Planes) -> None:
+    """Both ways to a picture: of the loop alone, and what stands before and behind a network on a CPU."""
+    picture = to_rgb(base, HEIGHT, WIDTH)[0]
+    put_squares(base.y[0], base.c[0], 8, np.empty((HEIGHT // 8, WIDTH // 8, 96), np.float32), 0)
+    put_picture(base.y[0], base.c[0], np.zeros((HEIGHT // 4, WIDTH // 4, 48), np.float32), picture)
 
 
 def _whole(tokenizer: Tokenizer) -> None:
@@ -72,7 +80,7 @@ def _whole(tokenizer: Tokenizer) -> None:
     coded = encode_chunk(tokens, round(16 * STEP), tokenizer.tables)
     tokens = decode_chunk(*coded, FRAMES, HEIGHT, WIDTH, round(16 * STEP), tokenizer.tables)
     for frame in tokenizer.loop.decode(tokens.in_order(), STEP):
-        to_rgb(frame.base, HEIGHT, WIDTH)
+        _shown(frame.base)
 
 
 PACKAGES: dict[str, Callable[[Tokenizer], None]] = {

@@ -223,27 +223,65 @@ class Tokenizer:
             return to_rgb(group.base, height, width), None
         import torch
 
-        from tokcodec.restorer.pixels import to_levels
-
         model, device = network
-        count = len(group.base.y)
-        whole = functools.partial(_whole, first=group.first)
-        planes = [whole(p) for pair in (group.base, group.prediction) for p in pair]
-        own = [whole(group.steps), whole(group.kinds)]
+        run = _on_cpu if device.type == "cpu" else _on_gpu
         began = time.perf_counter()
         try:
             with torch.inference_mode():
-                *given, steps, of_frames = (torch.from_numpy(p)[None].to(device) for p in (*planes, *own))
-                of_chunk = torch.tensor([step], dtype=torch.float32, device=device)
-                rgb, state = model(*given, of_chunk, steps, of_frames, group.first, state)
-                pixels = to_levels(rgb[0, :count, :, :height, :width].permute(0, 2, 3, 1))
-                pictures: Frames = pixels.cpu().numpy()
+                pictures, state = run(model, device, group, step, state, height, width)
         except torch.OutOfMemoryError as error:
             raise ModelError("the device has too little memory for frames of this size; choose the CPU") from error
         finally:
             with self._lock:
                 self.busy_s += time.perf_counter() - began
         return pictures, state
+
+
+def _on_gpu(
+    model: Restorer, device: torch.device, group: Group, step: float, state: State | None, height: int, width: int
+) -> tuple[Frames, State]:
+    """`Tokenizer.restore` where planes go to the device and pictures come back."""
+    import torch
+
+    from tokcodec.restorer.pixels import to_levels
+
+    whole = functools.partial(_whole, first=group.first)
+    planes = [whole(p) for pair in (group.base, group.prediction) for p in pair]
+    told = (whole(group.steps), whole(group.kinds))
+    *given, steps, of_frames = (torch.from_numpy(p)[None].to(device) for p in (*planes, *told))
+    of_chunk = torch.tensor([step], dtype=torch.float32, device=device)
+    rgb, state = model(*given, of_chunk, steps, of_frames, group.first, state)
+    pictures: Frames = to_levels(rgb[0, : len(group.steps), :, :height, :width].permute(0, 2, 3, 1)).cpu().numpy()
+    return pictures, state
+
+
+def _on_cpu(
+    model: Restorer, device: torch.device, group: Group, step: float, state: State | None, height: int, width: int
+) -> tuple[Frames, State]:
+    """`Tokenizer.restore` with the conversions in one pass each."""
+    import torch
+
+    from tokcodec.restorer.planar import put_picture, put_squares
+
+    count, high, wide = group.base.y.shape
+    steps, of_frames = (torch.from_numpy(_whole(x, group.first))[None] for x in (group.steps, group.kinds))
+    of_chunk = torch.tensor([step], dtype=torch.float32)
+    coarse = np.empty((high // 8, wide // 8, 2 * GROUP * 96), np.float32)
+    fine = np.empty((steps.shape[1], high // 4, wide // 4, 48), np.float32)
+    for part, planes in enumerate((group.base, group.prediction)):
+        for i in range(GROUP):
+            frame = min(i, count - 1)  # the last one again until there are four
+            put_squares(planes.y[frame], planes.c[frame], 8, coarse, 96 * (GROUP * part + i))
+            if i < len(fine):
+                put_squares(planes.y[frame], planes.c[frame], 4, fine[i], 24 * part)
+    dtype = model.stem.weight.dtype
+    squares, of_pixels = torch.from_numpy(coarse)[None].to(dtype), torch.from_numpy(fine).to(dtype)
+    correction, state = model.correct(squares, of_pixels, of_chunk, steps, of_frames, group.first, state)
+    corrections = correction.float().contiguous().numpy()
+    pictures = np.empty((count, height, width, 3), np.uint8)
+    for i in range(count):
+        put_picture(group.base.y[i], group.base.c[i], corrections[i], pictures[i])
+    return pictures, state
 
 
 def grouped(frames: Iterable[Shown]) -> Iterator[Group]:

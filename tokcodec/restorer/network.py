@@ -212,17 +212,40 @@ class Restorer(nn.Module):
         if t != (1 if first else GROUP) or height % 16 or width % 16:
             raise ValueError(f"{t} frames of {width}x{height} are no {'first ' if first else ''}group")
         planes = [(y.flatten(0, 1), c.flatten(0, 1)) for y, c in ((base_y, base_c), (pred_y, pred_c))]
+        coarse = []
+        for y, c in planes:
+            part = unshuffle(y, c, 8)  # [bt, H/8, W/8, 96]
+            part = part.reshape(b, t, *part.shape[1:]).expand(b, GROUP, *part.shape[1:])  # one frame fills the group
+            coarse.append(part.permute(0, 2, 3, 1, 4).flatten(3))
+        fine = torch.cat([unshuffle(y, c, 4) for y, c in planes], 3)
+        correction, state = self.correct(
+            self.scaled(torch.cat(coarse, 3)), self.scaled(fine), step, own, kind, first, state
+        )
+        base = to_rgb(base_y, base_c)
+        correction = correction.reshape(b * t, height // 4, width // 4, 3, 4, 4)
+        return base + correction.permute(0, 3, 1, 4, 2, 5).reshape(base.shape), state
+
+    def correct(
+        self, coarse: Tensor, fine: Tensor, step: Tensor, own: Tensor, kind: Tensor, first: bool, state: State | None
+    ) -> tuple[Tensor, State]:
+        """What is added to the base of one group of each of B chunks.
+
+        Args:
+            coarse: `[B, H/8, W/8, 768]`, -1 to 1: base and prediction of four frames, squares of 8 as channels.
+            fine: `[B t, H/4, W/4, 48]`: base and prediction of each frame, squares of 4.
+            step, own, kind, first, state: as for `forward`.
+
+        Returns:
+            `[B t, H/4, W/4, 48]`: RGB of 4x4 pixels, 2 for 255 levels; and the state for the next group.
+        """
         of_group, of_frame = self.rates(step, own, kind, first)
-        features, state = self.trunk(planes, b, t, of_group, state)
-        fine = [self.scaled(unshuffle(y, c, 4)) for y, c in planes]
-        x = torch.cat([*fine, features.to(fine[0].dtype)], 3).permute(0, 3, 1, 2)  # [bt, 64, H/4, W/4]
+        features, state = self.trunk(coarse, own.shape[1], of_group, state)
+        x = torch.cat([fine, features.to(fine.dtype)], 3).permute(0, 3, 1, 2)  # [bt, 64, H/4, W/4]
         x = self.pixel_in(x) + self.pixel_rate(of_frame)[:, :, None, None]
         for block in self.pixel:
             x = block(x)
-        correction = self.pixel_out(F.silu(x)).permute(0, 2, 3, 1).reshape(b * t, height // 4, width // 4, 3, 4, 4)
-        base = to_rgb(base_y, base_c)
-        out = base + correction.permute(0, 3, 1, 4, 2, 5).reshape(base.shape)
-        return out, state
+        correction: Tensor = self.pixel_out(F.silu(x)).permute(0, 2, 3, 1)
+        return correction, state
 
     def rates(self, step: Tensor, own: Tensor, kind: Tensor, first: bool) -> tuple[Tensor, Tensor]:
         """What layers are told beside the pictures: of the group as a whole `[b, 14]`, of each frame `[bt, 5]`.
@@ -240,15 +263,8 @@ class Restorer(nn.Module):
         dtype = self.stem.weight.dtype
         return whole.to(dtype), single.to(dtype)
 
-    def trunk(
-        self, planes: list[tuple[Tensor, Tensor]], b: int, t: int, rate: Tensor, state: State | None
-    ) -> tuple[Tensor, State]:
+    def trunk(self, coarse: Tensor, t: int, rate: Tensor, state: State | None) -> tuple[Tensor, State]:
         """What the group as a whole says about each of its frames: `[bt, H/4, W/4, features]`, and the new state."""
-        parts = []
-        for y, c in planes:
-            part = unshuffle(y, c, 8)  # [bt, H/8, W/8, 96]
-            part = part.reshape(b, t, *part.shape[1:]).expand(b, GROUP, *part.shape[1:])  # one frame fills the group
-            parts.append(part.permute(0, 2, 3, 1, 4).flatten(3))
         past: list[Tensor | None] = [None] * sum(self.config.blocks) if state is None else list(state)
         after: State = []
 
@@ -258,12 +274,13 @@ class Restorer(nn.Module):
                 after.append(now)
             return x
 
-        x = self.stem(self.scaled(torch.cat(parts, 3)).permute(0, 3, 1, 2))
+        x = self.stem(coarse.permute(0, 3, 1, 2))
         x = run(self.before, x + self.fine_rate(rate)[:, :, None, None])
         y = run(self.middle, self.down(x) + self.coarse_rate(rate)[:, :, None, None])
         x = run(self.after, x + F.pixel_shuffle(self.up(y), 2))
         f = self.head(F.silu(self.norm(x)))  # [b, 4 * 4 * features, H/8, W/8]
-        h, w, features = f.shape[2], f.shape[3], self.config.features
+        b, _, h, w = f.shape
+        features = self.config.features
         f = f.permute(0, 2, 3, 1).reshape(b, h, w, GROUP, 2, 2, features)[:, :, :, -t:]
         return f.permute(0, 3, 1, 4, 2, 5, 6).reshape(b * t, 2 * h, 2 * w, features), after
 
