@@ -110,9 +110,9 @@ def _satd(own: I32, guess: I32, size: int) -> float:
 
 @njit(cache=True, nogil=True, inner=True)
 def _transformed(difference: F32, forward: F32) -> F32:
-    """The DCT of a square. In loops: compiled matrix products need SciPy, which is not installed with the package."""
+    """The DCT of a square, row by row. In loops: compiled products of matrices need SciPy, which may not be there."""
     size = len(forward)
-    half, out = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
+    half, out = np.zeros((size, size), np.float32), np.zeros(size * size, np.float32)
     for i in range(size):
         for k in range(size):
             for j in range(size):
@@ -120,7 +120,7 @@ def _transformed(difference: F32, forward: F32) -> F32:
     for i in range(size):
         for j in range(size):
             for k in range(size):
-                out[i, j] += half[i, k] * forward[j, k]
+                out[i * size + j] += half[i, k] * forward[j, k]
     return out
 
 
@@ -139,7 +139,7 @@ def _code(
     latents = _transformed(difference, forward)
     total, best, last, spent, paid = 0.0, 0.0, -1, 0.0, 0.0
     for k in range(count):
-        latent = latents[scan[k] // size, scan[k] % size]
+        latent = latents[scan[k]]
         z = abs(latent) / step
         m = min(int(z + ROUNDING), MAX_LEVEL)
         levels[k] = 0
