@@ -209,7 +209,8 @@ def compute_options(*names: str) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
         @functools.wraps(command)
         def run(**given: Any) -> Any:
-            return command(**given, compute=Compute(**{name: given.pop(name) for name in names}))
+            compute = Compute(**{name: given.pop(name) for name in names})  # before the rest is handed on
+            return command(**given, compute=compute)
 
         return shared(*(COMPUTE[name] for name in names))(run)
 
