@@ -175,13 +175,13 @@ def test_numbers_of_how_it_works_are_those_of_the_code() -> None:
     assert f"{numbers} numbers" in text
     assert f"{kept} latents" in text
     assert f"squared error + {loop.MOTION_RATE:g} step² a bit" in text
-    most = [entropy.frame_step(1600, number) / 1600 for number in lookahead.MOST]
-    assert f"at most {most[3]:.2f} of it, frames halfway at most {most[2]:.2f}, anchors at most {most[1]:.2f}" in text
-    assert f"first frames at most {most[0]:.2f}" in text
-    assert f"error + {intra_search.RATE:g} step² a bit".replace("0.", ".") in text
-    assert f"the best {('two', 'three', 'four')[intra_search.TRIES - 2]} in earnest" in text
-    assert f"below {1 - quantizer.ROUNDING:g} steps is zero".replace("0.", ".") in text
-    assert f"({quantizer.LEVEL_RATE:g} step² a bit)".replace("0.", ".") in text
+    most = [f"| {entropy.frame_step(1600, number) / 1600:.2f} |" for number in lookahead.MOST]
+    rows = ("first frames", "anchors", "frames halfway", "single frames, from which nothing is predicted")
+    assert all(f"| {row} {cell}" in text for row, cell in zip(rows, most, strict=True))
+    assert f"squared error + {intra_search.RATE:g} step² a bit" in text
+    assert f"the best {('two', 'three', 'four')[intra_search.TRIES - 2]} completely" in text
+    assert f"below {1 - quantizer.ROUNDING:g} steps to zero" in text
+    assert f"({quantizer.LEVEL_RATE:g} step² a bit)" in text
     assert f"Qualities 1 to {QUALITIES} are steps from {COARSEST:g} to {FINEST:g} levels" in text
 
 

@@ -56,9 +56,11 @@ class Shard(click.ParamType[tuple[int, int]]):
 )
 @click.argument("source", metavar="SRC", type=FolderName())
 @click.argument("target", metavar="DST", type=FolderName())
-@click.option("--decode", is_flag=True, help="The way back: streams to videos.")
-@click.option("--to", type=click.Choice(["mp4", "mkv", "mov"]), default="mp4", show_default=True, help="Of --decode.")
-@click.option("--crf", type=Within(0, 51), default=12.0, show_default=True, help="Of --decode.")
+@click.option("--decode", is_flag=True, help="Decode streams to videos.")
+@click.option(
+    "--to", type=click.Choice(["mp4", "mkv", "mov"]), default="mp4", show_default=True, help="Container for --decode."
+)
+@click.option("--crf", type=Within(0, 51), default=12.0, show_default=True, help="Quality of H.264 for --decode.")
 @click.option("--glob", "globs", multiple=True, help="Only names that match: 'a/*.mp4' (* matches slashes, too).")
 @click.option("--ext", multiple=True, help="Only files with this extension [default: the usual ones of videos].")
 @click.option(
@@ -71,17 +73,17 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Worker processes [default: one for two cores; for --decode and targets of quality one a GPU].",
+    help="Worker processes [default: one for every two cores; where a network is needed, one for each GPU].",
 )
 @click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]", help="Work on a Ray cluster.")
+@click.option("--piece", type=click.IntRange(0), help="Split long files into pieces of so many chunks [64]; 0: never.")
 @click.option(
-    "--piece", type=click.IntRange(0), help="Chunks long files are cut into for several workers [64]; 0: never."
+    "--retries", type=click.IntRange(0), default=1, show_default=True, help="Further attempts at files that fail."
 )
-@click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="For files that fail.")
-@click.option("--verify", is_flag=True, help="Read every stream back before it counts as done.")
+@click.option("--verify", is_flag=True, help="Read every stream back before counting it as done.")
 @click.option("--delete-source", is_flag=True, help="Delete each source after its stream is verified.")
 @click.option("--log", type=click.Path(path_type=Path), help="Append a line of JSON for each file.")
-@click.option("--dry-run", is_flag=True, help="Only list what would be made or skipped, and why; write nothing.")
+@click.option("--dry-run", is_flag=True, help="List what would be made or skipped, and why; write nothing.")
 @rate_options
 @deinterlace_option
 @network_options
@@ -120,9 +122,9 @@ def batch(
 ) -> None:
     """Encode a tree of videos: SRC/a/b.mp4 to DST/a/b.tokc, or back with --decode.
 
-    SRC and DST are folders or URLs (s3://bucket/videos). What a run before has finished is skipped, so an
-    interrupted run goes on where it was; what fails is tried again, then listed at the end, with exit code 1.
-    Any number of workers makes the same bytes, given the same device and dtype.
+    SRC and DST are folders or URLs (s3://bucket/videos). Files that an earlier run has finished are
+    skipped, so an interrupted run continues where it stopped. Files that fail are tried again, then listed at the end,
+    with exit code 1. The number of workers does not change the bytes, given the same device and dtype.
     """
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr)
     if decode and (verify or delete_source or deinterlace or rate is not None):

@@ -26,8 +26,8 @@ from tokcodec.scoring.scores import METRICS
 @click.argument("seen", metavar="B", type=FileName())
 @click.option("--side-by-side", type=click.Path(path_type=Path), help="Write a video of both: .mp4, .mov or .mkv.")
 @click.option("--heatmap", type=click.Path(path_type=Path), help="Write a video of where they differ, and how much.")
-@click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")
-@click.option("--st-lpips", is_flag=True, help="Also ST-LPIPS (VGG-16) of every fifth frame: seconds a frame.")
+@click.option("--lpips-dir", type=click.Path(path_type=Path), help="Folder of LPIPS weights, if not torchvision's.")
+@click.option("--st-lpips", is_flag=True, help="Also ST-LPIPS (VGG-16) of every fifth frame; it takes seconds a frame.")
 @network_options
 @progress_option
 @output_options
@@ -46,9 +46,9 @@ def compare(
 ) -> None:
     """Score video or stream B against its reference A: PSNR, temporal PSNR, ghosts, LPIPS, VMAF, MS-SSIM, XPSNR.
 
-    Frames meet by number; - is a video from stdin. LPIPS needs its backbone; VMAF, VMAF NEG, MS-SSIM and XPSNR need an
-    FFmpeg with libvmaf; what cannot be had is left out. Fade, pop and pulse say how even B is in time. --json has the
-    score of every frame.
+    Frames are paired by number. - is a video from stdin. LPIPS needs its weights; VMAF, VMAF NEG, MS-SSIM and XPSNR
+    need an FFmpeg with libvmaf. Scores that cannot be computed are left out. Fade, pop and pulse say how steady the
+    quality of B is over time. --json gives the score of every frame.
     """
     from tokcodec.scoring.compare import compare as compare_videos
 

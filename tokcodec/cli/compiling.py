@@ -16,8 +16,8 @@ from tokcodec.cli.terminal import Meter
 def compile_loop(progress: str) -> None:
     """Compile the coding loop for this machine, on all cores.
 
-    The first command that needs it would do so otherwise. What is compiled is kept beside the package, or where
-    NUMBA_CACHE_DIR says.
+    Otherwise the first command that needs it does so. The compiled code is kept next to the package, or in the folder
+    that NUMBA_CACHE_DIR names.
     """
     from tokcodec.prepare import folder, prepare
 

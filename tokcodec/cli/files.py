@@ -68,17 +68,17 @@ def _refuse_crf(ctx: click.Context, param: click.Parameter, value: str | None) -
 @rate_options
 @click.option("--crf", hidden=True, expose_value=False, callback=_refuse_crf)
 @span_options
-@click.option("--scale", type=Size(), help="Of frames, as shown, before they are coded: 640:360, 640:-2.")
-@click.option("--fps", type=FrameRate(), help="Frames/s: leave out and repeat frames to make them even.")
+@click.option("--scale", type=Size(), help="Scale frames before coding, as shown: 640:360, 640:-2.")
+@click.option("--fps", type=FrameRate(), help="Constant frames/s: drop and repeat frames.")
 @deinterlace_option
 @click.option(
     "--spans",
     type=click.Choice(["auto", *map(str, SPANS)]),
     default="auto",
     show_default=True,
-    help="Frames between anchors; auto: by content. The lm commands need 4.",
+    help="Frames of each span; auto chooses by content. The lm commands need 4.",
 )
-@click.option("--tonemap", is_flag=True, help="Make SDR (BT.709) of HDR (PQ, HLG).")
+@click.option("--tonemap", is_flag=True, help="Convert HDR (PQ, HLG) to SDR (BT.709).")
 @network_options
 @progress_option
 @output_options
@@ -106,7 +106,7 @@ def encode(
 ) -> None:
     """Encode a video (any file FFmpeg reads; - is stdin) to a .tokc stream (- is stdout).
 
-    Without OUTPUT, a.mp4 becomes a.tokc beside it.
+    Without OUTPUT, a.mp4 becomes a.tokc in the same folder.
     """
     from tokcodec.codec import encode_video
     from tokcodec.video import Filters
@@ -149,11 +149,13 @@ def encode(
 )
 @click.argument("source", metavar="INPUT", type=FileName(".tokc", path_type=str))
 @click.argument("target", metavar="[OUTPUT]", required=False, type=FileName(path_type=str))
-@click.option("--vcodec", metavar="NAME", help="FFmpeg's encoder [default: libx264; VP9 or AV1 for .webm].")
-@click.option("--crf", type=Within(0, 51), help="Of the encoder; 0 is best [default: 12 for libx264].")
-@click.option("--lossless", is_flag=True, help="FFV1 in RGB, every pixel as decoded; for .mkv.")
-@click.option("--format", type=click.Choice(["rgb24", "y4m"]), default="y4m", show_default=True, help="On stdout.")
-@click.option("--salvage", is_flag=True, help="Play every intact chunk of a damaged stream.")
+@click.option("--vcodec", metavar="NAME", help="Encoder of FFmpeg [default: libx264; VP9 or AV1 for .webm].")
+@click.option("--crf", type=Within(0, 51), help="Quality of the encoder, 0 is best [default: 12 for libx264].")
+@click.option("--lossless", is_flag=True, help="FFV1 in RGB, which keeps every decoded pixel; for .mkv.")
+@click.option(
+    "--format", type=click.Choice(["rgb24", "y4m"]), default="y4m", show_default=True, help="Frames on stdout."
+)
+@click.option("--salvage", is_flag=True, help="Decode every intact chunk of a damaged stream.")
 @span_options
 @network_options
 @progress_option
@@ -177,8 +179,8 @@ def decode(
     """Decode a .tokc stream to a video.
 
     OUTPUT is .mp4, .mov or .mkv (H.264, with the other streams), .webm, .gif, .webp, .y4m, a pattern of images
-    (frames/%05d.png, .jpg), one image (the first frame), or - for y4m or raw frames on stdout. Without it, a.tokc
-    becomes a.decoded.mp4 beside it (.mkv with --lossless).
+    (frames/%05d.png, .jpg), one image (the first frame), or - for y4m or raw frames on stdout. Without OUTPUT, a.tokc
+    becomes a.decoded.mp4 in the same folder (.mkv with --lossless).
     """
     from tokcodec.codec import decode_video
 
@@ -218,7 +220,7 @@ def decode(
 @click.argument("source", metavar="INPUT", type=FileName(path_type=str))
 @click.argument("target", metavar="OUTPUT", type=FileName(path_type=str))
 @click.option("--stream", type=StreamName(Path), help="Keep the stream in between.")
-@click.option("--lpips-dir", type=click.Path(path_type=Path), help="LPIPS backbones, if not torchvision's.")
+@click.option("--lpips-dir", type=click.Path(path_type=Path), help="Folder of LPIPS weights, if not torchvision's.")
 @rate_options
 @network_options
 @progress_option
@@ -240,10 +242,10 @@ def roundtrip(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Encode a video, decode it again, and score what comes out: what a rate costs and how it looks.
+    """Encode a video, decode it again, and score the result: what a rate costs and how it looks.
 
-    The scores are those of compare, of the stream's pictures, not of OUTPUT, which is H.264 of them; what a score
-    needs and cannot be had is left out with a warning.
+    The scores are those of compare, for the decoded stream and not for OUTPUT, which is compressed again. Scores that
+    need a missing package are left out with a warning.
     """
     from tokcodec.codec import decode_video, encode_video
     from tokcodec.io.output import check_target

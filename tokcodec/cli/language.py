@@ -29,20 +29,22 @@ from tokcodec.language import generate
 
 folder = click.Path(path_type=Path, file_okay=False)
 model_option = click.option(
-    "--lm", type=FileName(".safetensors"), required=True, help="A language model, or the folder it was learned in."
+    "--lm", type=FileName(".safetensors"), required=True, help="A language model, or the folder of its run."
 )
 where_options = compute_options("device", "threads")
 speech_options = shared(
     model_option,
-    click.option("--steps", type=click.IntRange(1, 64), default=8, show_default=True, help="Passes for four frames."),
+    click.option(
+        "--steps", type=click.IntRange(1, 64), default=8, show_default=True, help="Passes for each four frames."
+    ),
     click.option(
         "--temperature",
         type=Within(0, 10),
         default=0.0,
         show_default=True,
-        help="0 takes what is likeliest, 1 draws.",
+        help="0 takes the likeliest words, 1 draws at random.",
     ),
-    click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the draws."),
+    click.option("--seed", type=SEEDS, default=0, show_default=True, help="Random seed."),
     weights_option,
     where_options,
     progress_option,
@@ -59,19 +61,19 @@ speech_options = shared(
     )
 )
 def lm() -> None:
-    """Learn a language model of tokens, and use it.
+    """Train a language model of tokens, and use it.
 
-    All commands need streams whose spans have four frames: encode --spans 4.
+    All commands need streams of encode --spans 4.
     """
 
 
 @lm.command(epilog=examples("lm learn streams/ --out lm/ --minutes 60"))
 @click.argument("streams", nargs=-1, required=True, type=FileName(".tokc"))
-@click.option("--out", type=folder, required=True, help="Folder of the run; a run that is there goes on.")
+@click.option("--out", type=folder, required=True, help="Folder of the run; a run in it is continued.")
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Length of the schedule.")
-@click.option("--minutes", type=Within(0, min_open=True), help="Bring it to its end in this time instead.")
-@click.option("--batch", type=click.IntRange(1), default=6, show_default=True, help="Windows a step.")
-@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of every random draw.")
+@click.option("--minutes", type=Within(0, min_open=True), help="Complete the schedule in this time instead.")
+@click.option("--batch", type=click.IntRange(1), default=6, show_default=True, help="Windows in each step.")
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Random seed.")
 @weights_option
 @device_options
 @compiling_told(partial(say, "lm learn"))
@@ -85,7 +87,7 @@ def learn(
     weights: Path | None,
     compute: Compute,
 ) -> None:
-    """Learn a language model from the tokens of streams.
+    """Train a language model on the tokens of streams.
 
     STREAMS are .tokc files, or folders of them, made by encode --spans 4. OUT receives checkpoint.pt, model.safetensors
     and train.jsonl.
@@ -102,7 +104,7 @@ def learn(
 @lm.command(epilog=examples("lm predict a.tokc b.tokc --seconds 1 --lm lm/"))
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
 @click.argument("target", metavar="OUTPUT", type=StreamName())
-@click.option("--seconds", type=Seconds(), required=True, help="Of frames to come.")
+@click.option("--seconds", type=Seconds(), required=True, help="How much to predict.")
 @speech_options
 def predict(
     source: Path,
@@ -144,8 +146,8 @@ def predict(
 @lm.command(epilog=examples("lm fill a.tokc b.tokc --start 0.5 --duration 0.2 --lm lm/"))
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
 @click.argument("target", metavar="OUTPUT", type=StreamName())
-@click.option("--start", "start_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
-@click.option("--duration", "duration_s", type=Seconds(), required=True, help="Of the gap: seconds or HH:MM:SS.")
+@click.option("--start", "start_s", type=Seconds(), required=True, help="Start of the gap: seconds or HH:MM:SS.")
+@click.option("--duration", "duration_s", type=Seconds(), required=True, help="Length of the gap: seconds or HH:MM:SS.")
 @speech_options
 def fill(
     source: Path,
@@ -189,7 +191,7 @@ def fill(
 @lm.command(epilog=examples("lm probe classes/ --lm lm/"))
 @click.argument("classes", metavar="FOLDER", type=folder)
 @model_option
-@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the division and the probes.")
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Random seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @weights_option
 @where_options
@@ -197,10 +199,10 @@ def fill(
 def probe(classes: Path, lm: Path, seed: int, as_json: bool, weights: Path | None, compute: Compute) -> None:
     """Measure how well a model's features tell classes apart.
 
-    Small pictures are measured too, for comparison.
+    The same probes on small pictures are measured too, for comparison.
 
     FOLDER holds a folder of .tokc streams (of encode --spans 4) for each class. Streams whose names are equal up to the
-    last - are of one clip and stay together when they are divided to learn and to judge.
+    last - come from one clip, and are never split between learning and testing.
     """
     from tokcodec.language.probe import probe as measure
 

@@ -15,49 +15,65 @@ folder = click.Path(path_type=Path, file_okay=False)
 share = Within(0, 1)
 settings_options = shared(  # None leaves a value to the settings, which the text shown repeats
     click.option("--steps", type=click.IntRange(1), show_default="20000", help="Length of the schedule."),
-    click.option("--batch", type=click.IntRange(1), show_default="4", help="Windows a step, over all processes."),
+    click.option("--batch", type=click.IntRange(1), show_default="4", help="Windows in each step, over all processes."),
     click.option("--frames", type=Numbers(), show_default="9", help="Lengths of windows: 1 + 4n, at most 33."),
     click.option("--crop", "crop_px", type=click.IntRange(16), show_default="192", help="Pixels a side."),
-    click.option("--seed", type=SEEDS, show_default="0", help="Of every random draw."),
-    click.option("--step-range", type=Numbers(2), show_default="4,120", help="Of the quantizer, when data is coded."),
-    click.option("--passes", type=click.IntRange(1), show_default="1", help="Times the data is coded."),
+    click.option("--seed", type=SEEDS, show_default="0", help="Random seed."),
+    click.option(
+        "--step-range",
+        type=Numbers(2),
+        show_default="4,120",
+        help="Quantizer steps, from and to, to code the data with.",
+    ),
+    click.option("--passes", type=click.IntRange(1), show_default="1", help="How often the data is coded."),
     click.option(
         "--moving",
         type=click.IntRange(0),
         show_default="0",
-        help="Clips of 65 frames to make of the photographs, which move as if filmed by hand.",
+        help="Clips of 65 frames to make from photographs, moving as if filmed by hand.",
     ),
     click.option(
-        "--smaller", type=click.IntRange(0), show_default="0", help="Clips of 65 frames to make of footage scaled down."
+        "--smaller",
+        type=click.IntRange(0),
+        show_default="0",
+        help="Clips of 65 frames to make from downscaled footage.",
     ),
     click.option(
         "--focus",
         type=Within(0, 4),
         show_default="0.0",
-        help="Draw a segment as often as the error that the loop left in it, to this power; 0: all alike.",
+        help="Draw segments in proportion to this power of the loop's error in them; 0: all equally often.",
     ),
     click.option("--muon-lr", type=Within(0), show_default="0.003", help="Learning rate of kernels."),
-    click.option("--muon-momentum", type=Within(0, 1, max_open=True), show_default="0.95", help="Of Muon."),
+    click.option("--muon-momentum", type=Within(0, 1, max_open=True), show_default="0.95", help="Momentum of Muon."),
     click.option("--adam-lr", type=Within(0), show_default="0.001", help="Learning rate of the rest."),
-    click.option("--rec-weight", type=Within(0), show_default="0.3", help="Of the pixels' errors."),
-    click.option("--lpips-weight", type=Within(0), show_default="1.0", help="Of LPIPS in the loss."),
-    click.option("--lpips-frames", type=click.IntRange(1), show_default="2", help="Frames of a window LPIPS sees."),
-    click.option("--temporal-weight", type=Within(0), show_default="0.5", help="Of judder and shimmer."),
-    click.option("--image-share", type=share, show_default="0.1", help="Of the steps: single first frames."),
-    click.option("--late-share", type=share, show_default="0.5", help="Of the others: windows from later groups."),
+    click.option("--rec-weight", type=Within(0), show_default="0.3", help="Weight of pixel errors in the loss."),
+    click.option("--lpips-weight", type=Within(0), show_default="1.0", help="Weight of LPIPS in the loss."),
+    click.option("--lpips-frames", type=click.IntRange(1), show_default="2", help="Frames of each window for LPIPS."),
+    click.option(
+        "--temporal-weight", type=Within(0), show_default="0.5", help="Weight of errors of frame differences."
+    ),
+    click.option("--image-share", type=share, show_default="0.1", help="Share of steps with single first frames."),
+    click.option(
+        "--late-share", type=share, show_default="0.5", help="Share of other steps with windows from later groups."
+    ),
     click.option(
         "--decay-share",
         type=Within(0, 1, min_open=True),
         show_default="0.3",
-        help="Of the schedule: the learning rates fall to 0.",
+        help="Share of the schedule in which the learning rates fall to 0.",
     ),
 )
 shape_options = shared(
-    click.option("--channels", type=Numbers(2), show_default="64,192", help="At 1/8 and 1/16 of the resolution."),
-    click.option("--blocks", type=Numbers(3), show_default="1,2,1", help="At 1/8, at 1/16 and at 1/8 again."),
-    click.option("--features", type=click.IntRange(1), show_default="16", help="Handed on to 1/4 of the resolution."),
-    click.option("--pixel-channels", type=click.IntRange(1), show_default="48", help="At 1/4 of the resolution."),
-    click.option("--pixel-blocks", type=click.IntRange(0), show_default="3", help="At 1/4 of the resolution."),
+    click.option(
+        "--channels", type=Numbers(2), show_default="64,192", help="Channels at 1/8 and 1/16 of the resolution."
+    ),
+    click.option("--blocks", type=Numbers(3), show_default="1,2,1", help="Blocks at 1/8, at 1/16 and at 1/8 again."),
+    click.option("--features", type=click.IntRange(1), show_default="16", help="Channels handed on to 1/4."),
+    click.option(
+        "--pixel-channels", type=click.IntRange(1), show_default="48", help="Channels at 1/4 of the resolution."
+    ),
+    click.option("--pixel-blocks", type=click.IntRange(0), show_default="3", help="Blocks at 1/4 of the resolution."),
 )
 
 
@@ -68,17 +84,25 @@ shape_options = shared(
     )
 )
 @click.argument("data", type=click.Path(path_type=Path, file_okay=False, exists=True))
-@click.option("--out", type=folder, required=True, help="Folder of the run; a run that is there goes on.")
+@click.option("--out", type=folder, required=True, help="Folder of the run; a run in it is continued.")
 @click.option("--init", type=FileName(".safetensors", ".pt"), help="Start from these weights, or this checkpoint.pt.")
 @click.option("--holdout", metavar="PATTERN", multiple=True, help="Names of files to evaluate on, not to train on.")
 @click.option("--eval", "eval_folder", type=folder, help="Videos to evaluate on.")
-@click.option("--eval-steps", type=Numbers(), default="12,40", show_default=True, help="Quantizer's, for --eval.")
-@click.option("--eval-every", type=click.IntRange(1), default=1000, show_default=True, help="In steps.")
-@click.option("--tables", type=FileName(".safetensors"), help="Weights with the loop's tables [--init, released].")
+@click.option("--eval-steps", type=Numbers(), default="12,40", show_default=True, help="Quantizer steps for --eval.")
+@click.option(
+    "--eval-every",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Steps from one evaluation to the next.",
+)
+@click.option(
+    "--tables", type=FileName(".safetensors"), help="Weights with transform and coder tables [--init, released]."
+)
 @click.option("--cache", type=folder, help="Folder for decoded and coded data [default: OUT/cache].")
 @click.option("--minutes", type=Within(0, min_open=True), help="Stop after this time.")
-@click.option("--finish", is_flag=True, help="Bring the schedule to its end within --minutes.")
-@click.option("--lpips-dir", type=folder, help="LPIPS backbones, if not torchvision's.")
+@click.option("--finish", is_flag=True, help="Complete the schedule within --minutes.")
+@click.option("--lpips-dir", type=folder, help="Folder of LPIPS weights, if not torchvision's.")
 @settings_options
 @shape_options
 @device_options
@@ -98,7 +122,7 @@ def train(
     compute: Compute,
     **options: Any,
 ) -> None:
-    """Train the restoration network on a folder of videos and images.
+    """Train the restorer, the network that improves decoded frames, on a folder of videos and images.
 
     The data is coded once, ahead of time. OUT receives checkpoint.pt, weights.safetensors, train.jsonl,
     eval.jsonl and pictures. Several processes share a run under torchrun -m tokcodec train ...

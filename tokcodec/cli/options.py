@@ -180,7 +180,13 @@ output_options = shared(
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
 )
 COMPUTE = {
-    "device": click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+    "device": click.option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default="auto",
+        show_default=True,
+        help="Where networks run; auto is CUDA if there is a GPU.",
+    ),
     "dtype": click.option(
         "--dtype",
         type=click.Choice(DTYPES),
@@ -193,12 +199,12 @@ COMPUTE = {
         type=click.Choice(RESTORERS),
         default="auto",
         show_default=True,
-        help="Network behind the decoding loop; fast is a fifth of the work of full, off shows the loop's pictures.",
+        help="Network that improves decoded frames; fast has a fifth of the work of full; auto is the best there is.",
     ),
     "threads": click.option(
         "--threads",
         type=click.IntRange(1),
-        help="CPU threads [default: all cores; in a batch, of each worker: its share].",
+        help="CPU threads [default: all cores; in a batch, each worker's share].",
     ),
 }
 
@@ -209,7 +215,8 @@ def compute_options(*names: str) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
         @functools.wraps(command)
         def run(**given: Any) -> Any:
-            return command(**given, compute=Compute(**{name: given.pop(name) for name in names}))
+            compute = Compute(**{name: given.pop(name) for name in names})  # before the rest is handed on
+            return command(**given, compute=compute)
 
         return shared(*(COMPUTE[name] for name in names))(run)
 
@@ -237,14 +244,14 @@ span_options = shared(
 )
 rate_options = shared(
     click.option("-q", "--quality", type=click.IntRange(1, 8), help="1 (small) to 8 (best) [default: 4]."),
-    click.option("--step", type=Within(1 / 16, 4095), help="Of the quantizer, in levels of 255."),
-    click.option("--bitrate", type=Amount(), help="Bits per second of the video, at most: 300k."),
-    click.option("--target-size", type=Amount(), help="Bytes of the whole file, at most: 2M."),
+    click.option("--step", type=Within(1 / 16, 4095), help="Quantizer step, in levels of 255."),
+    click.option("--bitrate", type=Amount(), help="Bits per second of the video, at most, as in 300k."),
+    click.option("--target-size", type=Amount(), help="Bytes of the whole file, at most, as in 2M."),
     click.option("--target-lpips", type=Within(0, min_open=True), help="LPIPS of every chunk, at most."),
     click.option("--target-psnr", type=Within(0, min_open=True), help="PSNR of every chunk in dB, at least."),
 )
 deinterlace_option = click.option(
-    "--deinterlace", is_flag=True, help="Make whole frames of the fields of interlaced video (bwdif)."
+    "--deinterlace", is_flag=True, help="Turn the fields of interlaced video into whole frames (bwdif)."
 )
 progress_option = click.option(
     "--progress",
@@ -252,9 +259,11 @@ progress_option = click.option(
     type=click.Choice(["auto", "json", "none"]),
     default="auto",
     show_default=True,
-    help="On stderr; auto is a bar on a terminal, else a line every 30 s; json is an object a line, for programs.",
+    help="Progress on stderr: auto is a bar on a terminal, else a line every 30 s; json is one object per line.",
 )
-weights_option = click.option("--weights", type=FileName(".safetensors"), help="Weights, if not the released ones.")
+weights_option = click.option(
+    "--weights", type=FileName(".safetensors"), help="Weights file to use instead of the released one."
+)
 network_options = shared(weights_option, compute_options("device", "dtype", "restorer", "threads"))
 
 

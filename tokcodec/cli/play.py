@@ -64,7 +64,9 @@ def play(
     weights: Path | None,
     compute: Compute,
 ) -> None:
-    """Show a stream in a window while it is decoded, with its sound, by mpv or ffplay."""
+    """Play a stream in a window, with its sound, while it is decoded. Needs mpv or ffplay.
+
+    --restorer auto is the best network that runs in real time."""
     from tokcodec.codec import decode_video
 
     installed = [name for name in ([player] if player else PLAYERS) if shutil.which(name)]

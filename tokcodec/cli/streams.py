@@ -36,7 +36,8 @@ from tokcodec.tokens import arrays, shards
 def info(source: Path, as_json: bool) -> None:
     """Show what a stream holds.
 
-    Of a damaged one it says what is intact and what is not, with exit code 1; trim --salvage keeps the first.
+    For a damaged stream it lists what is intact and what is not, and exits with code 1. trim --salvage keeps what is
+    intact.
     """
     facts = edit.describe(source, salvage=True)
     if as_json:
@@ -117,7 +118,7 @@ def _clock(time_s: float) -> str:
 @progress_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(source: Path, weights: Path | None, progress: str, as_json: bool) -> None:
-    """Check every byte of a stream: checksums, and that all tokens decode."""
+    """Check a stream: every checksum, and that all tokens decode."""
     with frames_meter("verify", progress) as update:
         report = edit.verify(source, weights=weights, progress=update)
     show(report, "", as_json, str(source))
@@ -129,14 +130,14 @@ def verify(source: Path, weights: Path | None, progress: str, as_json: bool) -> 
 @click.argument("source", metavar="INPUT", type=FileName(".tokc"))
 @click.argument("target", metavar="OUTPUT", type=StreamName())
 @span_options
-@click.option("--salvage", is_flag=True, help="Keep every intact chunk of a damaged stream, so that it is whole again.")
+@click.option("--salvage", is_flag=True, help="Make a whole stream of the intact chunks of a damaged one.")
 @output_options
 def trim(
     source: Path, target: str, start_s: float, duration_s: float | None, salvage: bool, force: bool, as_json: bool
 ) -> None:
-    """Cut a stream to a span of frames.
+    """Cut a part out of a stream, to the frame.
 
-    Nothing is coded again: chunks that overlap the span are kept whole, and what they have besides is hidden.
+    Nothing is coded again. Chunks that overlap the part are kept whole, and their other frames are hidden.
     """
     show(edit.trim(source, target, start_s, duration_s, salvage=salvage, overwrite=force), target, as_json)
 
@@ -146,7 +147,9 @@ def trim(
 @click.argument("target", metavar="OUTPUT", type=StreamName())
 @output_options
 def concat(sources: tuple[Path, ...], target: str, force: bool, as_json: bool) -> None:
-    """Join streams one after another: of one size, shape, orientation, colour, time base and set of weights."""
+    """Join streams one after another.
+
+    They must agree in size, pixel shape, orientation, colour, time base and weights."""
     show(edit.concat(list(sources), target, overwrite=force), target, as_json)
 
 
@@ -163,9 +166,11 @@ def concat(sources: tuple[Path, ...], target: str, force: bool, as_json: bool) -
 @click.option(
     "--webdataset",
     metavar="PATTERN",
-    help="Instead of OUTPUT: WebDataset shards of all INPUTs (streams, folders), such as out/shard-%06d.tar.",
+    help="Write all INPUTs (streams, folders) to WebDataset shards such as out/shard-%06d.tar, not to OUTPUT.",
 )
-@click.option("--shard-samples", type=click.IntRange(1), default=1000, show_default=True, help="Of a shard, at most.")
+@click.option(
+    "--shard-samples", type=click.IntRange(1), default=1000, show_default=True, help="Samples of a shard, at most."
+)
 @click.option("--shard-size", type=Amount(), default="1G", show_default=True, help="Bytes of a shard, at most.")
 @weights_option
 @progress_option
@@ -182,8 +187,8 @@ def tokens(
 ) -> None:
     """Export the tokens of a stream to .npz or .safetensors, or import them back to .tokc.
 
-    With --webdataset the tokens of many streams go to shards, a sample a chunk; a stream that is damaged does not stop
-    the others, is named at the end, and makes the exit code 1.
+    With --webdataset the tokens of many streams go to shards, one sample for each chunk. A damaged stream does not stop
+    the others. It is named at the end, and the exit code is 1.
     """
     if webdataset is not None:
         if shard_size < 1:
