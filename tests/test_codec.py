@@ -322,7 +322,7 @@ def test_the_network_s_time_is_that_of_the_call(tmp_path: Path, monkeypatch: pyt
         return clock[0]
 
     monkeypatch.setattr("tokcodec.tokenizer.time.perf_counter", lambda: tick(1))
-    monkeypatch.setattr(Weights, "restorer", lambda weights: (tick(1000), restorer(weights))[1])
+    monkeypatch.setattr(Weights, "restorer", lambda weights, tier: (tick(1000), restorer(weights, tier))[1])
     for name in ("a.mkv", "b.mkv"):
         made = tokcodec.decode_video(tmp_path / "a.tokc", tmp_path / f"out-{name}", **FAST)
         assert made.network_s == 2  # the first frame, and the group behind it

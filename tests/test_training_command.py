@@ -78,8 +78,11 @@ def test_the_loop_that_is_learned_from_is_the_codec_s(weights: Path) -> None:
     """Also of steps that no stream can say: they are rounded as the codec would."""
     found = Weights.load(weights)
     frames = np.stack(moving_frames(9, 48, 64))
-    original, base, prediction = train.coding_loop(found)(frames, 12.01)
+    (original, base, prediction), steps, of_frames = train.coding_loop(found)(frames, 12.01)
     coding = Tokenizer(found).encode(frames, 12)
+    shown = list(Tokenizer(found).loop.decode(coding.tokens.in_order(), 12))
+    assert steps.tolist() == [frame.step for frame in shown]
+    assert of_frames.tolist() == [frame.kind for frame in shown]
     for given, wanted in ((original, from_rgb(frames)), (base, coding.base), (prediction, coding.prediction)):
         assert all(np.array_equal(a, b) for a, b in zip(given, wanted, strict=True))
 
