@@ -5,18 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
-from conftest import MakeClip, moving_frames
+from conftest import TINY, MakeClip, loop_arrays, moving_frames
 
 from benchmarks import run
 from benchmarks.codecs import LOOP
 from benchmarks.points import read_points
+from tokcodec.restorer.network import Restorer
+from tokcodec.weights import save_weights
 
 
 def test_one_run_makes_both_rows_of_one_stream(
-    make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+    make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOKCODEC_WEIGHTS", str(weights))
+    network = Restorer(TINY)
+    torch.nn.init.constant_(network.pixel_out.bias, 0.1)
+    save_weights(tmp_path / "w.safetensors", network, loop_arrays())
+    monkeypatch.setenv("TOKCODEC_WEIGHTS", str(tmp_path / "w.safetensors"))
     clip = make_clip("clip.mp4", moving_frames(6, 96, 128))
     places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--threads", "1", "--lpips=alex"]
     arguments = ["--codecs", f"tokcodec,{LOOP}", "--rates", "tokcodec=20", "--rates", f"{LOOP}=20"]
