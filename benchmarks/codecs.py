@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.tools import Tools
 from tokcodec.scoring.vmaf import YUV_FROM_RGB
 
-FAST, LOOP = "tokcodec-fast", "tokcodec-loop"
-RESTORERS = {"tokcodec": "full", FAST: "fast", LOOP: "off"}  # of the same streams
+LOOP = "tokcodec-loop"
+RESTORERS = {"tokcodec": "full", LOOP: "off"}  # of the same streams
 CHUNK_FRAMES = 33  # the "ra" modes have a key frame as often: random access, for which they pay
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
 
@@ -61,7 +61,6 @@ _TOKCODEC = "--step {rate} --threads {threads}"
 
 _TABLE = (
     Mode("tokcodec", "this codec, through its own command line", TOKENIZER, "rgb24", _TOKCODEC),
-    Mode(FAST, "the same streams with the fast restorer", TOKENIZER, "rgb24", _TOKCODEC),
     Mode(LOOP, "the same streams by the coding loop alone, without the network", TOKENIZER, "rgb24", _TOKCODEC),
     Mode(
         "avc",

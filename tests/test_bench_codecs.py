@@ -48,7 +48,7 @@ def test_the_commands_are_these(name: str) -> None:
     decode = " ".join(decode_argv(TOOLS, MODES[name], Path("out"), Path("seen.mkv"), threads=2))
     if name.startswith("tokcodec"):
         assert encode == "tokcodec encode in.mkv out -f --step 30 --threads 2 --json"
-        restorer = {"tokcodec": "full", "tokcodec-fast": "fast", "tokcodec-loop": "off"}[name]
+        restorer = {"tokcodec": "full", "tokcodec-loop": "off"}[name]
         assert decode == f"tokcodec decode out seen.mkv --restorer {restorer} --lossless -f --threads 2 --json"
     else:
         pixels, rest = GOLDEN[name]
