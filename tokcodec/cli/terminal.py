@@ -23,6 +23,7 @@ from tokcodec.errors import TokcodecError
 from tokcodec.report import Report
 
 LINE_S = 30.0  # between two lines of progress where stderr is no terminal
+LINE_END_S = 1.0  # for a line that is being printed at the end: whoever reads it may have stopped
 BAR_S = 0.5  # between two looks at the clock of a bar where nothing else moves it
 OBJECT_S = 0.2  # between two objects for programs, at least
 # What moves the cursor, ends the line, or turns the direction of what follows: a title or a name may forge lines by it.
@@ -242,8 +243,10 @@ class Meter:
             self._object = None
 
     def close(self) -> None:
-        """Print the newest object, if it is not printed yet; the bar goes away."""
+        """Print the newest object, if it is not printed yet; the bar goes away. No line comes after it."""
         self._closed.set()
+        if self._teller is not None:
+            self._teller.join(LINE_END_S)
         self._listening.close()
         with self._lock:
             self._print()
