@@ -38,7 +38,6 @@ _ASIDE = re.compile(rb"#[^\n]*|\bas\s+\w+")
 _UNTOLD = re.compile(rb"\b(import[l]ib|__[i]mport__|__[g]etattr__)\b")  # written so that it does not find itself
 _caching: Any = caching  # of numba, some of which has types
 _types: Any = types
-_typeof: Any = numba.typeof
 
 _folders: dict[str, Path] = {}  # by function: where what is compiled of it is kept
 _scopes = threading.local()  # of each function that a thread compiles: what ends with that

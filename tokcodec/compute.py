@@ -9,6 +9,16 @@ DTYPES = ("auto", "float32", "bfloat16")
 RESTORERS = ("auto", "full", "fast", "off")
 
 
+def check_known(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a choice that there is not.
+
+    Raises:
+        ValueError: the value is unknown; the message says which there are.
+    """
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}: {', '.join(known[:-1])} or {known[-1]}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Compute:
     """Device, arithmetic, restorer and threads, checked when it is made.
@@ -30,13 +40,9 @@ class Compute:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("device", self.device, DEVICES),
-            ("dtype", self.dtype, DTYPES),
-            ("restorer", self.restorer, RESTORERS),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}: {', '.join(known[:-1])} or {known[-1]}")
+        check_known("device", self.device, DEVICES)
+        check_known("dtype", self.dtype, DTYPES)
+        check_known("restorer", self.restorer, RESTORERS)
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads are at least 1, not {self.threads}")
 

@@ -228,7 +228,7 @@ class Tokenizer:
         began = time.perf_counter()
         try:
             with torch.inference_mode():
-                pictures, state = run(model, device, group, step, state, height, width)
+                pictures, state = run(model, group, step, state, height, width)
         except torch.OutOfMemoryError as error:
             raise ModelError("the device has too little memory for frames of this size; choose the CPU") from error
         finally:
@@ -238,13 +238,14 @@ class Tokenizer:
 
 
 def _on_gpu(
-    model: Restorer, device: torch.device, group: Group, step: float, state: State | None, height: int, width: int
+    model: Restorer, group: Group, step: float, state: State | None, height: int, width: int
 ) -> tuple[Frames, State]:
     """`Tokenizer.restore` where planes go to the device and pictures come back."""
     import torch
 
     from tokcodec.restorer.pixels import to_levels
 
+    device = model.stem.weight.device
     whole = functools.partial(_whole, first=group.first)
     planes = [whole(p) for pair in (group.base, group.prediction) for p in pair]
     told = (whole(group.steps), whole(group.kinds))
@@ -256,7 +257,7 @@ def _on_gpu(
 
 
 def _on_cpu(
-    model: Restorer, device: torch.device, group: Group, step: float, state: State | None, height: int, width: int
+    model: Restorer, group: Group, step: float, state: State | None, height: int, width: int
 ) -> tuple[Frames, State]:
     """`Tokenizer.restore` with the conversions in one pass each."""
     import torch

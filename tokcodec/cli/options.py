@@ -179,27 +179,19 @@ output_options = shared(
     click.option("-f", "--force", is_flag=True, help="Overwrite the output."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
 )
+
+
+def _one_of(name: str, known: tuple[str, ...], text: str) -> Callable[[Any], Any]:
+    return click.option(f"--{name}", type=click.Choice(known), default="auto", show_default=True, help=text)
+
+
 COMPUTE = {
-    "device": click.option(
-        "--device",
-        type=click.Choice(DEVICES),
-        default="auto",
-        show_default=True,
-        help="Where networks run; auto is CUDA if there is a GPU.",
-    ),
-    "dtype": click.option(
-        "--dtype",
-        type=click.Choice(DTYPES),
-        default="auto",
-        show_default=True,
-        help="Arithmetic of the network; auto is bfloat16 where the device has it.",
-    ),
-    "restorer": click.option(
-        "--restorer",
-        type=click.Choice(RESTORERS),
-        default="auto",
-        show_default=True,
-        help="Network that improves decoded frames; fast has a fifth of the work of full; auto is the best there is.",
+    "device": _one_of("device", DEVICES, "Where networks run; auto is CUDA if there is a GPU."),
+    "dtype": _one_of("dtype", DTYPES, "Arithmetic of the network; auto is bfloat16 where the device has it."),
+    "restorer": _one_of(
+        "restorer",
+        RESTORERS,
+        "Network that improves decoded frames; fast has a fifth of the work of full; auto is the best there is.",
     ),
     "threads": click.option(
         "--threads",

@@ -17,7 +17,6 @@ from tokcodec.cli.options import FileName, examples, network_options, span_optio
 from tokcodec.cli.terminal import compiling_told, say
 from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
-from tokcodec.weights import TIERS
 
 PLAYERS = {  # what each is told besides the title of its window: Matroska, raw frames and sound, comes on its stdin
     "mpv": ["--really-quiet", "--title={}", "-"],
@@ -31,9 +30,10 @@ def restorer_in_time(source: Path, weights: Path | None, compute: Compute) -> st
     from tokcodec.coding.planes import GROUP, padded
     from tokcodec.stream_reader import reading, tokenizer_of
     from tokcodec.tokenizer import grouped
+    from tokcodec.weights import TIERS, Weights
 
     with reading(source, salvage=True) as reader:
-        header, found = reader.header, tokenizer_of(reader, weights, compute).weights
+        header, found = reader.header, Weights.find(weights, reader.header.weights_sha256)
         frame = grey(padded(header.height), padded(header.width))
         first, group = grouped([Shown(frame, frame, 16.0, 1)] * (1 + GROUP))
         limit_s = GROUP / float(header.frame_rate or 25) / 2

@@ -88,24 +88,26 @@ def _from_rgb(frames: U8, y: U8, c: U8) -> None:
                 c[i, 1, row // 2, column // 2] = np.uint8(min(255.0, cr))
 
 
+@njit(cache=True, nogil=True, inner=True)
+def chroma_at(plane: U8, row: int, column: int) -> int:
+    """A sample of chroma, `[H/2, W/2]`, at a pixel of luma: bilinear, in sixteenths of a level."""
+    near_row, near = row >> 1, column >> 1
+    far_row = min(max(near_row + 2 * (row & 1) - 1, 0), plane.shape[0] - 1)
+    far = min(max(near + 2 * (column & 1) - 1, 0), plane.shape[1] - 1)
+    top = 3 * int(plane[near_row, near]) + int(plane[near_row, far])
+    bottom = 3 * int(plane[far_row, near]) + int(plane[far_row, far])
+    return 3 * top + bottom
+
+
 @njit(cache=True, nogil=True)
 def _to_rgb(y: U8, c: U8, out: U8) -> None:
     t, height, width = out.shape[:3]
-    last_row, last_column = c.shape[2] - 1, c.shape[3] - 1
     for i in range(t):
         for row in range(height):
-            near_row = row >> 1
-            far_row = min(max(near_row + 2 * (row & 1) - 1, 0), last_row)
             for column in range(width):
-                near = column >> 1
-                far = min(max(near + 2 * (column & 1) - 1, 0), last_column)
                 luma = float(y[i, row, column])
-                cb = cr = 0.0
-                for k in range(2):
-                    plane = c[i, k]
-                    top = 3 * int(plane[near_row, near]) + int(plane[near_row, far])
-                    bottom = 3 * int(plane[far_row, near]) + int(plane[far_row, far])
-                    cb, cr = cr, (3 * top + bottom) / 16 - 128
+                cb = chroma_at(c[i, 0], row, column) / 16 - 128
+                cr = chroma_at(c[i, 1], row, column) / 16 - 128
                 red = luma + 2 * (1 - KR) * cr
                 blue = luma + 2 * (1 - KB) * cb
                 green = luma - 2 * (1 - KR) * KR / KG * cr - 2 * (1 - KB) * KB / KG * cb

@@ -6,6 +6,7 @@ import logging
 
 import torch
 
+from tokcodec.compute import DEVICES, DTYPES, check_known
 from tokcodec.errors import ModelError
 
 log = logging.getLogger("tokcodec")
@@ -18,8 +19,7 @@ def pick_device(name: str = "auto") -> torch.device:
         ModelError: CUDA is asked for and absent.
         ValueError: the name is unknown.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"unknown device {name!r}: auto, cpu or cuda")
+    check_known("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise ModelError("no CUDA device is available; choose the CPU")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -31,8 +31,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     Raises:
         ValueError: the name is unknown.
     """
-    if name not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"unknown dtype {name!r}: auto, float32 or bfloat16")
+    check_known("dtype", name, DTYPES)
     if name == "float32":
         return torch.float32
     if device.type == "cuda":

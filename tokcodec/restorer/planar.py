@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tokcodec.coding.planes import KB, KG, KR
+from tokcodec.coding.planes import KB, KG, KR, chroma_at
 from tokcodec.compiled import njit
 
 U8 = NDArray[np.uint8]
@@ -52,19 +52,10 @@ def put_picture(y: U8, c: U8, correction: F32, out: U8) -> None:
         out: `[height, width, 3]`, written; at most as large as y.
     """
     height, width = out.shape[:2]
-    last_row, last_column = c.shape[1] - 1, c.shape[2] - 1
     for row in range(height):
-        near_row = row >> 1
-        far_row = min(max(near_row + 2 * (row & 1) - 1, 0), last_row)
         for column in range(width):
-            near = column >> 1
-            far = min(max(near + 2 * (column & 1) - 1, 0), last_column)
-            top = 3 * int(c[0, near_row, near]) + int(c[0, near_row, far])
-            bottom = 3 * int(c[0, far_row, near]) + int(c[0, far_row, far])
-            cb = np.float32(3 * top + bottom) / np.float32(16) - np.float32(128)
-            top = 3 * int(c[1, near_row, near]) + int(c[1, near_row, far])
-            bottom = 3 * int(c[1, far_row, near]) + int(c[1, far_row, far])
-            cr = np.float32(3 * top + bottom) / np.float32(16) - np.float32(128)
+            cb = np.float32(chroma_at(c[0], row, column)) / np.float32(16) - np.float32(128)
+            cr = np.float32(chroma_at(c[1], row, column)) / np.float32(16) - np.float32(128)
             luma = np.float32(y[row, column])
             red = luma + np.float32(2 * (1 - KR)) * cr
             green = luma - np.float32(2 * (1 - KR) * KR / KG) * cr - np.float32(2 * (1 - KB) * KB / KG) * cb
