@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tokcodec.coding.loop import Coding, Loop, Shown, joined
 from tokcodec.coding.planes import GRID, GROUP, Planes, to_rgb
 from tokcodec.compute import AUTO, Compute
+from tokcodec.dtypes import Frames
 from tokcodec.errors import ModelError
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     import torch
 
     from tokcodec.restorer.network import Restorer, State
-
-Frames = NDArray[np.uint8]
 
 
 class Group(NamedTuple):
@@ -82,6 +81,20 @@ class _OnDevice:
             return self.made
 
 
+class CodeOptions(TypedDict, total=False):
+    """How a chunk is coded, besides its step.
+
+    Attributes:
+        helpers: threads that take over a part of the work; None for none.
+        spans: length of all of them, in frames, and shorter ones for what is left at the end; by content if None.
+        on_frame: called with the number of frames, 1, when a frame is coded.
+    """
+
+    helpers: Helpers | None
+    spans: int | None
+    on_frame: Callable[[int], None] | None
+
+
 class Tokenizer:
     """Frames to tokens and back. Chunks may be coded and decoded in several threads at once.
 
@@ -130,47 +143,30 @@ class Tokenizer:
         """What the network took so far, as attributes of a `Report`."""
         return {"network_s": round(self.busy_s, 3), "peak_vram_bytes": self.peak_vram_bytes}
 
-    def encode(
-        self,
-        frames: Frames,
-        step: float,
-        helpers: Helpers | None = None,
-        spans: int | None = None,
-        told: Callable[[int], None] | None = None,
-    ) -> Coding:
+    def encode(self, frames: Frames, step: float, **options: Unpack[CodeOptions]) -> Coding:
         """Code a chunk.
 
         Args:
             frames: uint8 `[F, H, W, 3]`, any F, H and W from 1.
             step: of the quantizer, in levels; a multiple of 1/16.
-            helpers: take over a part of the work.
-            spans: length of all of them, in frames, and shorter ones for what is left at the end; by content if None.
-            told: called with the number of frames, 1, when a frame is coded.
+            options: see `CodeOptions`.
         """
-        return self.loop.encode(frames, step, helpers, uniform(len(frames), spans) if spans else None, told)
+        spans = _spans(len(frames), options)
+        return self.loop.encode(frames, step, options.get("helpers"), spans, options.get("on_frame"))
 
-    def pack(
-        self,
-        frames: Frames,
-        step: float,
-        helpers: Helpers | None = None,
-        spans: int | None = None,
-        told: Callable[[int], None] | None = None,
-    ) -> tuple[int, bytes, bytes]:
+    def pack(self, frames: Frames, step: float, **options: Unpack[CodeOptions]) -> tuple[int, bytes, bytes]:
         """Code a chunk to bytes, frame by frame: as `encode` and `encode_chunk`, with less memory.
-
-        Args:
-            frames, step, helpers, spans, told: as for `encode`.
 
         Returns:
             Coder id, motion payload and levels payload.
         """
         count, height, width = frames.shape[:3]
+        on_frame = options.get("on_frame")
         coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, -(-height // GRID), -(-width // GRID))
-        for coded in self.loop.code(frames, step, helpers, uniform(count, spans) if spans else None):
+        for coded in self.loop.code(frames, step, options.get("helpers"), _spans(count, options)):
             coder.add(coded.tokens)
-            if told:
-                told(1)
+            if on_frame:
+                on_frame(1)
         return coder.finish()
 
     def decode(self, tokens: Iterable[FrameTokens], step: float, height: int, width: int) -> Iterator[Frames]:
@@ -239,6 +235,12 @@ class Tokenizer:
             with self._lock:
                 self.busy_s += time.perf_counter() - began
         return pictures, state
+
+
+def _spans(frames: int, options: CodeOptions) -> list[int] | None:
+    """The lengths of all spans of a chunk; None for a choice by content."""
+    length = options.get("spans")
+    return uniform(frames, length) if length else None
 
 
 def _on_gpu(

@@ -77,7 +77,7 @@ def decode_video(
         stack.enter_context(blas_limited(compute.threads))
         reader = stack.enter_context(reading(Path(source), salvage))
         header = reader.header
-        wanted = overlapping(reader, start_s, duration_s)
+        wanted = overlapping(reader, start_s, end_s)
         place, format, label = stack.enter_context(_placed(target, Path(source), stdout_format, overwrite))
         tokenizer = tokenizer_of(reader, weights, compute).counted()
         ahead = max(4, AHEAD_PX // (header.height * header.width))
@@ -89,7 +89,7 @@ def decode_video(
             raise TokcodecError(f"{source}: no frames from {start_s:g} s")
         shift = -first[1] if start_s > 0 else 0
         begin = first[1] if start_s > 0 else None
-        end = None if end_s is None else span_ticks(reader, start_s, duration_s)[1]
+        end = None if end_s is None else span_ticks(reader, start_s, end_s)[1]
         metadata, streams = stack.enter_context(_rest_of(reader, begin, end, shift))
         writer = stack.enter_context(
             video.VideoWriter(

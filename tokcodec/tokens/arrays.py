@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from tokcodec.arguments import check_stream_name
+from tokcodec.dtypes import Array
 from tokcodec.errors import BitstreamError, ModelError, TokcodecError
 from tokcodec.io import output, suffixes
 from tokcodec.report import Report, report_of
@@ -32,8 +33,6 @@ NAMES = ("levels", "motion", "spans", "numbers", "chunks", "step", "pts", "durat
 OPTIONAL = ("index", "streams", "streams_format")  # the index follows from the levels; streams where there are others
 INDEX_BITS = 18  # the vocabulary of MAGVIT-v2
 _FRACTIONS = ("time_base", "frame_rate", "sample_aspect")
-
-Array = NDArray[Any]
 
 
 def export_tokens(
