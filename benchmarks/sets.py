@@ -50,8 +50,8 @@ _LONG = {
     "vvc-visual": (32, 37, 42, 47, 52),
     "av1": (40, 48, 56, 63),
 }
-LONG_FRAMES = 300  # a chunk has 129: two borders lie inside, and a third chunk that is long enough to fade
-LARGE_FRAMES = 150  # one border: at 1280x720 each takes four times as long
+LONG_FRAMES = 300  # a chunk has 257: a border lies inside
+LARGE_FRAMES = 150  # no border: at 1280x720 each takes four times as long
 SETS = {
     "eval-360p": ClipSet("the first 64 frames of every clip, 640x360", (640, 360), 64, _SHORT),
     "long-360p": ClipSet(

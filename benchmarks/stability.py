@@ -2,7 +2,7 @@
 
     python -m benchmarks.stability CLIP ... --quality 4 --out stability.json
 
-Clips should be longer than a chunk (129 frames), so that the border of one is judged. All codecs are judged by
+Clips should be longer than a chunk (257 frames), so that the border of one is judged. All codecs are judged by
 tokcodec's borders, on the same frames.
 """
 

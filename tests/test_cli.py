@@ -210,7 +210,7 @@ def test_json_says_what_the_file_says(run: Run, make_clip: MakeClip, tmp_path: P
     assert facts["step"] == report["step"] == [24, 24]
     assert facts["bytes"] == report["bytes"] == (tmp_path / "a.tokc").stat().st_size
     assert facts["bpp"] == report["bpp"]
-    assert "40 in 1 chunk of at most 129" in run("info", "a.tokc").out
+    assert "40 in 1 chunk of at most 257" in run("info", "a.tokc").out
 
 
 def test_the_sound_is_told_apart(run: Run, make_clip: MakeClip, tmp_path: Path) -> None:
@@ -738,7 +738,7 @@ def test_info_is_for_people(run: Run, make_clip: MakeClip, tmp_path: Path) -> No
     run("encode", "in.mp4", "a.tokc")
     lines = dict(line.split(maxsplit=1) for line in run("info", "a.tokc").out.splitlines())
     assert lines["video"] == "64x48, 0:00:01.333, 30 frames/s"
-    assert lines["frames"] == "40 in 1 chunk of at most 129"
+    assert lines["frames"] == "40 in 1 chunk of at most 257"
     assert lines["step"] == "63.875"
     assert lines["colour"] == "unspecified primaries, unspecified transfer, smpte170m matrix, limited range"
     assert lines["audio"] == "aac, 48000 Hz, stereo"

@@ -129,7 +129,8 @@ def test_a_cut_beside_the_longest_chunk_is_seen(
 
 
 def test_large_frames_come_in_shorter_chunks() -> None:
-    assert chunk_frames_for(360, 640) == chunk_frames_for(1080, 1920) == 129
+    assert chunk_frames_for(360, 640) == chunk_frames_for(720, 1280) == 257
+    assert chunk_frames_for(1080, 1920) == 129
     assert chunk_frames_for(2160, 3840) == 29
     assert chunk_frames_for(16384, 16384) == 1
 

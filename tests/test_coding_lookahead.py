@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import NamedTuple
+
 import numpy as np
 
-from tokcodec.coding.lookahead import LEAF, MOST, Lookahead, Plan
+from tokcodec.coding.lookahead import AHEAD, LEAF, MOST, WINDOW, Lookahead
 from tokcodec.coding.motion_search import coarse_vectors, halfway_errors, small
+from tokcodec.pipeline import Helpers
 from tokcodec.stream.pyramid import order
 
 
@@ -18,8 +22,18 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(128 + 50 * plain / plain.std(), 0, 255).astype(np.uint8)
 
 
-def planned(frames: list[np.ndarray], spans: list[int] | None = None) -> Plan:
-    return Lookahead([small(frame) for frame in frames], 64.0).plan(spans)
+class Plan(NamedTuple):
+    spans: list[int]
+    numbers: np.ndarray
+    weight: np.ndarray
+
+
+def planned(
+    frames: list[np.ndarray], spans: list[int] | None = None, helpers: Helpers | None = None, most: int = 1000
+) -> Plan:
+    """The plan of a chunk; its steps up to the window of span `most`."""
+    look = Lookahead([small(frame) for frame in frames], 64.0, spans, helpers)
+    return Plan(list(itertools.islice(look.spans(), most)), look.numbers, look.weight)
 
 
 def test_what_stands_still_is_one_long_pyramid_with_fine_anchors() -> None:
@@ -44,6 +58,26 @@ def test_what_nobody_inherits_has_the_largest_steps() -> None:
 
 def test_spans_that_are_given_are_kept() -> None:
     assert planned([texture(64, 64)] * 8, [4, 2, 1]).spans == [4, 2, 1]
+
+
+def test_steps_depend_on_a_number_of_frames_ahead_and_not_on_who_helps() -> None:
+    still, other = [texture(64, 64)] * 20, [texture(64, 64, seed) for seed in range(1, 30)]
+    frames = [*still, *other] * 5
+    whole, short = planned(frames), planned(frames[: 1 + AHEAD])
+    assert len(whole.numbers) == 245
+    assert sum(whole.spans) == 244
+    assert whole.numbers[: 1 + WINDOW].tolist() == short.numbers[: 1 + WINDOW].tolist()
+    assert whole.numbers.all()
+    assert (whole.weight == short.weight).all()
+    helpers = Helpers(1, "helper")
+    try:
+        helped = planned(frames, helpers=helpers)
+    finally:
+        helpers.shutdown()
+    assert helped.spans == whole.spans
+    assert (helped.numbers == whole.numbers).all()
+    soon = planned(frames, most=1)
+    assert not soon.numbers[1 + 2 * WINDOW :].any()
 
 
 def test_what_stays_is_finer_than_what_goes() -> None:

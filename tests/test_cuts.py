@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from conftest import moving_frames
 
-from tokcodec.codec.cuts import cuts
+from tokcodec.codec import cuts as module
+
+
+def cuts(frames: np.ndarray) -> list[int]:
+    return module.cuts([module.means_of(frame) for frame in frames])
 
 
 def pan(count: int, speed_px: int, height: int = 120, width: int = 160) -> np.ndarray:

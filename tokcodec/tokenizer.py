@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.coding.loop import Coding, Loop, Shown, joined
-from tokcodec.coding.planes import GRID, GROUP, Planes, to_rgb
+from tokcodec.coding.planes import GRID, GROUP, Planes, from_rgb, to_rgb
 from tokcodec.compute import AUTO, Compute
 from tokcodec.dtypes import Frames
 from tokcodec.errors import ModelError
@@ -143,27 +143,29 @@ class Tokenizer:
         """What the network took so far, as attributes of a `Report`."""
         return {"network_s": round(self.busy_s, 3), "peak_vram_bytes": self.peak_vram_bytes}
 
-    def encode(self, frames: Frames, step: float, **options: Unpack[CodeOptions]) -> Coding:
+    def encode(self, frames: Frames | Planes, step: float, **options: Unpack[CodeOptions]) -> Coding:
         """Code a chunk.
 
         Args:
-            frames: uint8 `[F, H, W, 3]`, any F, H and W from 1.
+            frames: uint8 `[F, H, W, 3]`, any F, H and W from 1, or their planes.
             step: of the quantizer, in levels; a multiple of 1/16.
             options: see `CodeOptions`.
         """
-        spans = _spans(len(frames), options)
-        return self.loop.encode(frames, step, options.get("helpers"), spans, options.get("on_frame"))
+        original = planes_of(frames)
+        spans = _spans(len(original.y), options)
+        return self.loop.encode(original, step, options.get("helpers"), spans, options.get("on_frame"))
 
-    def pack(self, frames: Frames, step: float, **options: Unpack[CodeOptions]) -> tuple[int, bytes, bytes]:
+    def pack(self, frames: Frames | Planes, step: float, **options: Unpack[CodeOptions]) -> tuple[int, bytes, bytes]:
         """Code a chunk to bytes, frame by frame: as `encode` and `encode_chunk`, with less memory.
 
         Returns:
             Coder id, motion payload and levels payload.
         """
-        count, height, width = frames.shape[:3]
+        original = planes_of(frames)
+        count, height, width = original.y.shape
         on_frame = options.get("on_frame")
-        coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, -(-height // GRID), -(-width // GRID))
-        for coded in self.loop.code(frames, step, options.get("helpers"), _spans(count, options)):
+        coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, height // GRID, width // GRID)
+        for coded in self.loop.code(original, step, options.get("helpers"), _spans(count, options)):
             coder.add(coded.tokens)
             if on_frame:
                 on_frame(1)
@@ -235,6 +237,10 @@ class Tokenizer:
             with self._lock:
                 self.busy_s += time.perf_counter() - began
         return pictures, state
+
+
+def planes_of(frames: Frames | Planes) -> Planes:
+    return frames if isinstance(frames, Planes) else from_rgb(frames)
 
 
 def _spans(frames: int, options: CodeOptions) -> list[int] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,24 +14,29 @@ CUT_MARGIN = 2  # frames on both sides of a cut that must be known
 PEAK = 2.0  # times the difference before and after: motion is like its neighbours in time, a flash comes in twos
 
 
-def cuts(frames: NDArray[np.uint8]) -> list[int]:
+def means_of(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Means of the cells of a frame, float64 `[h, w, 3]`, of uint8 `[H, W, 3]`; h or w is 0 for the smallest frames."""
+    step = max(1, min(frame.shape[:2]) // (CELLS * SAMPLES))
+    points = frame[step // 2 :: step, step // 2 :: step]
+    height, width = (size // SAMPLES for size in points.shape[:2])
+    points = points[: height * SAMPLES, : width * SAMPLES]
+    means: NDArray[np.float64] = points.reshape(height, SAMPLES, width, SAMPLES, 3).mean(axis=(1, 3))
+    return means
+
+
+def cuts(means: Sequence[NDArray[np.float64]]) -> list[int]:
     """The first frames of new scenes.
 
     Args:
-        frames: uint8 `[T, H, W, 3]`, consecutive.
+        means: `means_of` consecutive frames.
 
     Returns:
         Indexes from 2 to T - 2, ascending: a change at the first or last frame may be a flash, of which the other
         half is not among these frames. It depends on these frames alone.
     """
-    step = max(1, min(frames.shape[1:3]) // (CELLS * SAMPLES))
-    points = frames[:, step // 2 :: step, step // 2 :: step]
-    height, width = (size // SAMPLES for size in points.shape[1:3])
-    if len(frames) < 2 or not height or not width:
+    if len(means) < 2 or not means[0].size:
         return []
-    points = points[:, : height * SAMPLES, : width * SAMPLES]
-    cells = points.reshape(-1, height, SAMPLES, width, SAMPLES, 3).mean(axis=(2, 4))
-    change = np.abs(np.diff(cells, axis=0)).mean(axis=(1, 2, 3))
+    change = np.abs(np.diff(np.stack(means), axis=0)).mean(axis=(1, 2, 3))
     around = np.pad(change, 1, constant_values=np.inf)  # at the edges no change is a peak
     peak = change > PEAK * np.maximum(around[:-2], around[2:])
     return [int(i) + 1 for i in np.flatnonzero(peak & (change > LEAST))]

@@ -30,7 +30,7 @@ from tokcodec.stream.pyramid import SPANS
 from tokcodec.tokenizer import load_tokenizer
 from tokcodec.weights import Weights
 
-FLIGHT_PX = 1 << 29  # of the frames of all chunks that are coded at once
+FLIGHT_PX = 3 << 27  # of the frames of all chunks that are coded at once
 
 
 @contextlib.contextmanager
@@ -141,6 +141,7 @@ def encode_video(
             workers=min(cores, max(1, FLIGHT_PX // (header.chunk_frames * header.height * header.width))),
             helpers=helpers,
             rest=rest if span is None else no_rest,
+            keep=rate.is_of_quality,
             progress=progress,
         )
         writer = control_of(rate, lpips_dir)(passes, file)

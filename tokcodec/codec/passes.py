@@ -65,6 +65,7 @@ class Passes:
         workers: chunks that are coded at once.
         helpers: threads that take over parts of a chunk's work; None for none.
         rest: gives metadata and other streams, once a pass has read all frames.
+        keep: whether chunks come with their pictures.
         progress: as for `encode_video`.
     """
 
@@ -77,6 +78,7 @@ class Passes:
     workers: int
     helpers: Helpers | None
     rest: Callable[[], Rest]
+    keep: bool
     progress: Progress | None
 
     def run(
@@ -90,7 +92,7 @@ class Passes:
             rest: gives what stands behind the chunks.
         """
         counter = Counter(self.progress, self.info)
-        clips = in_background(clips_of(next(self.readers), self.header.chunk_frames), 0)
+        clips = in_background(clips_of(next(self.readers), self.header.chunk_frames, self.keep), 0)
         coded = in_parallel(lambda clip: code(clip, counter), clips, self.workers)
         with contextlib.closing(clips), contextlib.closing(coded) as chunks:
             writer = write_stream(target, self.header, chunks, rest, counter.written)

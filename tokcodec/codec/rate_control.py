@@ -103,7 +103,7 @@ def to_size(rate: Rate, passes: Passes, target: BinaryIO) -> Writer:
 
 def _packed(passes: Passes, step: float, clip: Clip, counter: Counter) -> Chunk:
     """A chunk coded with a step."""
-    coded = passes.tokenizer.pack(clip.frames, step, helpers=passes.helpers, spans=passes.spans, on_frame=counter.coded)
+    coded = passes.tokenizer.pack(clip.planes, step, helpers=passes.helpers, spans=passes.spans, on_frame=counter.coded)
     return _chunk(clip, step, *coded)
 
 
@@ -112,7 +112,8 @@ def _tried(passes: Passes, goal: QualityGoal, clip: Clip, counter: Counter) -> C
 
     An attempt counts as a share of the frames: of what is left, as if the least number of attempts were to come.
     """
-    tokenizer, (height, width) = passes.tokenizer, clip.frames.shape[1:3]
+    tokenizer, original = passes.tokenizer, clip.pictures
+    assert original is not None
     left, attempts = float(len(clip.pts)), 2 + BISECTIONS
 
     def attempt(step: float) -> tuple[bool, Tokens]:
@@ -121,17 +122,17 @@ def _tried(passes: Passes, goal: QualityGoal, clip: Clip, counter: Counter) -> C
         part = share * left / len(clip.pts) / 2  # that a frame counts when it is coded, and again when it is shown
         left *= 1 - share
         coding = tokenizer.encode(
-            clip.frames,
+            clip.planes,
             step,
             helpers=passes.helpers,
             spans=passes.spans,
             on_frame=lambda frames: counter.coded(part * frames),
         )
         shown = []
-        for pictures in tokenizer.pictures(coding, step, height, width):
+        for pictures in tokenizer.pictures(coding, step, *original.shape[1:3]):
             shown.append(pictures)
             counter.coded(part * len(pictures))
-        return goal(clip.frames, np.concatenate(shown)), coding.tokens
+        return goal(original, np.concatenate(shown)), coding.tokens
 
     step, is_good, tokens = coarsest(attempt)
     counter.coded(left)

@@ -7,11 +7,15 @@ joined where that leaves less to code.
 How much of a block later frames inherit is followed backwards through the pyramids, as x264's macroblock tree does
 (J. Garrett-Glaser, "A novel macroblock-tree algorithm for high-performance optimization of dependent video coding in
 H.264/AVC", 2009): a block passes on what it holds and what is made of it, by the share that its prediction explains.
+Steps are planned for a window of frames at a time, from what is known of some windows ahead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +23,8 @@ from numpy.typing import NDArray
 
 from tokcodec.coding.motion_search import COARSE_CELL, COARSE_REACH, coarse_vectors, halfway_errors
 from tokcodec.compiled import njit
-from tokcodec.stream.pyramid import SPANS, Place, order
+from tokcodec.pipeline import Helpers
+from tokcodec.stream.pyramid import SPANS, Place, pyramid
 
 NOISE = 0.06  # share of the step that the small planes do not show, as a mean absolute difference
 JOINING = 1.05, 0.06  # a pyramid's steps save bits: factor and addend, a block, of what two spans cost
@@ -28,25 +33,13 @@ FIRST = 1.8  # times as many for the first frame: what it has right costs the an
 MOST = 13, 21, 27, 29  # largest step numbers of first frames, anchors, frames halfway, single frames
 LEAF = 29  # step number of a frame that nobody inherits from
 FINEST = 8  # least number
+WINDOW = SPANS[-1]  # frames whose steps are planned at once, at least
+AHEAD = 128  # frames from the begin of a window that their steps depend on
 FLOOR = 64  # sum of 64 absolute differences of small planes that any block holds
 
 F32 = NDArray[np.float32]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
-
-
-class Plan(NamedTuple):
-    """How to code a chunk of F frames.
-
-    Attributes:
-        spans: lengths of the pyramids.
-        numbers: int64 `[F]`, step numbers.
-        weight: float32 `[H / 16, W / 16]`, step numbers by which blocks of the first frame are below its own, mean 0.
-    """
-
-    spans: list[int]
-    numbers: NDArray[np.int64]
-    weight: F32
 
 
 class _Pair(NamedTuple):
@@ -57,51 +50,107 @@ class _Pair(NamedTuple):
 
 
 class Lookahead:
-    """Plans a chunk.
+    """Plans a chunk of F frames, a window after the other.
 
     Args:
         smalls: its frames, as `search.small` makes them.
         step: of the chunk, in levels.
+        spans: lengths of the pyramids; chosen by content if None.
+        helpers: take over a part of the work.
+
+    Attributes:
+        numbers: int64 `[F]`, step numbers of the frames that are planned.
+        weight: float32 `[H / 16, W / 16]`, step numbers by which blocks of the first frame are below its own, mean 0.
     """
 
-    def __init__(self, smalls: Sequence[I32], step: float) -> None:
-        self._smalls, self._step = smalls, step
+    def __init__(
+        self, smalls: Sequence[I32], step: float, spans: Sequence[int] | None = None, helpers: Helpers | None = None
+    ) -> None:
+        self._smalls, self._step, self._helpers = smalls, step, helpers
         self._pairs: dict[tuple[int, int], _Pair] = {}
         self._middles: dict[tuple[int, int], I32] = {}
+        self._held = [_texture(small) for small in smalls]
+        self._last = len(smalls) - 1
+        self._wanted = None if spans is None else collections.deque(spans)
+        self._spans, self._known = list[int](), 0  # spans so far, and the frames they reach
+        self.numbers = np.zeros(len(smalls), np.int64)
+        self.weight = self._plan(0, 0, -1)
 
-    def spans(self) -> list[int]:
-        """The spans of the chunk, chosen by content."""
-        at, last, spans = 0, len(self._smalls) - 1, list[int]()
-        while at < last:
-            longest = max(span for span in SPANS if span <= last - at)
-            spans += self._best(at, longest)[0]
-            at += longest
-        return spans
+    def spans(self) -> Iterator[int]:
+        """The spans of the chunk in turn: when one is asked for, the steps of its frames are planned."""
+        begin, before, planned = 0, -1, 0
+        for i in itertools.count():
+            if begin == self._last:
+                return
+            if begin == planned:
+                planned = self._end(i, begin)
+                if begin > 0:
+                    self._plan(i, begin, before)
+            begin, before = begin + self._spans[i], begin
+            yield self._spans[i]
 
-    def plan(self, spans: Sequence[int] | None = None) -> Plan:
-        """Spans, those given or else `spans`, and steps."""
-        chosen = list(spans) if spans is not None else self.spans()
-        places = list(order(chosen))
-        held = [_texture(small) for small in self._smalls]
-        inherited = [np.zeros_like(texture) for texture in held]
+    def _end(self, i: int, begin: int) -> int:
+        """The frame that a window ends with, which begins with span i, behind frame `begin`."""
+        end = begin
+        for span in self._spans[i:]:
+            if end - begin >= WINDOW:
+                break
+            end += span
+        return end
+
+    def _plan(self, i: int, begin: int, before: int) -> F32:
+        """Choose the spans ahead and the steps of a window; also `weight`, of the frame that it begins behind.
+
+        Args:
+            i: number of its first span.
+            begin: the frame that it follows.
+            before: the anchor before.
+        """
+        self._choose(begin + AHEAD)
+        places, low = list[Place](), begin
+        for span in self._spans[i:]:
+            places += pyramid(low, span, before)
+            low, before = low + span, low
+        inherited = {frame: np.zeros_like(self._held[frame]) for frame in range(begin, low + 1)}
         for place in reversed(places):
-            frame, first, second = place.frame, place.first, place.second
-            if place.depth == 0:
-                pair = self._pair(first, place.distance)
-                _pass_on(pair.vectors, pair.errors, held[frame], inherited[frame], 1.0, 1, inherited[first])
-            else:
-                span = second - first
-                vectors, errors = self._pair(first, span).vectors, self._middle(first, span)
-                _pass_on(vectors, errors, held[frame], inherited[frame], 0.5, 2, inherited[first])
-                _pass_on(vectors, errors, held[frame], inherited[frame], 0.5, -2, inherited[second])
-        finer = [STRENGTH * np.log2(1 + i / h) for i, h in zip(inherited, held, strict=True)]
-        below = np.array([float(f.mean()) for f in finer])
-        numbers = np.rint(LEAF - below)
-        numbers[0] = min(np.rint(LEAF - FIRST * below[0]), MOST[0])
+            self._pass_on(place, inherited)
+        finer = {f: STRENGTH * np.log2(1 + amount / self._held[f]) for f, amount in inherited.items()}
+        end = self._end(i, begin)
         for place in places:
-            numbers[place.frame] = min(numbers[place.frame], MOST[place.kind])
-        numbers = np.maximum(numbers, FINEST).astype(np.int64)
-        return Plan(chosen, numbers, (finer[0] - finer[0].mean()).astype(np.float32))
+            if place.frame <= end:
+                number = np.rint(LEAF - float(finer[place.frame].mean()))
+                self.numbers[place.frame] = max(min(number, MOST[place.kind]), FINEST)
+        mean = float(finer[begin].mean())
+        if begin == 0:
+            self.numbers[0] = max(min(np.rint(LEAF - FIRST * mean), MOST[0]), FINEST)
+        weight: F32 = (finer[begin] - finer[begin].mean()).astype(np.float32)
+        return weight
+
+    def _pass_on(self, place: Place, inherited: dict[int, F32]) -> None:
+        """Add what the blocks of a frame inherit to those of its references."""
+        frame, first, second, held = place.frame, place.first, place.second, self._held[place.frame]
+        if place.depth == 0:
+            pair = self._pair(first, place.distance)
+            _pass_on(pair.vectors, pair.errors, held, inherited[frame], 1.0, 1, inherited[first])
+            return
+        vectors, errors = self._pair(first, second - first).vectors, self._middle(first, second - first)
+        _pass_on(vectors, errors, held, inherited[frame], 0.5, 2, inherited[first])
+        _pass_on(vectors, errors, held, inherited[frame], 0.5, -2, inherited[second])
+
+    def _choose(self, until: int) -> None:
+        """Choose spans up to a frame, or beyond."""
+        offered = []
+        while self._known < min(until, self._last):
+            if self._wanted is not None:
+                self._spans.append(self._wanted.popleft())
+                self._known += self._spans[-1]
+                continue
+            longest = max(span for span in SPANS if span <= self._last - self._known)
+            work = functools.partial(self._best, self._known, longest)
+            offered.append(self._helpers.share(work) if self._helpers else work)
+            self._known += longest
+        for ready in offered:
+            self._spans += ready()[0]
 
     def _pair(self, begin: int, span: int) -> _Pair:
         if (begin, span) not in self._pairs:

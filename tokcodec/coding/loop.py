@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.coding import intra, intra_search
-from tokcodec.coding.lookahead import Lookahead, Plan
+from tokcodec.coding.lookahead import Lookahead
 from tokcodec.coding.motion import Reference, compensate, reference
 from tokcodec.coding.motion_search import search, small
 from tokcodec.coding.planes import Planes, from_rgb
@@ -122,7 +122,7 @@ class Loop:
 
     def encode(
         self,
-        frames: U8,
+        frames: U8 | Planes,
         step: float,
         helpers: Helpers | None = None,
         spans: Sequence[int] | None = None,
@@ -134,26 +134,25 @@ class Loop:
             coded.append(frame)
             if told:
                 told(1)
-        tokens = gathered((c.tokens for c in coded), len(frames))
+        tokens = gathered((c.tokens for c in coded), len(coded))
         shown = sorted(coded, key=lambda c: c.tokens.place.frame if c.tokens.place else 0)
         return Coding(tokens, joined([c.base for c in shown]), joined([c.prediction for c in shown]))
 
     def code(
-        self, frames: U8, step: float, helpers: Helpers | None = None, spans: Sequence[int] | None = None
+        self, frames: U8 | Planes, step: float, helpers: Helpers | None = None, spans: Sequence[int] | None = None
     ) -> Iterator[Coded]:
         """Code a chunk frame by frame, in the order of coding.
 
         Args:
-            frames: uint8 `[F, H, W, 3]`.
+            frames: uint8 `[F, H, W, 3]`, or their planes.
             step: of the quantizer, in 8-bit levels, a multiple of 1/16.
             helpers: code the frames between anchors while the next anchors are coded here; the result is the same.
             spans: lengths of the pyramids; chosen by content if None.
         """
-        original = from_rgb(frames)
+        original = frames if isinstance(frames, Planes) else from_rgb(frames)
         height, width = original.y.shape[1:]
         step16 = round(step * STEP_UNITS)
-        look = Lookahead([small(y) for y in original.y], step)
-        plan = look.plan(spans)
+        plan = Lookahead([small(y) for y in original.y], step, spans, helpers)
         number = int(plan.numbers[0])
         levels = np.zeros((self.dimensions, height // 16, width // 16), np.int16)
         levels[LEVELS], levels[MODES], base = intra_search.encode(
@@ -165,11 +164,11 @@ class Loop:
         offered: collections.deque[Callable[[], list[Coded]]] = collections.deque()
         waiting: collections.deque[Coded] = collections.deque()
         begin, before = 0, -1
-        for span in plan.spans:
+        for span in plan.spans():
             places = pyramid(begin, span, before)
             place = places[0]
             anchor, field = self._predicted(
-                original, place, plan, step16, last.reference, older, look.vectors(place), guesses
+                original, place, plan, step16, last.reference, older, plan.vectors(place), guesses
             )
             guesses.add(place, field)
             now = _Anchor(place, field, reference(anchor.base))
@@ -186,7 +185,7 @@ class Loop:
             yield from offered.popleft()()
 
     def _between(
-        self, original: Planes, places: Sequence[Place], plan: Plan, step16: int, low: _Anchor, high: _Anchor
+        self, original: Planes, places: Sequence[Place], plan: Lookahead, step16: int, low: _Anchor, high: _Anchor
     ) -> list[Coded]:
         """Code the frames between two anchors."""
         if not places:
@@ -212,7 +211,7 @@ class Loop:
         return coded
 
     def _predicted(
-        self, original: Planes, place: Place, plan: Plan, step16: int, first: Reference, second: Reference | None,
+        self, original: Planes, place: Place, plan: Lookahead, step16: int, first: Reference, second: Reference | None,
         coarse: I16, guesses: Guesses,
     ) -> tuple[Coded, I16]:  # fmt: skip
         """Code a predicted frame; also its motion."""

@@ -51,13 +51,22 @@ def padded(size: int) -> int:
     return -(-size // GRID) * GRID
 
 
+def blank(count: int, height: int, width: int) -> Planes:
+    """Planes for frames of a size; what is in them is random."""
+    y = np.empty((count, padded(height), padded(width)), np.uint8)
+    return Planes(y, np.empty((count, 2, y.shape[1] // 2, y.shape[2] // 2), np.uint8))
+
+
+def put_rgb(frames: U8, planes: Planes) -> None:
+    """Write uint8 `[T, H, W, 3]` into planes of T frames; the last row and column are repeated up to the grid."""
+    _from_rgb(np.ascontiguousarray(frames), planes.y, planes.c)
+
+
 def from_rgb(frames: U8) -> Planes:
-    """uint8 `[T, H, W, 3]` to planes; the last row and column are repeated up to the grid."""
-    t, height, width = frames.shape[:3]
-    y = np.empty((t, padded(height), padded(width)), np.uint8)
-    c = np.empty((t, 2, y.shape[1] // 2, y.shape[2] // 2), np.uint8)
-    _from_rgb(np.ascontiguousarray(frames), y, c)
-    return Planes(y, c)
+    """uint8 `[T, H, W, 3]` to planes."""
+    planes = blank(*frames.shape[:3])
+    put_rgb(frames, planes)
+    return planes
 
 
 def to_rgb(planes: Planes, height: int, width: int) -> U8:
