@@ -30,7 +30,7 @@ from tokcodec.weights import Weights, find_weights
 
 __all__ = ["Crew", "Decode", "Encode", "Note", "Summary", "Which", "run"]
 
-PIECE_CHUNKS = 64  # of a long file, where there are several workers
+PIECE_CHUNKS = 32  # of a long file, where there are several workers
 CONTAINERS = ("mp4", "mkv", "mov")
 
 OnFile = Callable[[Note, Summary], None]
@@ -82,7 +82,7 @@ class Crew:
         jobs: worker processes; None for one for two cores, or one a GPU for what the network is needed for (decoding,
             a target of quality); 1 works in this process.
         ray: instead, address of a Ray cluster; "" finds or starts one.
-        piece_chunks: chunks that long files are cut into for several workers; 0 for never; None for 64 where there
+        piece_chunks: chunks that long files are cut into for several workers; 0 for never; None for 32 where there
             are several workers.
 
     Raises:

@@ -78,7 +78,7 @@ class Shard(click.ParamType[tuple[int, int]]):
     help="Worker processes [default: one for every two cores; where a network is needed, one for each GPU].",
 )
 @click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]", help="Work on a Ray cluster.")
-@click.option("--piece", type=click.IntRange(0), help="Split long files into pieces of so many chunks [64]; 0: never.")
+@click.option("--piece", type=click.IntRange(0), help="Split long files into pieces of so many chunks [32]; 0: never.")
 @click.option(
     "--retries", type=click.IntRange(0), default=1, show_default=True, help="Further attempts at files that fail."
 )

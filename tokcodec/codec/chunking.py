@@ -15,7 +15,7 @@ from tokcodec.stream.records import MAX_TICKS
 from tokcodec.video import VideoReader
 
 CHUNK_FRAMES = 257
-SECTION_CHUNKS = 8  # full chunks of a section: a new one begins a chunk whatever lies before, so that pieces can
+SECTION_CHUNKS = 4  # full chunks of a section: a new one begins a chunk whatever lies before, so that pieces can
 CHUNK_PX = 1 << 28  # of a chunk's frames: larger frames than 1080p come in shorter chunks
 
 
