@@ -102,7 +102,7 @@ def encode_video(
     check_stream_name(target)
     started, source = time.monotonic(), str(source)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(blas_limited(compute.threads))
+        stack.enter_context(blas_limited(1))  # its products are small, and the threads here have work for all cores
         file = stack.enter_context(output.writing(target, [Path(source)], overwrite))
         open_video = functools.partial(
             video.VideoReader,

@@ -265,4 +265,7 @@ class Loop:
         return choose(latents, step16 / STEP_UNITS).transpose(2, 0, 1)
 
     def _added(self, prediction: Planes, levels: I16, step16: int) -> Planes:
-        return self.basis.add(prediction, dequantize(np.ascontiguousarray(levels.transpose(1, 2, 0)), step16))
+        used = np.flatnonzero(levels.reshape(len(levels), -1).any(1))
+        if not len(used):
+            return prediction
+        return self.basis.add(prediction, dequantize(levels[: used[-1] + 1].transpose(1, 2, 0), step16))

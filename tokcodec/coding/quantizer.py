@@ -93,8 +93,18 @@ def choose(latents: F32, step: float) -> I16:
     return out.reshape(h, w, dimensions)
 
 
-def dequantize(levels: I16, step16: int) -> I64:
-    """Values in 2^-4 of an 8-bit level, int64, of levels and a step in 1/16 of an 8-bit level."""
+@njit(cache=True, nogil=True)
+def _dequantize(levels: I16, step16: int, out: I64) -> None:
     bias = step16 >> BIAS_SHIFT
-    values: I64 = levels.astype(np.int64) * step16 - np.sign(levels).astype(np.int64) * bias
-    return values
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            for d in range(out.shape[2]):
+                level = np.int64(levels[i, j, d])
+                out[i, j, d] = level * step16 - (level > 0) * bias + (level < 0) * bias
+
+
+def dequantize(levels: I16, step16: int) -> I64:
+    """Values in 2^-4 of an 8-bit level, int64 `[h, w, D]`, of levels alike and a step in 1/16 of an 8-bit level."""
+    out = np.empty(levels.shape, np.int64)
+    _dequantize(np.ascontiguousarray(levels), step16, out)
+    return out

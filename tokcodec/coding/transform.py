@@ -1,4 +1,4 @@
-"""The transform of an innovation: lapped blocks, then a KLT that was learned from video.
+"""The transform of a residual: lapped blocks, then a KLT that was learned from video.
 
 Blocks of 16x16 luma and twice 8x8 chroma overlap: before the KLT the pixels on both sides of every border are folded
 into each other (the orthogonal folding of local cosine bases, Coifman and Meyer 1991; Malvar's modulated lapped
@@ -20,12 +20,14 @@ from tokcodec.compiled import njit
 
 SIZE = GRID * GRID * 3 // 2  # numbers a block of one frame has
 BASIS_BITS = 14  # fraction of a basis vector's numbers
-PIXEL_BITS = 4  # fraction of a reconstructed innovation
+MAX_RESIDUAL = 32000  # of a folded block, in 2^-4 of a level
+PIXEL_BITS = 4  # fraction of a reconstructed residual
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
 
 
 def _folding(reach: int) -> I32:
@@ -84,85 +86,105 @@ def _unfold(plane: I32, size: int, folding: I32) -> None:
 
 
 def _gather(y: NDArray[Any], c: NDArray[Any]) -> NDArray[Any]:
-    """Planes of t frames to `[h, w, t * SIZE]`: each frame's 256 luma, 64 Cb, 64 Cr."""
-    t, height, width = y.shape
-    h, w = height // GRID, width // GRID
-    luma = y.reshape(t, h, GRID, w, GRID).transpose(1, 3, 0, 2, 4).reshape(h, w, t, -1)
+    """Planes of one frame to `[h, w, SIZE]`: 256 luma, 64 Cb, 64 Cr."""
+    h, w, half = y.shape[0] // GRID, y.shape[1] // GRID, GRID // 2
+    luma = y.reshape(h, GRID, w, GRID).transpose(0, 2, 1, 3).reshape(h, w, -1)
+    chroma = c.reshape(2, h, half, w, half).transpose(1, 3, 0, 2, 4).reshape(h, w, -1)
+    return np.concatenate([luma, chroma], -1)
+
+
+@njit(cache=True, nogil=True)
+def _residual(values: I64, back: F64, y: I32, c: I32) -> None:
+    """Folded blocks of one frame, in 2^-4 of a level, into planes; where a position is all zero they stay as they are.
+
+    Sums of products of integers below 2^53: float64 has them exactly, in any order.
+    """
+    block = np.empty(SIZE, np.float64)
     half = GRID // 2
-    chroma = c.reshape(t, 2, h, half, w, half).transpose(2, 4, 0, 1, 3, 5).reshape(h, w, t, -1)
-    return np.concatenate([luma, chroma], -1).reshape(h, w, -1)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            is_empty = True
+            for d in range(values.shape[2]):
+                value = values[i, j, d]
+                if value != 0:
+                    if is_empty:
+                        block[:] = 0
+                        is_empty = False
+                    for k in range(SIZE):
+                        block[k] += value * back[d, k]
+            if is_empty:
+                continue
+            for k in range(SIZE):
+                block[k] = min(max(np.floor(block[k] * 2.0**-BASIS_BITS + 0.5), -MAX_RESIDUAL), MAX_RESIDUAL)
+            for a in range(GRID):
+                for b in range(GRID):
+                    y[GRID * i + a, GRID * j + b] = int(block[GRID * a + b])
+            for k in range(2):
+                for a in range(half):
+                    for b in range(half):
+                        place = GRID * GRID + half * (half * k + a) + b
+                        c[k, half * i + a, half * j + b] = int(block[place])
 
 
-def _scatter(blocks: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The inverse of `_gather`."""
-    h, w, size = blocks.shape
-    t, half = size // SIZE, GRID // 2
-    parts = blocks.reshape(h, w, t, SIZE)
-    y = parts[..., : GRID * GRID].reshape(h, w, t, GRID, GRID).transpose(2, 0, 3, 1, 4)
-    c = parts[..., GRID * GRID :].reshape(h, w, t, 2, half, half).transpose(2, 3, 0, 4, 1, 5)
-    return y.reshape(t, h * GRID, w * GRID).copy(), c.reshape(t, 2, h * half, w * half).copy()
+@njit(cache=True, nogil=True)
+def _add(prediction: U8, residual: I32, out: U8) -> None:
+    half = np.int32(1 << (PIXEL_BITS - 1))
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            total = np.int32(prediction[i, j]) + ((residual[i, j] + half) >> PIXEL_BITS)
+            out[i, j] = np.uint8(min(max(total, np.int32(0)), np.int32(255)))
 
 
 def blocks_of(original: Planes, prediction: Planes) -> F32:
-    """Folded innovation, float32 `[h, w, t * SIZE]`, in 8-bit levels.
+    """Folded residual, float32 `[h, w, SIZE]`, in 8-bit levels.
 
     Args:
-        original, prediction: planes of t frames.
+        original, prediction: planes of one frame.
     """
-    y = original.y.astype(np.float32) - prediction.y
-    c = original.c.astype(np.float32) - prediction.c
-    for i in range(len(y)):
-        _fold(y[i], GRID, LUMA_FOLDING)
-        for k in range(2):
-            _fold(c[i, k], GRID // 2, CHROMA_FOLDING)
+    y = original.y[0].astype(np.float32) - prediction.y[0]
+    c = original.c[0].astype(np.float32) - prediction.c[0]
+    _fold(y, GRID, LUMA_FOLDING)
+    for k in range(2):
+        _fold(c[k], GRID // 2, CHROMA_FOLDING)
     return _gather(y, c)
 
 
 class Basis:
-    """A KLT: `D` basis vectors of t frames.
+    """A KLT: `D` basis vectors.
 
     Args:
-        vectors: int16 `[t * SIZE, D]`, in 2^-14; columns are orthonormal up to the chroma's weight.
+        vectors: int16 `[SIZE, D]`, in 2^-14; columns are orthonormal up to the chroma's weight.
+        chroma_weight: what chroma is multiplied by before the transform.
     """
 
     def __init__(self, vectors: I16, chroma_weight: float) -> None:
-        self.frames, self.dimensions = vectors.shape[0] // SIZE, vectors.shape[1]
-        scale = np.ones((self.frames, SIZE))
-        scale[:, GRID * GRID :] = chroma_weight
-        weight = scale.reshape(-1, 1)
-        exact = vectors / 2.0**BASIS_BITS
-        self._forward = np.ascontiguousarray(exact * weight, np.float32)
+        self.dimensions = vectors.shape[1]
+        weight = np.ones((SIZE, 1))
+        weight[GRID * GRID :] = chroma_weight
+        self._forward = np.ascontiguousarray(vectors / 2.0**BASIS_BITS * weight, np.float32)
         self._back = np.ascontiguousarray(np.round(vectors / weight).T, np.float64)
 
     def latents(self, blocks: F32) -> F32:
-        """float32 `[h, w, D]`: the latents of folded innovations, in 8-bit levels."""
+        """float32 `[h, w, D]`: the latents of folded residuals, in 8-bit levels."""
         h, w, size = blocks.shape
         out: F32 = (blocks.reshape(-1, size) @ self._forward).reshape(h, w, -1)
         return out
 
     def add(self, prediction: Planes, values: I64) -> Planes:
-        """Prediction plus the innovation that the values stand for.
+        """Prediction plus the residual that the values stand for.
 
         Args:
-            prediction: planes of t frames.
-            values: int64 `[h, w, D]`, dequantized levels in 2^-4 of an 8-bit level.
+            prediction: planes of one frame.
+            values: int64 `[h, w, n]`, dequantized levels of the first n of D dimensions in 2^-4 of an 8-bit level.
         """
-        h, w, _ = values.shape
-        used = np.flatnonzero(values.any(-1).ravel())
-        if not len(used):
+        if not values.any():
             return prediction
-        blocks = np.zeros((h * w, self.frames * SIZE), np.int32)
-        product = values.reshape(h * w, -1)[used].astype(np.float64) @ self._back
-        blocks[used] = np.floor(product * 2.0**-BASIS_BITS + 0.5).clip(-32000, 32000).astype(np.int32)
-        y, c = _scatter(blocks.reshape(h, w, -1))
-        for i in range(len(y)):
-            _unfold(y[i], GRID, LUMA_FOLDING)
-            for k in range(2):
-                _unfold(c[i, k], GRID // 2, CHROMA_FOLDING)
-        return Planes(_added(prediction.y, y), _added(prediction.c, c))
-
-
-def _added(prediction: NDArray[np.uint8], innovation: I32) -> NDArray[np.uint8]:
-    half = 1 << (PIXEL_BITS - 1)
-    total: NDArray[np.uint8] = (prediction + ((innovation + half) >> PIXEL_BITS)).clip(0, 255).astype(np.uint8)
-    return total
+        y, c = np.zeros(prediction.y.shape[1:], np.int32), np.zeros(prediction.c.shape[1:], np.int32)
+        _residual(values, self._back, y, c)
+        made = Planes(np.empty_like(prediction.y), np.empty_like(prediction.c))
+        _unfold(y, GRID, LUMA_FOLDING)
+        _add(prediction.y[0], y, made.y[0])
+        for k in range(2):
+            _unfold(c[k], GRID // 2, CHROMA_FOLDING)
+            _add(prediction.c[0, k], c[k], made.c[0, k])
+        return made
