@@ -20,6 +20,7 @@ from tokcodec.stream.fields import BOTH, SECOND
 BLOCK = 8  # pixels of a vector's block
 BORDER = 24  # of a reference, on every side: a block further out sees nothing else
 U8 = NDArray[np.uint8]
+I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 
 LUMA = np.array(
@@ -76,39 +77,53 @@ def reference(planes: Planes) -> Reference:
 
 @njit(cache=True, nogil=True)
 def _interpolate(luma: U8, phases: U8) -> None:
+    """All phases of a plane; sums of eight products fit 16 bits across and 32 bits down, as HEVC has it."""
     height, width = phases.shape[1:]
-    rows = height + 8
-    taps = LUMA
-    across = np.empty((rows, width), np.int32)
-    total = np.empty(width, np.int32)
+    across = np.empty((height + 8, width), np.int16)
     for x in range(4):
-        f0, f1, f2, f3, f4, f5, f6, f7 = taps[x]
-        for i in range(rows):
-            line = luma[i]
-            for j in range(width):
-                across[i, j] = (
-                    f0 * line[j + 1]
-                    + f1 * line[j + 2]
-                    + f2 * line[j + 3]
-                    + f3 * line[j + 4]
-                    + f4 * line[j + 5]
-                    + f5 * line[j + 6]
-                    + f6 * line[j + 7]
-                    + f7 * line[j + 8]
-                )
+        _across(luma, LUMA[x], across)
         for y in range(4):
-            plane = phases[4 * y + x]
-            for i in range(height):
-                for j in range(width):
-                    total[j] = 2048
-                for k in range(8):
-                    tap = taps[y, k]
-                    if tap != 0:
-                        source = across[i + k + 1]
-                        for j in range(width):
-                            total[j] += np.int32(tap * source[j])
-                for j in range(width):
-                    plane[i, j] = np.uint8(min(max(total[j] >> 12, 0), 255))
+            _down(across, LUMA[y], phases[4 * y + x])
+
+
+@njit(cache=True, nogil=True, inner=True)
+def _across(luma: U8, taps: I32, out: I16) -> None:
+    t0, t1, t2, t3 = np.int16(taps[0]), np.int16(taps[1]), np.int16(taps[2]), np.int16(taps[3])
+    t4, t5, t6, t7 = np.int16(taps[4]), np.int16(taps[5]), np.int16(taps[6]), np.int16(taps[7])
+    for i in range(out.shape[0]):
+        line = luma[i]
+        for j in range(np.uintp(out.shape[1])):
+            total = np.int16(t0 * np.int16(line[j + 1]))
+            total = np.int16(total + np.int16(t1 * np.int16(line[j + 2])))
+            total = np.int16(total + np.int16(t2 * np.int16(line[j + 3])))
+            total = np.int16(total + np.int16(t3 * np.int16(line[j + 4])))
+            total = np.int16(total + np.int16(t4 * np.int16(line[j + 5])))
+            total = np.int16(total + np.int16(t5 * np.int16(line[j + 6])))
+            total = np.int16(total + np.int16(t6 * np.int16(line[j + 7])))
+            out[i, j] = np.int16(total + np.int16(t7 * np.int16(line[j + 8])))
+
+
+@njit(cache=True, nogil=True, inner=True)
+def _down(across: I16, taps: I32, out: U8) -> None:
+    t0, t1, t2, t3, t4, t5, t6, t7 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7]
+    low, high = np.int32(0), np.int32(255)
+    for i in range(out.shape[0]):
+        a0, a1, a2, a3 = across[i + 1], across[i + 2], across[i + 3], across[i + 4]
+        a4, a5, a6, a7 = across[i + 5], across[i + 6], across[i + 7], across[i + 8]
+        if t3 == 64:  # alone
+            for j in range(np.uintp(out.shape[1])):
+                out[i, j] = np.uint8(min(max(np.int32(np.int32(a3[j]) + 32) >> 6, low), high))
+            continue
+        for j in range(np.uintp(out.shape[1])):
+            total = np.int32(2048 + np.int32(t0 * np.int32(a0[j])))
+            total = np.int32(total + np.int32(t1 * np.int32(a1[j])))
+            total = np.int32(total + np.int32(t2 * np.int32(a2[j])))
+            total = np.int32(total + np.int32(t3 * np.int32(a3[j])))
+            total = np.int32(total + np.int32(t4 * np.int32(a4[j])))
+            total = np.int32(total + np.int32(t5 * np.int32(a5[j])))
+            total = np.int32(total + np.int32(t6 * np.int32(a6[j])))
+            total = np.int32(total + np.int32(t7 * np.int32(a7[j])))
+            out[i, j] = np.uint8(min(max(total >> 12, low), high))
 
 
 @njit(cache=True, nogil=True, inline="always")
