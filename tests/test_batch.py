@@ -27,7 +27,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.conftest import MakeClip, moving_frames, with_sound, without_progress
-from tokcodec import codec, edit
+from tokcodec import edit
 from tokcodec.batch import pieces
 from tokcodec.batch.books import Books, BusyError, Record
 from tokcodec.batch.driver import Batch
@@ -36,7 +36,7 @@ from tokcodec.batch.storage import Item, Tree, fetched
 from tokcodec.batch.units import Done, Outcome, Settings, Told, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
-from tokcodec.codec import encode_video
+from tokcodec.codec import chunking, encode_video
 from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.rate import Rate
@@ -479,8 +479,8 @@ def vfr_with_sound(path: Path) -> None:
 def test_pieces_join_to_the_stream_of_the_whole(
     suffix: str, rate: Rate, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
-    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
+    monkeypatch.setattr(chunking, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(chunking, "SECTION_CHUNKS", 1)
     source = tmp_path / f"clip{suffix}"
     vfr_with_sound(source)
     named = {"weights": weights, **CODED}
@@ -503,8 +503,8 @@ def test_pieces_join_to_the_stream_of_the_whole(
 def test_pieces_that_do_not_hold_what_was_planned_are_made_whole(
     make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
-    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
+    monkeypatch.setattr(chunking, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(chunking, "SECTION_CHUNKS", 1)
     source = make_clip("clip.mp4", moving_frames(100))
     (tmp_path / "src").mkdir()
     source.rename(tmp_path / "src" / "clip.mp4")
@@ -525,8 +525,8 @@ def test_a_video_whose_size_changes_is_coded_as_by_encode(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where pieces meet, within the first one, and within the last one of three, where nothing is in the way."""
-    monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
-    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
+    monkeypatch.setattr(chunking, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(chunking, "SECTION_CHUNKS", 1)
     sizes = {"small.mkv": (first, 48, 64), "large.mkv": (120 - first, 96, 128)}
     made = [make_clip(name, moving_frames(*size), codec="mjpeg", pix_fmt="yuvj420p") for name, size in sizes.items()]
     (tmp_path / "src").mkdir()
@@ -568,8 +568,8 @@ class Ending(ThisProcess):
 def test_pieces_of_another_length_are_not_taken_over(
     make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "CHUNK_FRAMES", 9)
-    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
+    monkeypatch.setattr(chunking, "CHUNK_FRAMES", 9)
+    monkeypatch.setattr(chunking, "SECTION_CHUNKS", 1)
     (tmp_path / "src").mkdir()
     path = tmp_path / "src" / "a.mkv"
     make_clip("a.mkv", moving_frames(90), codec="mjpeg", pix_fmt="yuvj420p").rename(path)
@@ -965,8 +965,8 @@ def test_messages_name_remote_files_not_their_copies(
 def test_a_remote_film_in_pieces_is_fetched_once(
     make_clip: MakeClip, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
-    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
+    monkeypatch.setattr(chunking, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(chunking, "SECTION_CHUNKS", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     memory, fetches = fsspec.filesystem("memory"), []

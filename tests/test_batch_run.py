@@ -19,10 +19,11 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import MakeClip, frames_of, moving_frames
 
-from tokcodec import TokcodecError, batch, codec, edit, encode_video
+from tokcodec import TokcodecError, batch, edit, encode_video
 from tokcodec.batch.selection import select
 from tokcodec.batch.storage import Item
 from tokcodec.cli import cli
+from tokcodec.codec import chunking
 from tokcodec.compute import Compute
 from tokcodec.io import suffixes
 from tokcodec.rate import Rate
@@ -280,8 +281,8 @@ def test_the_longest_name_that_a_stream_can_have_is_coded(tree: Path, tmp_path: 
 def test_interlaced_video_is_told_of_or_deinterlaced_as_by_encode(
     make_clip: MakeClip, tmp_path: Path, piece_chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "CHUNK_FRAMES", 33)
-    monkeypatch.setattr(codec, "SECTION_CHUNKS", 1)
+    monkeypatch.setattr(chunking, "CHUNK_FRAMES", 33)
+    monkeypatch.setattr(chunking, "SECTION_CHUNKS", 1)
     src, dst = tmp_path / "src", tmp_path / "dst"
     src.mkdir()
     fields = moving_frames(200)

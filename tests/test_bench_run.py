@@ -28,7 +28,7 @@ from benchmarks.scoring import Remembering, Video
 from benchmarks.sets import LARGE_FRAMES, LONG_FRAMES, SETS, ClipSet
 from benchmarks.tables import load_points
 from benchmarks.tools import ToolError, Tools, find_tools
-from tokcodec.codec import CHUNK_FRAMES
+from tokcodec.codec.chunking import CHUNK_FRAMES
 from tokcodec.errors import TokcodecError
 from tokcodec.scoring.scores import METRICS
 from tokcodec.scoring.stability import FADE_FRAMES

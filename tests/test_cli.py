@@ -270,7 +270,7 @@ def test_a_target_in_lpips_without_lpips_is_one_line(
 
 
 def test_trim_concat_and_tokens(run: Run, make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 33)
     make_clip("in.mp4", moving_frames(70))
     run("encode", "in.mp4", "a.tokc")
     assert run("trim", "a.tokc", "b.tokc", "--duration", "1.1").code == 0
@@ -757,7 +757,7 @@ def test_info_is_for_people(run: Run, make_clip: MakeClip, tmp_path: Path) -> No
 def test_a_damaged_stream_is_described_and_repaired(
     run: Run, make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 33)
     with_sound(make_clip("v.mp4", moving_frames(110)), tmp_path / "in.mp4")
     run("encode", "in.mp4", "a.tokc")
     data = bytearray((tmp_path / "a.tokc").read_bytes())

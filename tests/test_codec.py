@@ -18,7 +18,9 @@ import pytest
 from conftest import MakeClip, frames_of, moving_frames, times_of, with_sound
 
 import tokcodec
-from tokcodec import BitstreamError, ModelError, Rate, TokcodecError, TruncatedError, VideoError, codec, edit
+from tokcodec import BitstreamError, ModelError, Rate, TokcodecError, TruncatedError, VideoError, edit
+from tokcodec.codec import encoding
+from tokcodec.codec.chunking import chunk_frames_for
 from tokcodec.compute import Compute
 from tokcodec.pipeline import in_background, in_parallel
 from tokcodec.rate import STEP_RANGE
@@ -52,7 +54,7 @@ def lossless(path: Path, frames: list[np.ndarray], pts: list[int] | None = None,
 def test_stream_holds_exactly_what_the_tokenizer_says(
     tmp_path: Path, weights: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 33)
     frames = moving_frames(count, 33, 50)
     stream, back = tmp_path / "a.tokc", tmp_path / "b.mkv"
     report = tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), stream, **FINE)
@@ -82,8 +84,8 @@ def test_stream_holds_exactly_what_the_tokenizer_says(
 def test_a_chunk_ends_with_its_scene_however_many_are_coded_at_once(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, cores: int, section: int, edges: list[int]
 ) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
-    monkeypatch.setattr("tokcodec.codec.SECTION_CHUNKS", section)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 33)
+    monkeypatch.setattr("tokcodec.codec.chunking.SECTION_CHUNKS", section)
     one, two = moving_frames(80, 33, 50), [255 - frame for frame in moving_frames(80, 33, 50)]
     frames = [*one[:40], *two[40:55], *one[55:]]
     tokcodec.encode_video(
@@ -116,7 +118,7 @@ def test_timestamps_beyond_the_clock_are_told_in_a_line(tmp_path: Path, weights:
 def test_a_cut_beside_the_longest_chunk_is_seen(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 33)
     frames = moving_frames(50, 33, 50)
     frames[place:] = [255 - frame for frame in frames[place:]]
     tokcodec.encode_video(lossless(tmp_path / "a.mkv", frames), tmp_path / "a.tokc", **FINE)
@@ -127,9 +129,9 @@ def test_a_cut_beside_the_longest_chunk_is_seen(
 
 
 def test_large_frames_come_in_shorter_chunks() -> None:
-    assert codec.chunk_frames_for(360, 640) == codec.chunk_frames_for(1080, 1920) == 129
-    assert codec.chunk_frames_for(2160, 3840) == 29
-    assert codec.chunk_frames_for(16384, 16384) == 1
+    assert chunk_frames_for(360, 640) == chunk_frames_for(1080, 1920) == 129
+    assert chunk_frames_for(2160, 3840) == 29
+    assert chunk_frames_for(16384, 16384) == 1
 
 
 TAGS = {"title": "A Title", "creation_time": "2020-01-02T03:04:05.000000Z", "location": "+37.1234-122.4321/"}
@@ -244,7 +246,7 @@ def test_span_of_the_source_and_of_the_stream_agree(make_clip: MakeClip, tmp_pat
 
 
 def test_open_stream_gives_the_frames_of_a_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 33)
     source = lossless(tmp_path / "a.mkv", moving_frames(70))
     tokcodec.encode_video(source, tmp_path / "a.tokc", **FINE)
     with tokcodec.open_stream(tmp_path / "a.tokc", **FAST) as stream:
@@ -265,7 +267,7 @@ def noise(count: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("share", [0.95, 0.7, 0.5])
 def test_targets_are_met_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 17)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 17)
     source = lossless(tmp_path / "a.mkv", noise(150))
     whole = tokcodec.encode_video(source, tmp_path / "whole.tokc", rate=Rate(step=4), **FAST)
     target = int(share * whole.bytes)
@@ -280,7 +282,7 @@ def test_targets_are_met_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_target_counts_sound_and_metadata(
     make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 17)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 17)
     source = with_sound(make_clip("v.mp4", noise(120)), tmp_path / "s.mp4")
     whole = tokcodec.encode_video(source, tmp_path / "whole.tokc", rate=Rate(step=10), **FAST)
     target = whole.other_bytes + whole.video_bytes // 2
@@ -341,7 +343,7 @@ def test_targets_out_of_reach(tmp_path: Path) -> None:
 
 
 def test_a_target_of_quality_holds_for_every_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 17)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 17)
     flat = [np.full((32, 32, 3), 40 + 5 * (i % 9), np.uint8) for i in range(17)]
     source = lossless(tmp_path / "a.mkv", [*flat, *moving_frames(17, 32, 32)])
     frames = np.stack(frames_of(source))
@@ -429,7 +431,7 @@ def test_other_weights_are_named(tmp_path: Path, weights: Path, monkeypatch: pyt
 
 
 def test_salvage_plays_what_is_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 33)
     stream = tmp_path / "a.tokc"
     tokcodec.encode_video(lossless(tmp_path / "s.mkv", moving_frames(99)), stream, **FINE)
     with tokcodec.open_stream(stream) as opened:
@@ -472,8 +474,8 @@ def test_bad_sources_leave_nothing(tmp_path: Path, make_clip: MakeClip) -> None:
 
 def test_frames_too_large_for_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_clip: MakeClip) -> None:
     clip = make_clip("a.mp4", moving_frames(2))
-    real = tokcodec.codec._header
-    monkeypatch.setattr("tokcodec.codec._header", lambda info, net: real(dataclasses.replace(info, width=20000), net))
+    real = encoding.header_of
+    monkeypatch.setattr(encoding, "header_of", lambda info, sha: real(dataclasses.replace(info, width=20000), sha))
     with pytest.raises(TokcodecError, match="20000"):
         tokcodec.encode_video(clip, tmp_path / "a.tokc", **FINE)
 

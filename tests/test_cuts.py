@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import moving_frames
 
-from tokcodec.cuts import cuts
+from tokcodec.codec.cuts import cuts
 
 
 def pan(count: int, speed_px: int, height: int = 120, width: int = 160) -> np.ndarray:

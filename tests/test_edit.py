@@ -241,7 +241,7 @@ def test_sound_of_an_unknown_codec_is_described(make_clip: MakeClip, tmp_path: P
 def test_sound_is_cut_and_joined_with_its_stream(
     make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokcodec.codec.CHUNK_FRAMES", 33)
+    monkeypatch.setattr("tokcodec.codec.chunking.CHUNK_FRAMES", 33)
     source = with_sound(make_clip("v.mp4", moving_frames(66)), tmp_path / "s.mp4")
     whole, a, b, both = (tmp_path / f"{name}.tokc" for name in ("whole", "a", "b", "both"))
     tokcodec.encode_video(source, whole, compute=Compute("cpu"))

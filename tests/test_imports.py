@@ -18,7 +18,6 @@ LEVELS = {
     "clock": 0,
     "colour": 0,
     "compute": 0,
-    "cuts": 0,
     "errors": 0,
     "pipeline": 0,
     "signals": 0,
@@ -56,7 +55,6 @@ TORCHLESS = {
     "coding",
     "colour",
     "compute",
-    "cuts",
     "edit",
     "errors",
     "io",
@@ -84,7 +82,7 @@ TORCHLESS = {
 
 
 def name_of(path: Path) -> str:
-    """`tokcodec/codec.py` to codec, `tokcodec/training/data.py` to training, `tokcodec/__init__.py` to nothing."""
+    """`tokcodec/rate.py` to rate, `tokcodec/training/data.py` to training, `tokcodec/__init__.py` to nothing."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py").removesuffix("__init__")
 
 

@@ -9,22 +9,9 @@ import pytest
 from hypothesis import given
 
 from tokcodec import Rate
-from tokcodec.rate import (
-    BISECTIONS,
-    CLOSE,
-    DEFAULT_RATE,
-    LIKELY_FINEST,
-    STEP_RANGE,
-    STEP_UNITS,
-    Try,
-    choose,
-    coarsest,
-    first_step,
-    next_step,
-    quality_step,
-    total,
-    whole_units,
-)
+from tokcodec.codec.rate_control import CLOSE
+from tokcodec.codec.search import BISECTIONS, LIKELY_FINEST, Try, coarsest, first_step, next_step, pick_tries, total
+from tokcodec.rate import DEFAULT_RATE, STEP_RANGE, STEP_UNITS, quality_step, whole_units
 
 
 def test_qualities_are_a_geometric_row_of_steps() -> None:
@@ -52,14 +39,14 @@ def test_a_rate_is_one_number() -> None:
 
 def test_chunks_are_taken_from_two_neighbouring_tries() -> None:
     tries = [Try(40, [10, 10, 10, 10]), Try(10, [40, 40, 40, 40]), Try(20, [20, 21, 22, 23])]
-    assert choose(tries, 39) is None
-    assert choose(tries, 40) == choose(tries, 49) == [0, 0, 0, 0]
-    chosen = choose(tries, 65)
+    assert pick_tries(tries, 39) is None
+    assert pick_tries(tries, 40) == pick_tries(tries, 49) == [0, 0, 0, 0]
+    chosen = pick_tries(tries, 65)
     assert chosen is not None
     assert set(chosen) == {0, 2}
     assert 55 < total(tries, chosen) <= 65
-    assert choose(tries, 86) == [2, 2, 2, 2]
-    assert choose(tries, 10**9) == [1, 1, 1, 1]
+    assert pick_tries(tries, 86) == [2, 2, 2, 2]
+    assert pick_tries(tries, 10**9) == [1, 1, 1, 1]
 
 
 @given(
@@ -81,7 +68,7 @@ def test_four_tries_meet_any_budget_of_a_power_law(
         assert step is not None
         assert STEP_RANGE[0] <= step <= STEP_RANGE[1]
         tries.append(coded(step))
-        chosen = choose(tries, budget)
+        chosen = pick_tries(tries, budget)
         if chosen and total(tries, chosen) >= CLOSE * budget:
             break
         step = next_step(tries, budget)

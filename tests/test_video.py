@@ -853,7 +853,7 @@ def test_other_codecs_and_containers(
         for frame, time in zip(frames, pts, strict=True):
             writer.write(frame, time, 30)
     back, times, reader = read(tmp_path / name)
-    assert reader._stream.codec_context.name == codec
+    assert reader._source.stream.codec_context.name == codec
     assert np.abs(np.stack(back).astype(int) - frames).mean() < is_close
     if "%" not in name:
         assert seconds(times, reader) == [Fraction(p, 100) for p in pts]

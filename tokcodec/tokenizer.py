@@ -126,6 +126,10 @@ class Tokenizer:
 
         return torch.cuda.max_memory_allocated()
 
+    def usage(self) -> dict[str, Any]:
+        """What the network took so far, as attributes of a `Report`."""
+        return {"network_s": round(self.busy_s, 3), "peak_vram_bytes": self.peak_vram_bytes}
+
     def encode(
         self,
         frames: Frames,

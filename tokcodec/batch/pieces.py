@@ -1,7 +1,8 @@
 """A long video coded in pieces by several workers, joined to the stream that one worker would write.
 
-A piece is a run of whole sections (codec.py), found by the timestamps of its first and next frame; every piece is
-decoded from the key frame before it. The other streams (audio, subtitles) are taken from the source once, by `join`.
+A piece is a run of whole sections (codec/chunking.py), found by the timestamps of its first and next frame; every
+piece is decoded from the key frame before it. The other streams (audio, subtitles) are taken from the source once, by
+`join`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokcodec import video
-from tokcodec.codec import chunk_frames_for, encode_video, metadata_of, section_frames_for
+from tokcodec.codec import encode_video
+from tokcodec.codec.chunking import chunk_frames_for, section_frames_for
+from tokcodec.codec.headers import metadata_of
 from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.io import output

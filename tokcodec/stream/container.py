@@ -161,11 +161,16 @@ class Writer:
 Rest = tuple[Metadata, tuple[str, BinaryIO] | None]  # what stands behind the chunks; format and file of other streams
 
 
+def no_rest() -> Rest:
+    """Neither metadata nor other streams."""
+    return Metadata(), None
+
+
 def write_stream(
     file: BinaryIO,
     header: Header,
     chunks: Iterable[Chunk],
-    rest: Callable[[], Rest] = lambda: (Metadata(), None),
+    rest: Callable[[], Rest] = no_rest,
     told: Callable[[Writer], None] | None = None,
 ) -> Writer:
     """Write a whole stream.

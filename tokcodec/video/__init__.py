@@ -11,11 +11,12 @@ nothing of tokens. Three rules:
 What is lost on the way (bit depth, a stream no container takes) is said on the logger "tokcodec".
 """
 
+from tokcodec.video.demuxer import is_pipe
 from tokcodec.video.ffmpeg import is_pattern
 from tokcodec.video.filters import UNFILTERED, Filters
 from tokcodec.video.info import Colour, VideoInfo
 from tokcodec.video.others import cut_streams, describe_streams
-from tokcodec.video.reader import VideoReader, is_pipe
+from tokcodec.video.reader import VideoReader
 from tokcodec.video.writer import VideoWriter, kind_of
 
 __all__ = [

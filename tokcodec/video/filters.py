@@ -47,7 +47,7 @@ class Filters:
 UNFILTERED = Filters()
 
 
-class Shown(NamedTuple):
+class TimedFrame(NamedTuple):
     """A frame, when to show it and how long, in ticks."""
 
     frame: av.VideoFrame
@@ -91,27 +91,27 @@ class Chain:
         self._graph: Graph | None = None
         self._previous: int | None = None
 
-    def feed(self, shown: Shown, turned: bool) -> Iterator[Shown]:
+    def feed(self, timed: TimedFrame, turned: bool) -> Iterator[TimedFrame]:
         """Frames that come out when the next one goes in.
 
         Args:
-            shown: the next frame, its times in ticks of the source.
+            timed: the next frame, its times in ticks of the source.
             turned: whether it is shown turned by a quarter.
         """
-        if self.source is None or _layout(shown.frame) != _layout(self.source):
+        if self.source is None or _layout(timed.frame) != _layout(self.source):
             yield from self.flush()
-            self.source = shown.frame
-            steps = self._steps(shown.frame, turned)
-            self._graph = self._connected(shown.frame, steps) if steps else None
+            self.source = timed.frame
+            steps = self._steps(timed.frame, turned)
+            self._graph = self._connected(timed.frame, steps) if steps else None
         if self._graph is None:
-            yield shown
+            yield timed
             return
-        frame = shown.frame
-        frame.pts, frame.time_base, frame.duration = shown.pts, self._source_time_base, shown.duration
+        frame = timed.frame
+        frame.pts, frame.time_base, frame.duration = timed.pts, self._source_time_base, timed.duration
         self._graph.vpush(frame)
         yield from self._pulled()
 
-    def flush(self) -> Iterator[Shown]:
+    def flush(self) -> Iterator[TimedFrame]:
         """The frames that are still inside."""
         if self._graph is not None:
             self._graph.vpush(None)
@@ -127,7 +127,7 @@ class Chain:
         width = frame.width - self._crop.left - self._crop.right
         return width, frame.height - self._crop.top - self._crop.bottom
 
-    def _pulled(self) -> Iterator[Shown]:
+    def _pulled(self) -> Iterator[TimedFrame]:
         while self._graph is not None:
             try:
                 frame = self._graph.vpull()
@@ -138,7 +138,7 @@ class Chain:
             pts = round(frame.pts * ratio)
             if self._previous is None or pts > self._previous:  # else two graphs made a frame of one time
                 self._previous = pts
-                yield Shown(frame, pts, round((frame.duration or 0) * ratio))
+                yield TimedFrame(frame, pts, round((frame.duration or 0) * ratio))
 
     def _steps(self, frame: av.VideoFrame, turned: bool) -> list[tuple[str, str]]:
         """Filters and their arguments."""
