@@ -11,19 +11,23 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.coding.lfq import IntegerCoding, LfqLoop
 from tokcodec.coding.loop import Coding, Loop, Shown, joined
 from tokcodec.coding.planes import GRID, GROUP, Planes, to_rgb
 from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import ModelError
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
-from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables, frame_step
+from tokcodec.stream import integers
+from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables, encode_chunk, frame_step
+from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import kinds, uniform
+from tokcodec.stream.vocabulary import FrameIntegers
 from tokcodec.weights import TIERS, Weights
 
 if TYPE_CHECKING:
@@ -91,7 +95,8 @@ class Tokenizer:
 
     Attributes:
         weights: those given.
-        loop: the coding loop with their tables.
+        loop: the coding loop of the default profile with their tables.
+        profile: of the tokens; None, the default one, unless it came from `of`.
         tables: what the entropy coder starts from.
         busy_s: seconds spent in the network so far, transfers of frames to and from its device included.
 
@@ -106,9 +111,17 @@ class Tokenizer:
         except ModelError as error:
             raise ModelError(f"{weights.name}: {error}") from error
         self.weights = weights
+        self.profile: Profile | None = None
+        self._lfq: LfqLoop | None = None
         self.busy_s = 0.0
         self._network = _OnDevice(weights, compute)
         self._lock = threading.Lock()
+
+    def of(self, profile: Profile | None) -> Tokenizer:
+        """The same one, network and all, for tokens of a profile."""
+        other = copy.copy(self)
+        other.profile, other._lfq = profile, LfqLoop(self.loop, profile) if profile else None
+        return other
 
     def counted(self) -> Tokenizer:
         """The same one, network and all, with a `busy_s` of its own that begins at 0."""
@@ -137,7 +150,7 @@ class Tokenizer:
         helpers: Helpers | None = None,
         spans: int | None = None,
         told: Callable[[int], None] | None = None,
-    ) -> Coding:
+    ) -> Coding | IntegerCoding:
         """Code a chunk.
 
         Args:
@@ -145,8 +158,11 @@ class Tokenizer:
             step: of the quantizer, in levels; a multiple of 1/16.
             helpers: take over a part of the work.
             spans: length of all of them, in frames, and shorter ones for what is left at the end; by content if None.
+                Without meaning for other profiles than the default one.
             told: called with the number of frames, 1, when a frame is coded.
         """
+        if self._lfq:
+            return self._lfq.encode(frames, step, told)
         return self.loop.encode(frames, step, helpers, uniform(len(frames), spans) if spans else None, told)
 
     def pack(
@@ -166,14 +182,44 @@ class Tokenizer:
             Coder id, motion payload and levels payload.
         """
         count, height, width = frames.shape[:3]
-        coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, -(-height // GRID), -(-width // GRID))
-        for coded in self.loop.code(frames, step, helpers, uniform(count, spans) if spans else None):
-            coder.add(coded.tokens)
+        grid = -(-height // GRID), -(-width // GRID)
+        coder: Any
+        coded: Iterator[Any]
+        if self._lfq:
+            coder = integers.ChunkEncoder(self._lfq.profile, round(step * STEP_UNITS), *grid)
+            coded = self._lfq.code(frames, step)
+        else:
+            coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, *grid)
+            coded = self.loop.code(frames, step, helpers, uniform(count, spans) if spans else None)
+        for frame in coded:
+            coder.add(frame.tokens)
             if told:
                 told(1)
-        return coder.finish()
+        packed: tuple[int, bytes, bytes] = coder.finish()
+        return packed
 
-    def decode(self, tokens: Iterable[FrameTokens], step: float, height: int, width: int) -> Iterator[Frames]:
+    def packed(self, coding: Coding | IntegerCoding, step: float) -> tuple[int, bytes, bytes]:
+        """What `pack` makes of a chunk that was just coded."""
+        step16 = round(step * STEP_UNITS)
+        if isinstance(coding, IntegerCoding):
+            assert self.profile is not None
+            return integers.encode_chunk(coding.tokens, step16, self.profile)
+        return encode_chunk(coding.tokens, step16, self.tables)
+
+    def planes(self, tokens: Iterable[FrameTokens | FrameIntegers], step: float) -> Iterator[Shown]:
+        """The decoded planes of a chunk, one frame after another in the order they are shown.
+
+        Args:
+            tokens: of its frames, in the order of coding, of this profile.
+            step: that it was coded with.
+        """
+        if self._lfq:
+            return self._lfq.decode(cast("Iterable[FrameIntegers]", tokens), step)
+        return self.loop.decode(cast("Iterable[FrameTokens]", tokens), step)
+
+    def decode(
+        self, tokens: Iterable[FrameTokens | FrameIntegers], step: float, height: int, width: int
+    ) -> Iterator[Frames]:
         """The pictures of a chunk.
 
         Args:
@@ -188,11 +234,11 @@ class Tokenizer:
             ModelError: the device has too little memory.
         """
         state: State | None = None
-        for group in grouped(self.loop.decode(tokens, step)):
+        for group in grouped(self.planes(tokens, step)):
             pictures, state = self.restore(group, step, state, height, width)
             yield pictures
 
-    def pictures(self, coding: Coding, step: float, height: int, width: int) -> Iterator[Frames]:
+    def pictures(self, coding: Coding | IntegerCoding, step: float, height: int, width: int) -> Iterator[Frames]:
         """What `decode` will give of a chunk that was just coded."""
         state: State | None = None
         steps, of_frames = steps_and_kinds(coding, step)
@@ -299,8 +345,10 @@ def grouped(frames: Iterable[Shown]) -> Iterator[Group]:
         first = False
 
 
-def steps_and_kinds(coding: Coding, step: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def steps_and_kinds(coding: Coding | IntegerCoding, step: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Of the frames of a chunk that was just coded, in the order they are shown, as in `Group`."""
+    if isinstance(coding, IntegerCoding):
+        return coding.steps, coding.kinds
     step16 = round(step * STEP_UNITS)
     steps = [frame_step(step16, int(number)) / STEP_UNITS for number in coding.tokens.numbers]
     return np.array(steps, np.float32), np.array(kinds(coding.tokens.spans), np.uint8)

@@ -27,6 +27,7 @@ from tokcodec.errors import TokcodecError
 from tokcodec.io import suffixes as known
 from tokcodec.rate import DEFAULT_RATE, Rate
 from tokcodec.restorer.device import pick_device
+from tokcodec.stream.profile import Profile
 from tokcodec.weights import Weights, find_weights
 
 __all__ = ["Note", "Summary", "run"]
@@ -43,6 +44,7 @@ def run(
     *,
     decode: bool = False,
     rate: Rate | None = None,
+    profile: Profile | None = None,
     deinterlace: bool = False,
     to: str = "mp4",
     crf: float = 12.0,
@@ -76,6 +78,7 @@ def run(
         source: a folder, or a URL that fsspec knows (s3://bucket/videos); also target, which is made if absent.
         decode: streams to videos.
         rate: what to spend on every file; quality 4 by default. Not with `decode`.
+        profile: of the streams; None is the default one. Not with `decode`.
         deinterlace: make whole frames of the fields of interlaced video, as `Filters` says. Not with `decode`.
         to: with `decode`, the kind of the videos: "mp4", "mkv" or "mov"; crf of their H.264, 0 (best) to 51.
         globs: only names that match one of these, as `a/*.mp4`; `*` matches slashes, too.
@@ -110,8 +113,8 @@ def run(
             the weights cannot be used.
         ValueError: arguments that do not fit together.
     """
-    if decode and (rate is not None or deinterlace or verify or delete_source):
-        raise ValueError("rate, deinterlace, verify and delete_source are for streams, not for decode")
+    if decode and (rate is not None or profile or deinterlace or verify or delete_source):
+        raise ValueError("rate, profile, deinterlace, verify and delete_source are for streams, not for decode")
     if ray is not None and jobs is not None:
         raise ValueError("give one of jobs and ray")
     if to not in CONTAINERS:
@@ -125,6 +128,7 @@ def run(
         decode=decode,
         suffix=f".{to}" if decode else known.STREAM,
         rate=rate or DEFAULT_RATE,
+        profile=profile,
         deinterlace=deinterlace,
         crf=crf,
         weights=None if weights is None else Path(weights).absolute(),

@@ -7,7 +7,7 @@ frames after it mend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,22 +22,41 @@ from tokcodec.coding.quantizer import choose, dequantize
 from tokcodec.coding.transform import blocks_of
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream import vocabulary
-from tokcodec.stream.entropy import frame_step
+from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import Place
-from tokcodec.stream.vocabulary import COLOUR, FrameIntegers, Guesses, Profile, digits_of
+from tokcodec.stream.vocabulary import COLOUR, FrameIntegers, Guesses, digits_of, step_of
 
 MOTION_RATE = 0.21  # squared levels a bit of motion, over the squared step of the frame
-I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
 
 class Coded(NamedTuple):
-    """A frame: what goes into the stream, and its planes with and without what the levels add."""
+    """A frame: what goes into the stream, and its planes with and without what the levels add.
+
+    The prediction of a first frame is grey, as in the default profile: the restorer knows no other.
+    """
 
     tokens: FrameIntegers
     base: Planes
     prediction: Planes
+
+
+class IntegerCoding(NamedTuple):
+    """A coded chunk of F frames, in the order they are shown.
+
+    Attributes:
+        tokens: int32 `[F, h, w, depth + 1]`.
+        base, prediction: planes of the F frames, with and without what the levels add.
+        steps: of the frames' quantizers, in levels, float32 `[F]`.
+        kinds: of the frames, uint8 `[F]`, as `stream.pyramid` counts them.
+    """
+
+    tokens: I32
+    base: Planes
+    prediction: Planes
+    steps: NDArray[np.float32]
+    kinds: NDArray[np.uint8]
 
 
 def bilinear(values: I32, size: int) -> U8:
@@ -84,6 +103,11 @@ def predict(motion: I32, first: Reference, second: Reference, scale: int) -> Pla
     return planes
 
 
+def kind_of(place: Place | None) -> int:
+    """As `stream.pyramid` counts them; None is the first frame."""
+    return place.kind if place else 0
+
+
 class LfqLoop:
     """The loop of a profile with the tables of some weights.
 
@@ -94,6 +118,23 @@ class LfqLoop:
 
     def __init__(self, loop: Loop, profile: Profile) -> None:
         self.profile, self._basis = profile, loop.basis
+
+    def encode(self, frames: U8, step: float, told: Callable[[int], None] | None = None) -> IntegerCoding:
+        """`code`, all frames as one, in the order they are shown; `told` is called with 1 when a frame is coded."""
+        coded = []
+        for frame in self.code(frames, step):
+            coded.append(frame)
+            if told:
+                told(1)
+        coded.sort(key=lambda c: c.tokens.place.frame if c.tokens.place else 0)
+        places, step16 = [c.tokens.place for c in coded], round(step * STEP_UNITS)
+        return IntegerCoding(
+            np.stack([c.tokens.ints for c in coded]),
+            joined([c.base for c in coded]),
+            joined([c.prediction for c in coded]),
+            np.array([step_of(place, step16, self.profile) / STEP_UNITS for place in places], np.float32),
+            np.array([kind_of(place) for place in places], np.uint8),
+        )
 
     def code(self, frames: U8, step: float) -> Iterator[Coded]:
         """Code a chunk frame by frame, in the order of coding.
@@ -121,8 +162,8 @@ class LfqLoop:
                 coarse = coarse_vectors(smalls[place.frame], smalls.pop(place.first), reach)[0]
             else:
                 coarse = np.ascontiguousarray(vocabulary.field_of(near)[:2, ::2, ::2])
-            own16 = frame_step(step16, vocabulary.number_of(place))
-            motion = search(wanted, *pair, scale_of(place), coarse, near, MOTION_RATE * (own16 / STEP_UNITS) ** 2)
+            rate = MOTION_RATE * (step_of(place, step16, self.profile) / STEP_UNITS) ** 2
+            motion = search(wanted, *pair, scale_of(place), coarse, near, rate)
             prediction = predict(motion, pair[0], pair[1] or pair[0], scale_of(place))
             coded = self._coded(wanted, place, motion, prediction, step16)
             guesses.add(place, motion)
@@ -131,18 +172,50 @@ class LfqLoop:
             yield coded
 
     def _coded(self, original: Planes, place: Place | None, motion: I32, prediction: Planes, step16: int) -> Coded:
-        own16, most = frame_step(step16, vocabulary.number_of(place)), digits_of(self.profile, place is None).most
+        own16, most = step_of(place, step16, self.profile), digits_of(self.profile, place is None).most
         latents = self._basis.latents(blocks_of(original, prediction))[..., : len(most)]
         levels = np.zeros((*latents.shape[:2], len(most)), np.int16)
         levels[..., : latents.shape[-1]] = choose(np.ascontiguousarray(latents), own16 / STEP_UNITS)
         levels = levels.clip(-most, most)
         ints = np.concatenate([vocabulary.ints_of(levels, self.profile, place is None), motion[..., None]], -1)
         frame = FrameIntegers(place, ints)
-        return Coded(frame, self._added(prediction, frame, step16), prediction)
+        base = self._added(prediction, frame, step16)
+        return Coded(frame, base, prediction if place else grey(*base.y.shape[1:]))
+
+    def decode(self, frames: Iterable[FrameIntegers], step: float) -> Iterator[Shown]:
+        """The inverse: one frame after another, in the order they are shown.
+
+        Args:
+            frames: of a chunk, in the order of coding.
+            step: as it was coded with.
+        """
+        step16 = round(step * STEP_UNITS)
+        references: dict[int, Reference] = {}
+        ready: dict[int, Shown] = {}
+        shown = 0
+        for frame in frames:
+            place, motion = frame.place, frame.ints[..., -1]
+            number = place.frame if place else 0
+            if place is None:
+                prediction = smooth(motion)
+            else:
+                first = references[place.first]
+                second = references[place.second] if place.second >= 0 else first
+                prediction = predict(motion, first, second, scale_of(place))
+            base = self._added(prediction, frame, step16)
+            prediction = prediction if place else grey(*base.y.shape[1:])
+            ready[number] = Shown(base, prediction, step_of(place, step16, self.profile) / STEP_UNITS, kind_of(place))
+            if place and place.depth == 0:
+                references = {place.first: references[place.first]}
+            if place is None or place.depth == 0 or place.distance > 1:
+                references[number] = reference(base)
+            while shown in ready:
+                yield ready.pop(shown)
+                shown += 1
 
     def _added(self, prediction: Planes, frame: FrameIntegers, step16: int) -> Planes:
         """A prediction and what the integers of its frame add."""
         levels = vocabulary.levels_of(frame.ints, self.profile, frame.place is None)[..., : self._basis.dimensions]
         values = np.zeros((*levels.shape[:2], self._basis.dimensions), np.int64)
-        values[..., : levels.shape[-1]] = dequantize(levels, frame_step(step16, vocabulary.number_of(frame.place)))
+        values[..., : levels.shape[-1]] = dequantize(levels, step_of(frame.place, step16, self.profile))
         return self._basis.add(prediction, values)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
 from tokcodec.errors import BitstreamError
-from tokcodec.stream.entropy import MIXED, ROOM, ZSTD, _Plain, frame_step
+from tokcodec.stream.entropy import MIXED, ROOM, ZSTD, _Plain
+from tokcodec.stream.profile import MOTION_BITS, Profile
 from tokcodec.stream.pyramid import Place
 from tokcodec.stream.rangecoder import (
     FRESH_SLOT,
@@ -32,7 +33,7 @@ from tokcodec.stream.rangecoder import (
     log_class,
     with_room,
 )
-from tokcodec.stream.vocabulary import MOTION_BITS, FrameIntegers, Guesses, Profile, digits_of, number_of, places
+from tokcodec.stream.vocabulary import FrameIntegers, Guesses, digits_of, places, step_of
 
 _SAME, _KIND, _BIT, _USED, _ABOVE, _BELOW = range(6)  # kinds of decisions
 KINDS = 5  # of motion: four, and a first frame's colours
@@ -196,7 +197,7 @@ def code_motion(coder: Coder, now: Array, near: Array, merged: Array, kind: int)
             taken = 3
             for trial in range(3):
                 offer = left if trial == 0 else (above if trial == 1 else guess)
-                if (trial == 1 and above == left) or (trial == 2 and (guess == left or guess == above)):
+                if (trial == 1 and above == left) or (trial == 2 and guess in (left, above)):
                     continue
                 if _same(coder, trial, merged[i, j - 1], merged[i - 1, j], merged[i - 1, j + 1], agree, kind,
                          int(wanted == offer)) != 0:  # fmt: skip
@@ -366,11 +367,9 @@ class _Walk:
         key = kind, place.distance if place else 0
         past = self._past.get(key, self._blank)
         parent = self._parents.get(place.parent, self._blank) if place else self._blank
-        levels, step = np.zeros_like(self._blank), log_class(frame_step(self._step, number_of(place)))
+        levels, step = np.zeros_like(self._blank), log_class(step_of(place, self._step, self._profile))
         under = (merged & 3) * 4 + (motion >> 16)
-        if not code_layers(
-            self.layers, layers, levels, past, parent, *self._digits[place is None], under, kind, step
-        ):
+        if not code_layers(self.layers, layers, levels, past, parent, *self._digits[place is None], under, kind, step):
             return None
         self._past[key] = levels
         if place:
@@ -399,9 +398,7 @@ class ChunkEncoder:
 
     def __init__(self, profile: Profile, step: int, h: int, w: int) -> None:
         self._profile, self._grid = profile, (h, w)
-        self._walk = _Walk(
-            profile, step, h, w, *(encoder(*_fresh(slots), 0) for slots in (MOTION_SLOTS, LAYER_SLOTS))
-        )
+        self._walk = _Walk(profile, step, h, w, *(encoder(*_fresh(slots), 0) for slots in (MOTION_SLOTS, LAYER_SLOTS)))
         self._plain = [zstandard.ZstdCompressor(3).compressobj() for _ in range(2)]
         self._plain_bytes = [b"", b""]
 
@@ -438,13 +435,12 @@ def check_ints(ints: Array, profile: Profile, h: int, w: int) -> None:
     """
     if ints.dtype != np.int32 or ints.ndim != 4 or ints.shape[1:] != (h, w, profile.streams):
         raise ValueError(f"tokens are {ints.dtype} {list(ints.shape)}, not int32 [t, {h}, {w}, {profile.streams}]")
-    if (ints < 0).any() or (ints >> np.array(profile.widths(), np.int32)).any():
+    if (ints < 0).any() or (ints >> np.array(profile.widths, np.int32)).any():
         raise ValueError(f"tokens are not below 2^{profile.bits}, or the last of a position not below 2^{MOTION_BITS}")
 
 
 def packed(ints: I32, bits: int) -> bytes:
-    """Integers `[h, w, n]` in so many bits each, one of the n after the other, the lowest bit of the first byte first.
-    """
+    """Integers `[h, w, n]` in so many bits each: first all of the first stream. The first byte begins with its lowest."""
     flat = ints.transpose(2, 0, 1).reshape(-1, 1)
     return np.packbits((flat >> np.arange(bits, dtype=np.int32) & 1).astype(np.uint8), bitorder="little").tobytes()
 
@@ -507,9 +503,7 @@ def decode_frames(
         return
     if coder != MIXED:
         raise BitstreamError(f"payload coder {coder} is not known to this version")
-    walk = _Walk(
-        profile, step, h, w, decoder(*_fresh(MOTION_SLOTS), motion), decoder(*_fresh(LAYER_SLOTS), layers)
-    )
+    walk = _Walk(profile, step, h, w, decoder(*_fresh(MOTION_SLOTS), motion), decoder(*_fresh(LAYER_SLOTS), layers))
     for place in order:
         ints = walk.frame(place, None)
         if ints is None:

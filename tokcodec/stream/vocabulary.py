@@ -8,6 +8,7 @@ in range is legal, and so is every sequence of them.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.stream.entropy import frame_step
 from tokcodec.stream.fields import BOTH, FIRST
+from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import Place, order, uniform
 
 SPAN = 4  # frames of a pyramid; what is left at the end of a chunk has shorter ones
 NUMBERS = (16, 20, 25, 27)  # step numbers of first frames, anchors, frames halfway and single frames
-MAX_BITS, MAX_DEPTH, MAX_POWER = 30, 16, 6
-MOTION_BITS = 18
+MAX_POWER = 6
 MAGNITUDE_BITS = 7  # of a component of a vector; then comes the sign
 COLOUR = 3  # kind of a position that is predicted as one colour; the others are those of `fields`
+LEAST_STEPS = (4608, 1280)  # see `step_of`: of first frames, of others
 GROWTH = (2, 4)  # see `Digits`: of first frames, of others
 
 Array = NDArray[Any]
@@ -40,32 +43,6 @@ def _magnitudes() -> I16:
 MAGNITUDES = _magnitudes()
 
 
-class Profile(NamedTuple):
-    """What an integer says.
-
-    Attributes:
-        bits: of a lookup-free integer: an even number from 2 to 30.
-        depth: lookup-free integers of a position, 1 to 16.
-    """
-
-    bits: int = 18
-    depth: int = 8
-
-    @property
-    def streams(self) -> int:
-        """Integers of a position: the lookup-free ones, then motion."""
-        return self.depth + 1
-
-    @property
-    def digits(self) -> int:
-        """Of a lookup-free integer: each is two bits."""
-        return self.bits // 2
-
-    def widths(self) -> list[int]:
-        """Bits of each integer of a position."""
-        return [self.bits] * self.depth + [MOTION_BITS]
-
-
 class FrameIntegers(NamedTuple):
     """A frame of a chunk.
 
@@ -78,27 +55,21 @@ class FrameIntegers(NamedTuple):
     ints: I32
 
 
-def check_profile(bits: int, depth: int) -> Profile:
-    """The profile of these numbers.
-
-    Raises:
-        ValueError: they are out of range.
-    """
-    if not (2 <= bits <= MAX_BITS and bits % 2 == 0):
-        raise ValueError(f"an integer has an even number of bits from 2 to {MAX_BITS}, not {bits}")
-    if not 1 <= depth <= MAX_DEPTH:
-        raise ValueError(f"a position has 1 to {MAX_DEPTH} integers, not {depth}")
-    return Profile(bits, depth)
-
-
 def places(frames: int) -> Iterator[Place]:
     """The predicted frames of a chunk in the order of coding: its pyramids follow from its length."""
     return order(uniform(frames, SPAN))
 
 
-def number_of(place: Place | None) -> int:
-    """The step number of a frame; None stands for the first one."""
-    return NUMBERS[place.kind if place else 0]
+def step_of(place: Place | None, step: int, profile: Profile) -> int:
+    """The step of a frame in 1/16 level: of its kind, and not so fine that its integers could not say what is large.
+
+    Args:
+        place: of the frame; None stands for the first one.
+        step: of the chunk, in 1/16 level.
+        profile: what an integer says.
+    """
+    least = LEAST_STEPS[0 if place is None else 1] // math.isqrt(profile.depth * profile.digits)
+    return max(frame_step(step, NUMBERS[place.kind if place else 0]), least)
 
 
 class Digits(NamedTuple):
