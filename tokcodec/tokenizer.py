@@ -150,20 +150,30 @@ class Tokenizer:
         helpers: Helpers | None = None,
         spans: int | None = None,
         told: Callable[[int], None] | None = None,
-    ) -> Coding | IntegerCoding:
-        """Code a chunk.
+    ) -> Coding:
+        """Code a chunk to tokens of the default profile.
 
         Args:
             frames: uint8 `[F, H, W, 3]`, any F, H and W from 1.
             step: of the quantizer, in levels; a multiple of 1/16.
             helpers: take over a part of the work.
             spans: length of all of them, in frames, and shorter ones for what is left at the end; by content if None.
-                Without meaning for other profiles than the default one.
             told: called with the number of frames, 1, when a frame is coded.
         """
+        return self.loop.encode(frames, step, helpers, uniform(len(frames), spans) if spans else None, told)
+
+    def code(
+        self,
+        frames: Frames,
+        step: float,
+        helpers: Helpers | None = None,
+        spans: int | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> Coding | IntegerCoding:
+        """Code a chunk to tokens of this profile; the arguments are those of `encode`. Those of lfq have no spans."""
         if self._lfq:
             return self._lfq.encode(frames, step, told)
-        return self.loop.encode(frames, step, helpers, uniform(len(frames), spans) if spans else None, told)
+        return self.encode(frames, step, helpers, spans, told)
 
     def pack(
         self,
@@ -173,7 +183,7 @@ class Tokenizer:
         spans: int | None = None,
         told: Callable[[int], None] | None = None,
     ) -> tuple[int, bytes, bytes]:
-        """Code a chunk to bytes, frame by frame: as `encode` and `encode_chunk`, with less memory.
+        """Code a chunk to bytes, frame by frame: as `code` and `packed`, with less memory.
 
         Args:
             frames, step, helpers, spans, told: as for `encode`.

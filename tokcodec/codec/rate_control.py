@@ -120,7 +120,7 @@ def _judged(passes: Passes, judge: Judge, clip: Clip, counter: Counter) -> Chunk
         share, attempts = 1 / max(attempts, 2), attempts - 1
         part = share * left / len(clip.pts) / 2  # that a frame counts when it is coded, and again when it is shown
         left *= 1 - share
-        coding = tokenizer.encode(
+        coding = tokenizer.code(
             clip.frames, step, passes.helpers, passes.spans, lambda frames: counter.coded(part * frames)
         )
         shown = []

@@ -53,7 +53,7 @@ def _offers(motion: I32, near: I32, row: int, column: int, offers: I32) -> int:
 
 @njit(cache=True, nogil=True, inline="always")
 def _own_bits(y: int, x: int, guess_y: int, guess_x: int) -> float:
-    return OWN_BITS + 1.7 * (np.log2(1.0 + abs(y - guess_y)) + np.log2(1.0 + abs(x - guess_x)))
+    return float(OWN_BITS + 1.7 * (np.log2(1.0 + abs(y - guess_y)) + np.log2(1.0 + abs(x - guess_x))))
 
 
 @njit(cache=True, nogil=True)

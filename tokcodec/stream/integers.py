@@ -440,7 +440,7 @@ def check_ints(ints: Array, profile: Profile, h: int, w: int) -> None:
 
 
 def packed(ints: I32, bits: int) -> bytes:
-    """Integers `[h, w, n]` in so many bits each: first all of the first stream. The first byte begins with its lowest."""
+    """Integers `[h, w, n]` in so many bits each, one of n after the other; the first bit is a byte's lowest."""
     flat = ints.transpose(2, 0, 1).reshape(-1, 1)
     return np.packbits((flat >> np.arange(bits, dtype=np.int32) & 1).astype(np.uint8), bitorder="little").tobytes()
 

@@ -138,7 +138,7 @@ def ints_of(levels: I16, profile: Profile, is_first: bool) -> I32:
 @njit(cache=True, nogil=True)
 def code_of(component: int) -> int:
     """The eight bits of a vector's component, of the nearest size."""
-    size = min(abs(component), MAGNITUDES[127])
+    size = min(abs(component), 252)
     code = size if size <= 64 else (64 + (size - 63) // 2 if size <= 128 else 96 + (size - 126) // 4)
     return code | (128 if component < 0 and code > 0 else 0)
 
