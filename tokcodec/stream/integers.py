@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
 from tokcodec.errors import BitstreamError
-from tokcodec.stream.entropy import MIXED, ROOM, ZSTD, _Plain
+from tokcodec.stream.entropy import MIXED, ROOM, ZSTD
+from tokcodec.stream.plain import PlainReader, PlainWriter
 from tokcodec.stream.profile import MOTION_BITS, Profile
 from tokcodec.stream.pyramid import Place
 from tokcodec.stream.rangecoder import (
@@ -399,8 +399,7 @@ class ChunkEncoder:
     def __init__(self, profile: Profile, step: int, h: int, w: int) -> None:
         self._profile, self._grid = profile, (h, w)
         self._walk = _Walk(profile, step, h, w, *(encoder(*_fresh(slots), 0) for slots in (MOTION_SLOTS, LAYER_SLOTS)))
-        self._plain = [zstandard.ZstdCompressor(3).compressobj() for _ in range(2)]
-        self._plain_bytes = [b"", b""]
+        self._plain = PlainWriter(), PlainWriter()
 
     def add(self, frame: FrameIntegers) -> None:
         """Code the next frame in the order of coding.
@@ -411,20 +410,24 @@ class ChunkEncoder:
         ints, (h, w) = frame.ints, self._grid
         check_ints(ints[None], self._profile, h, w)
         walk = self._walk
-        walk.motion = with_room(walk.motion, ROOM + 16 * h * w)
-        walk.layers = with_room(walk.layers, ROOM + 8 * self._profile.bits * self._profile.depth * h * w)
+        walk.motion = with_room(walk.motion, ROOM + 96 * h * w)
+        walk.layers = with_room(walk.layers, ROOM + 4 * self._profile.bits * self._profile.depth * h * w)
         assert walk.frame(frame.place, ints) is not None  # there is room
         for part, streams in ((0, ints[..., -1:]), (1, ints[..., :-1])):
             data = packed(streams, MOTION_BITS if part == 0 else self._profile.bits)
-            self._plain_bytes[part] += self._plain[part].compress(data)
+            self._plain[part].write(data)
+
+    def payloads(self) -> dict[int, tuple[bytes, bytes]]:
+        """What each coder makes of all frames: payloads of motion and of the lookup-free integers."""
+        mixed = finish(self._walk.motion), finish(self._walk.layers)
+        assert mixed[0] is not None and mixed[1] is not None  # there was room
+        return {MIXED: (mixed[0], mixed[1]), ZSTD: (self._plain[0].finish(), self._plain[1].finish())}
 
     def finish(self) -> tuple[int, bytes, bytes]:
-        """Coder id, motion payload and payload of the lookup-free integers, when all frames are coded."""
-        plain = [done + z.flush() for done, z in zip(self._plain_bytes, self._plain, strict=True)]
-        motion, layers = finish(self._walk.motion), finish(self._walk.layers)
-        if motion is None or layers is None or len(motion) + len(layers) > len(plain[0]) + len(plain[1]):
-            return ZSTD, plain[0], plain[1]
-        return MIXED, motion, layers
+        """The smaller one, with its coder id before it."""
+        payloads = self.payloads()
+        coder = min(payloads, key=lambda coder: sum(map(len, payloads[coder])))
+        return coder, *payloads[coder]
 
 
 def check_ints(ints: Array, profile: Profile, h: int, w: int) -> None:
@@ -518,7 +521,7 @@ def _from_plain(
 ) -> Iterator[FrameIntegers]:
     """Frames from payloads of zstd."""
     shapes = (MOTION_BITS, 1), (profile.bits, profile.depth)
-    sources = [_Plain(motion), _Plain(layers)]
+    sources = PlainReader(motion), PlainReader(layers)
     for place in order:
         parts = [
             unpacked(source.read(-(-h * w * n * bits // 8)), bits, h, w, n)
