@@ -172,12 +172,12 @@ class LfqLoop:
             yield coded
 
     def _coded(self, original: Planes, place: Place | None, motion: I32, prediction: Planes, step16: int) -> Coded:
-        own16, most = step_of(place, step16, self.profile), digits_of(self.profile, place is None).most
+        own16, most = step_of(place, step16, self.profile), digits_of(self.profile).most
         latents = self._basis.latents(blocks_of(original, prediction))[..., : len(most)]
         levels = np.zeros((*latents.shape[:2], len(most)), np.int16)
         levels[..., : latents.shape[-1]] = choose(np.ascontiguousarray(latents), own16 / STEP_UNITS)
         levels = levels.clip(-most, most)
-        ints = np.concatenate([vocabulary.ints_of(levels, self.profile, place is None), motion[..., None]], -1)
+        ints = np.concatenate([vocabulary.ints_of(levels, self.profile), motion[..., None]], -1)
         frame = FrameIntegers(place, ints)
         base = self._added(prediction, frame, step16)
         return Coded(frame, base, prediction if place else grey(*base.y.shape[1:]))
@@ -215,7 +215,7 @@ class LfqLoop:
 
     def _added(self, prediction: Planes, frame: FrameIntegers, step16: int) -> Planes:
         """A prediction and what the integers of its frame add."""
-        levels = vocabulary.levels_of(frame.ints, self.profile, frame.place is None)[..., : self._basis.dimensions]
+        levels = vocabulary.levels_of(frame.ints, self.profile)[..., : self._basis.dimensions]
         values = np.zeros((*levels.shape[:2], self._basis.dimensions), np.int64)
         values[..., : levels.shape[-1]] = dequantize(levels, step_of(frame.place, step16, self.profile))
         return self._basis.add(prediction, values)

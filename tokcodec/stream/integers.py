@@ -347,9 +347,8 @@ class _Walk:
         self.motion, self.layers = motion, layers
         self._profile, self._step, self._grid = profile, step, (h, w)
         self._guesses = Guesses(h, w)
-        self._digits = {is_first: digits_of(profile, is_first) for is_first in (True, False)}
-        size = 1 + max(int(digits.dimensions.max()) for digits in self._digits.values())
-        self._blank = np.zeros((1 + h, w + 2, size), np.int32)
+        self._digits = digits_of(profile)
+        self._blank = np.zeros((1 + h, w + 2, 1 + int(self._digits.dimensions.max())), np.int32)
         self._past: dict[tuple[int, int], Array] = {}  # levels by kind and distance
         self._parents: dict[int, Array] = {}
 
@@ -369,7 +368,7 @@ class _Walk:
         parent = self._parents.get(place.parent, self._blank) if place else self._blank
         levels, step = np.zeros_like(self._blank), log_class(step_of(place, self._step, self._profile))
         under = (merged & 3) * 4 + (motion >> 16)
-        if not code_layers(self.layers, layers, levels, past, parent, *self._digits[place is None], under, kind, step):
+        if not code_layers(self.layers, layers, levels, past, parent, *self._digits, under, kind, step):
             return None
         self._past[key] = levels
         if place:
@@ -419,9 +418,10 @@ class ChunkEncoder:
 
     def payloads(self) -> dict[int, tuple[bytes, bytes]]:
         """What each coder makes of all frames: payloads of motion and of the lookup-free integers."""
-        mixed = finish(self._walk.motion), finish(self._walk.layers)
-        assert mixed[0] is not None and mixed[1] is not None  # there was room
-        return {MIXED: (mixed[0], mixed[1]), ZSTD: (self._plain[0].finish(), self._plain[1].finish())}
+        motion, layers = finish(self._walk.motion), finish(self._walk.layers)
+        assert motion is not None
+        assert layers is not None  # there was room
+        return {MIXED: (motion, layers), ZSTD: (self._plain[0].finish(), self._plain[1].finish())}
 
     def finish(self) -> tuple[int, bytes, bytes]:
         """The smaller one, with its coder id before it."""

@@ -26,8 +26,7 @@ NUMBERS = (16, 20, 25, 27)  # step numbers of first frames, anchors, frames half
 MAX_POWER = 6
 MAGNITUDE_BITS = 7  # of a component of a vector; then comes the sign
 COLOUR = 3  # kind of a position that is predicted as one colour; the others are those of `fields`
-LEAST_STEPS = (4608, 1280)  # see `step_of`: of first frames, of others
-GROWTH = (2, 4)  # see `Digits`: of first frames, of others
+LEAST_STEPS = (4800, 1280)  # see `step_of`: of first frames, of others
 
 Array = NDArray[Any]
 I16 = NDArray[np.int16]
@@ -76,8 +75,8 @@ class Digits(NamedTuple):
     """What the digits of a position's lookup-free integers mean, each in its place from the first integer's lowest on.
 
     A level is a sum of digits, each -1, 0 or 1, over its dimension: the digit of a power p counts 3^p. There are those
-    digits of which (d + 1) * growth^p is least, for dimension d. They stand in order of weight, the heaviest first,
-    and those of a weight in order of dimension.
+    digits of which (d + 1) * 3^p is least, for dimension d. They stand in order of weight, the heaviest first, and
+    those of a weight in order of dimension.
 
     Attributes:
         dimensions: int64 `[depth * digits]`.
@@ -96,26 +95,25 @@ class Digits(NamedTuple):
 
 
 @functools.cache
-def digits_of(profile: Profile, is_first: bool) -> Digits:
-    """The digits of a first frame's integers, or of another's."""
-    growth, count = GROWTH[0 if is_first else 1], profile.depth * profile.digits
-    keyed = sorted(((d + 1) * growth**p, d, p) for d in range(count) for p in range(MAX_POWER + 1))
+def digits_of(profile: Profile) -> Digits:
+    """The digits of a profile."""
+    count = profile.depth * profile.digits
+    keyed = sorted(((d + 1) * 3**p, d, p) for d in range(count) for p in range(MAX_POWER + 1))
     chosen = sorted((-p, d) for _, d, p in keyed[:count])
     return Digits(np.array([d for _, d in chosen]), np.array([3**-p for p, _ in chosen]))
 
 
-def levels_of(ints: I32, profile: Profile, is_first: bool) -> I16:
+def levels_of(ints: I32, profile: Profile) -> I16:
     """The levels that lookup-free integers stand for.
 
     Args:
         ints: int32 `[h, w, >= depth]`.
         profile: what an integer says.
-        is_first: whether they are of a first frame.
 
     Returns:
         int16 `[h, w, dimensions]`.
     """
-    digits = digits_of(profile, is_first)
+    digits = digits_of(profile)
     pairs = ints[..., : profile.depth, None] >> 2 * np.arange(profile.digits, dtype=np.int32) & 3
     values = ((pairs & 1) - (pairs >> 1)).reshape(*ints.shape[:2], -1)
     matrix = np.zeros((len(digits.weights), 1 + digits.dimensions.max()), np.int64)
@@ -124,9 +122,9 @@ def levels_of(ints: I32, profile: Profile, is_first: bool) -> I16:
     return levels
 
 
-def ints_of(levels: I16, profile: Profile, is_first: bool) -> I32:
+def ints_of(levels: I16, profile: Profile) -> I32:
     """The inverse of `levels_of`, for levels within `Digits.most`: int32 `[h, w, depth]`."""
-    digits = digits_of(profile, is_first)
+    digits = digits_of(profile)
     half = (digits.weights - 1) // 2
     rounded = (levels[..., digits.dimensions] + half) // digits.weights  # without the digits below
     values = ((rounded + 1) % 3 - 1).reshape(*levels.shape[:2], profile.depth, profile.digits)
