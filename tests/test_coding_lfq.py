@@ -64,7 +64,7 @@ def test_a_still_does_not_move_and_hardly_changes() -> None:
     tokens = LfqLoop(LOOP, Profile()).encode(frames, 64.0).tokens
     assert tokens[0].any()
     assert (tokens[1:, ..., :-1] != 0).mean() < 0.05
-    assert not (tokens[1:, ..., -1] & 0xFFFF).any()
+    assert (tokens[1:, ..., -1] & 0xFFFF != 0).mean() < 0.1
 
 
 def test_what_comes_into_view_may_be_one_colour() -> None:
