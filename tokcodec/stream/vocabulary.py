@@ -22,7 +22,7 @@ from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import Place, order, uniform
 
 SPAN = 4  # frames of a pyramid; what is left at the end of a chunk has shorter ones
-NUMBERS = (16, 20, 25, 27)  # step numbers of first frames, anchors, frames halfway and single frames
+NUMBERS = (12, 20, 25, 27)  # step numbers of first frames, anchors, frames halfway and single frames
 MAX_POWER = 6
 MAGNITUDE_BITS = 7  # of a component of a vector; then comes the sign
 COLOUR = 3  # kind of a position that is predicted as one colour; the others are those of `fields`
