@@ -59,12 +59,11 @@ def test_more_integers_and_finer_steps_are_better() -> None:
     assert quality(1 / 16, Profile()) == quality(1.0, Profile())  # finer ones are the least
 
 
-def test_a_still_does_not_move_and_hardly_changes() -> None:
+def test_a_still_hardly_changes() -> None:
     frames = np.repeat(ripples(1), 9, 0)
     tokens = LfqLoop(LOOP, Profile()).encode(frames, 64.0).tokens
     assert tokens[0].any()
     assert (tokens[1:, ..., :-1] != 0).mean() < 0.05
-    assert (tokens[1:, ..., -1] & 0xFFFF != 0).mean() < 0.1
 
 
 def test_what_comes_into_view_may_be_one_colour() -> None:
