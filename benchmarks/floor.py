@@ -25,9 +25,10 @@ from benchmarks.run import parse_size
 from benchmarks.tools import find_tools
 from tokcodec.coding.planes import from_rgb, to_rgb
 from tokcodec.compute import Compute
+from tokcodec.dtypes import Frames
 from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.scoring.perceptual import load_lpips
-from tokcodec.scoring.scores import Frames, lpips_distance, mean_psnr_db, mean_temporal_psnr_db
+from tokcodec.scoring.scores import lpips_distance, mean_psnr_db, mean_temporal_psnr_db
 from tokcodec.scoring.stability import stability
 from tokcodec.stream.entropy import encode_chunk
 from tokcodec.tokenizer import Tokenizer

@@ -20,6 +20,7 @@ from torch import nn
 from tokcodec.cli.options import Numbers
 from tokcodec.coding.planes import to_rgb
 from tokcodec.compute import Compute
+from tokcodec.dtypes import Frames
 from tokcodec.io.output import writing
 from tokcodec.language.generate import check, spans_of_four
 from tokcodec.language.mask import span_bits
@@ -28,7 +29,7 @@ from tokcodec.language.sampler import Speech, longer, spoken
 from tokcodec.language.words import MOTION, SPAN, Words
 from tokcodec.rate import STEP_UNITS, whole_units
 from tokcodec.scoring.perceptual import load_lpips
-from tokcodec.scoring.scores import Frames, lpips_distance
+from tokcodec.scoring.scores import lpips_distance
 from tokcodec.stream.container import write_stream
 from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.records import Chunk, Header
@@ -173,7 +174,7 @@ def judge(
     for number, original in clips_of(video, length, set(numbers)):
         with reading(numbers[number]) as reader:
             chunk = next(chunks_of(reader))
-            tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
+            tokens = tokens_of(chunk, reader.header, tokenizer.tables)
         step, layout = chunk.step / STEP_UNITS, model.layout
         tokens = cut(tokens, spans_of_four(tokens, numbers[number]))
         words, first = layout.words(tokens), layout.first(tokens, step)

@@ -28,8 +28,9 @@ from benchmarks.run import load_judges, parse_codecs, parse_size
 from benchmarks.scoring import Video, read_frames, rgb_argv
 from benchmarks.tables import OURS, Points, load_points
 from benchmarks.tools import ToolError, Tools, find_tools, run, shown
+from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
-from tokcodec.scoring.scores import Frames, lpips_distances
+from tokcodec.scoring.scores import lpips_distances
 from tokcodec.training.judged import judged_clips
 
 RATE_RANGE = (1, 63)

@@ -29,11 +29,11 @@ from click.testing import CliRunner, Result
 from tests.conftest import MakeClip, moving_frames, with_sound, without_progress
 from tokcodec import edit
 from tokcodec.batch import pieces
-from tokcodec.batch.books import Books, BusyError, Record
-from tokcodec.batch.driver import Batch
+from tokcodec.batch.driver import Driver
+from tokcodec.batch.resume import BusyError, Record, Records
 from tokcodec.batch.selection import select
 from tokcodec.batch.storage import Item, Tree, fetched
-from tokcodec.batch.units import Done, Outcome, Settings, Told, Unit
+from tokcodec.batch.units import Done, OnFrames, Outcome, Settings, Unit
 from tokcodec.batch.workers import Processes, ThisProcess, WorkerLostError
 from tokcodec.cli import cli
 from tokcodec.codec import chunking, encode_video
@@ -299,7 +299,7 @@ def test_a_source_that_another_run_has_deleted_is_finished(make_clip: MakeClip, 
     src, dst = Tree(str(twins(make_clip, tmp_path))), Tree(str(tmp_path / "dst"))
     chosen = select(src.items().values(), {".mov"})
     how = settings(weights, verify=True)
-    summaries = [Batch(src, dst, how, delete_source=True).run(chosen, ThisProcess()) for _ in range(2)]
+    summaries = [Driver(src, dst, how, delete_source=True).run(chosen, ThisProcess()) for _ in range(2)]
     assert [(s.done, s.finished, s.failed) for s in summaries] == [(1, 0, {}), (0, 1, {})]
     assert set(outputs(tmp_path / "src")) == {"a.mp4"}
 
@@ -577,9 +577,9 @@ def test_pieces_of_another_length_are_not_taken_over(
     src, dst = Tree(str(tmp_path / "src")), Tree(str(tmp_path / "dst"))
     chosen = select(src.items().values(), {".mkv"})
     with pytest.raises(TokcodecError, match="no worker is left"):  # after the plan and a piece
-        Batch(src, dst, settings(weights, piece_chunks=4)).run(chosen, Ending(2))
+        Driver(src, dst, settings(weights, piece_chunks=4)).run(chosen, Ending(2))
     assert len(list((tmp_path / "dst" / ".tokcodec" / "a.tokc.work").iterdir())) == 1
-    assert Batch(src, dst, settings(weights, piece_chunks=5)).run(chosen, ThisProcess()).done == 1
+    assert Driver(src, dst, settings(weights, piece_chunks=5)).run(chosen, ThisProcess()).done == 1
     encode_video(path, tmp_path / "whole.tokc", weights=weights, **CODED)
     assert (tmp_path / "dst" / "a.tokc").read_bytes() == (tmp_path / "whole.tokc").read_bytes()
 
@@ -650,13 +650,13 @@ def test_units_of_lost_workers_run_again_and_a_file_that_kills_them_is_given_up(
     tree: Path, tmp_path: Path, weights: Path
 ) -> None:
     src, chosen = Tree(str(tree)), select(Tree(str(tree)).items().values(), {".mp4"})
-    summary = Batch(src, Tree(str(tmp_path / "a")), settings(weights), retries=0).run(chosen, Flaky(2))
+    summary = Driver(src, Tree(str(tmp_path / "a")), settings(weights), retries=0).run(chosen, Flaky(2))
     assert (summary.done, summary.failed) == (2, {})
-    summary = Batch(src, Tree(str(tmp_path / "b")), settings(weights), retries=0).run(chosen, Flaky(100))
+    summary = Driver(src, Tree(str(tmp_path / "b")), settings(weights), retries=0).run(chosen, Flaky(100))
     assert summary.done == 0
     assert "3 workers were lost over it: pulled the plug" in summary.failed["one.mp4"]
     crew = Flaky(100)
-    Batch(src, Tree(str(tmp_path / "c")), settings(weights), retries=5).run(chosen, crew)
+    Driver(src, Tree(str(tmp_path / "c")), settings(weights), retries=5).run(chosen, crew)
     assert crew.losses == 100 - 2 * 3, "retries are for errors"
 
 
@@ -666,7 +666,7 @@ class Busy:
 
     started: str
 
-    def run(self, _: Settings, names: dict[str, str], told: Told) -> Done:
+    def run(self, _: Settings, names: dict[str, str], told: OnFrames) -> Done:
         threading.Thread(target=time.sleep, args=(2 * PATIENCE_S,)).start()
         Path(self.started).touch()
         time.sleep(2 * PATIENCE_S)
@@ -692,8 +692,8 @@ def test_no_file_stays_claimed_when_its_note_cannot_be_told(tree: Path, tmp_path
 
     for _ in range(2):  # of files that are done, and of those that were
         with pytest.raises(TokcodecError, match="the disk is full"):
-            Batch(src, dst, settings(weights), settled=fails).run(chosen, ThisProcess())
-        assert Batch(src, dst, settings(weights)).run(chosen, ThisProcess()).busy == 0
+            Driver(src, dst, settings(weights), settled=fails).run(chosen, ThisProcess())
+        assert Driver(src, dst, settings(weights)).run(chosen, ThisProcess()).busy == 0
 
 
 def test_a_killed_worker_is_replaced(tree: Path, tmp_path: Path, weights: Path) -> None:
@@ -709,7 +709,7 @@ def test_a_killed_worker_is_replaced(tree: Path, tmp_path: Path, weights: Path) 
                 killed.append(process.pid)
                 os.kill(process.pid, signal.SIGKILL)
 
-        summary = Batch(src, dst, settings(weights), retries=0, settled=kill_once).run(chosen, crew)
+        summary = Driver(src, dst, settings(weights), retries=0, settled=kill_once).run(chosen, crew)
         assert killed
         assert (summary.done, summary.failed) == (3, {})
     finally:
@@ -717,25 +717,25 @@ def test_a_killed_worker_is_replaced(tree: Path, tmp_path: Path, weights: Path) 
 
 
 def test_a_claim_is_held_by_one(tmp_path: Path) -> None:
-    claim = Books(Tree(str(tmp_path))).claim("a/b.tokc")
+    claim = Records(Tree(str(tmp_path))).claim("a/b.tokc")
     with pytest.raises(BusyError):
-        Books(Tree(str(tmp_path))).claim("a/b.tokc")
+        Records(Tree(str(tmp_path))).claim("a/b.tokc")
     claim.write(RECORD)
     claim.release()
-    again = Books(Tree(str(tmp_path))).claim("a/b.tokc")
+    again = Records(Tree(str(tmp_path))).claim("a/b.tokc")
     assert again.record == RECORD
     again.release()
 
 
-def test_a_file_system_without_locks_has_books_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_has_records_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("tokcodec.io.locks.lock", no_locks)
-    claim = Books(Tree(str(tmp_path))).claim("a/b.tokc")
+    claim = Records(Tree(str(tmp_path))).claim("a/b.tokc")
     claim.write(RECORD)
     claim.release()
-    assert Books(Tree(str(tmp_path))).peek("a/b.tokc").record == RECORD
+    assert Records(Tree(str(tmp_path))).peek("a/b.tokc").record == RECORD
 
 
 RECORD = Record("b.mov", 12345, "1.5", "/videos", {"crf": 12.0}, bytes=3)
@@ -747,7 +747,7 @@ class TellGpu:
 
     begun: str
 
-    def run(self, _: Settings, names: dict[str, str], told: Told) -> Done:
+    def run(self, _: Settings, names: dict[str, str], told: OnFrames) -> Done:
         Path(self.begun, str(os.getpid())).touch()
         while len(os.listdir(self.begun)) < 2:
             time.sleep(0.02)
@@ -826,7 +826,7 @@ def test_a_record_of_unknown_shape_counts_as_none(text: str, tree: Path, tmp_pat
     facts = json.loads(book.read_text())
     for name in ("name", "source_bytes", "modified", "tree", "settings", "bytes"):
         book.write_text(json.dumps(facts | {name: None}))
-        claim = Books(Tree(str(dst))).claim("one.tokc")
+        claim = Records(Tree(str(dst))).claim("one.tokc")
         assert claim.record is None
         claim.release()
 
@@ -840,7 +840,7 @@ def command(weights: Path, *args: object) -> list[str]:
 def test_a_record_cut_off_by_a_kill_is_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: Record
 ) -> None:
-    claim = Books(Tree(str(tmp_path))).claim("a.tokc")
+    claim = Records(Tree(str(tmp_path))).claim("a.tokc")
     claim.write(old)
 
     def killed(*_: object) -> None:
@@ -851,7 +851,7 @@ def test_a_record_cut_off_by_a_kill_is_the_new_one(
     with pytest.raises(KeyboardInterrupt):
         claim.write(new)
     claim.release()
-    assert Books(Tree(str(tmp_path))).claim("a.tokc").record == new
+    assert Records(Tree(str(tmp_path))).claim("a.tokc").record == new
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}

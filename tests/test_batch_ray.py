@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import MakeClip, moving_frames
 from tokcodec.batch.cluster import RayTasks
-from tokcodec.batch.driver import Batch
+from tokcodec.batch.driver import Driver
 from tokcodec.batch.selection import select
 from tokcodec.batch.storage import Tree
 from tokcodec.batch.summary import Note
@@ -78,8 +78,10 @@ def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, 
 
         killer = threading.Thread(target=unplug, daemon=True)
         killer.start()
-        batch = Batch(src, Tree(str(tmp_path / "ray")), settings, retries=0, settled=lambda note, _: notes.append(note))
-        summary = batch.run(chosen, crew)
+        driver = Driver(
+            src, Tree(str(tmp_path / "ray")), settings, retries=0, settled=lambda note, _: notes.append(note)
+        )
+        summary = driver.run(chosen, crew)
         killer.join(PATIENCE_S)
         assert done_before[-1] < 12
         patience = time.monotonic() + PATIENCE_S  # the cluster learns of a lost node a little later
@@ -91,7 +93,7 @@ def test_a_batch_survives_the_loss_of_a_node(cluster: Any, make_clip: MakeClip, 
     assert (summary.done, summary.failed) == (12, {})
     assert not any(note.worker is None or note.worker.endswith(f":{os.getpid()}") for note in notes)
 
-    Batch(src, Tree(str(tmp_path / "alone")), settings).run(chosen, ThisProcess())
+    Driver(src, Tree(str(tmp_path / "alone")), settings).run(chosen, ThisProcess())
     for item in chosen.chosen:
         name = Path(item.name).with_suffix(".tokc")
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()

@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from conftest import MakeClip, frames_of, moving_frames
 
 from tokcodec import TokcodecError, batch, edit, encode_video
+from tokcodec.batch import Crew, Decode, Encode, Which
 from tokcodec.batch.selection import select
 from tokcodec.batch.storage import Item
 from tokcodec.cli import cli
@@ -29,7 +30,7 @@ from tokcodec.io import suffixes
 from tokcodec.rate import Rate
 from tokcodec.video import Filters
 
-CODED: dict[str, Any] = {"compute": Compute("cpu", "float32"), "jobs": 1}
+CODED: dict[str, Any] = {"compute": Compute("cpu", "float32"), "crew": Crew(jobs=1)}
 LATIN = os.fsdecode(b"caf\xe9")
 
 
@@ -70,7 +71,9 @@ def test_a_call_does_what_the_command_does(tree: Path, tmp_path: Path) -> None:
         told.append((note.name, note.status, summary.settled))
 
     log = tmp_path / "log"
-    summary = batch.run(tree, tmp_path / "call", rate=Rate(quality=2), verify=True, log=log, progress=progress, **CODED)
+    summary = batch.run(
+        tree, tmp_path / "call", Encode(Rate(quality=2), verify=True), log=log, progress=progress, **CODED
+    )
     assert told == [("a/two.mkv", "done", 1), ("one.mp4", "done", 2)]
     assert (summary.files, summary.done, summary.failed, summary.frames) == (2, 2, {}, 12)
     assert summary.skipped == {"suffix .txt": 2, "no suffix": 1}
@@ -84,7 +87,7 @@ def test_a_call_does_what_the_command_does(tree: Path, tmp_path: Path) -> None:
         assert (tmp_path / "command" / name).read_bytes() == (tmp_path / "call" / name).read_bytes()
     assert said | {"seconds": 0} == dataclasses.asdict(summary) | {"seconds": 0}
 
-    back = batch.run(tmp_path / "call", tmp_path / "back", decode=True, to="mkv", **CODED)
+    back = batch.run(tmp_path / "call", tmp_path / "back", Decode(to="mkv"), **CODED)
     assert (back.done, back.skipped) == (2, {})
     assert len(frames_of(tmp_path / "back" / "a" / "two.mkv")) == 7
 
@@ -96,7 +99,7 @@ def test_frames_are_told_while_their_file_is_under_way(tree: Path, tmp_path: Pat
     def coding(frames: int, summary: batch.Summary) -> None:
         told.append((summary.settled, frames))
 
-    batch.run(tree, tmp_path / "dst", coding=coding, **CODED | {"jobs": jobs})
+    batch.run(tree, tmp_path / "dst", coding=coding, **CODED | {"crew": Crew(jobs=jobs)})
     first = [frames for settled, frames in told if settled == 0]
     assert first == sorted(first)
     assert {0, 1} < set(first)
@@ -106,24 +109,20 @@ def test_frames_are_told_while_their_file_is_under_way(tree: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"decode": True, "verify": True},
-        {"decode": True, "rate": Rate()},
-        {"decode": True, "deinterlace": True},
-        {"ray": "", "jobs": 2},
-        {"to": "avi"},
-        {"shard": (0, 2)},
-        {"shard": (3, 2)},
+        lambda: Crew(ray="", jobs=2),
+        lambda: Decode(to="avi"),
+        lambda: Which(shard=(0, 2)),
+        lambda: Which(shard=(3, 2)),
     ],
 )
-def test_arguments_that_do_not_fit_are_the_callers_mistake(wrong: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"give one of|are for streams|must be"):
-        batch.run(tmp_path, tmp_path / "dst", **wrong)
-    assert not (tmp_path / "dst").exists()
+def test_arguments_that_do_not_fit_are_the_callers_mistake(wrong: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=r"give one of|must be"):
+        wrong()
 
 
 def test_files_are_chosen_by_name_pattern_suffix_and_shard(tree: Path, tmp_path: Path) -> None:
     def chosen(**more: Any) -> set[str]:
-        told = statuses(batch.run, tree, tmp_path / "dst", dry_run=True, **more)
+        told = statuses(batch.run, tree, tmp_path / "dst", dry_run=True, which=Which(**more))
         return {name for name, (status, _) in told.items() if status == "planned"}
 
     assert chosen() == {"one.mp4", "a/two.mkv"}
@@ -136,7 +135,7 @@ def test_files_are_chosen_by_name_pattern_suffix_and_shard(tree: Path, tmp_path:
 
 def test_names_are_those_of_paths(tree: Path, tmp_path: Path) -> None:
     names = ["./one.mp4", "a//two.mkv", "./one.mp4", "../up.mp4", "a/none.mp4"]
-    made = batch.run(tree, tmp_path / "dst", names=names, **CODED)
+    made = batch.run(tree, tmp_path / "dst", which=Which(names=names), **CODED)
     assert (made.done, made.files) == (2, 4)
     assert made.failed == {"../up.mp4": "no such file", "a/none.mp4": "no such file"}
     records = (tmp_path / "dst" / ".tokcodec").rglob("*.json")
@@ -172,9 +171,9 @@ def test_a_dry_run_tells_what_and_why_and_writes_nothing(tree: Path, tmp_path: P
     assert not log.exists()
     batch.run(tree, dst, **CODED)
     assert told() == {"one.mp4": ("finished", None), "a/two.mkv": ("finished", None)}
-    assert told(delete_source=True)["one.mp4"] == ("planned", "not verified yet")
-    assert told(rate=Rate(step=9))["one.mp4"] == ("planned", "other settings")
-    assert told(names=["never.mp4"]) == {"never.mp4": ("failed", "no such file")}
+    assert told(task=Encode(delete_source=True))["one.mp4"] == ("planned", "not verified yet")
+    assert told(task=Encode(Rate(step=9)))["one.mp4"] == ("planned", "other settings")
+    assert told(which=Which(names=["never.mp4"])) == {"never.mp4": ("failed", "no such file")}
     (dst / "one.tokc").write_bytes(b"cut off")
     assert told()["one.mp4"] == ("planned", "its output is not the one that was made")
     (dst / "one.tokc").unlink()
@@ -296,10 +295,9 @@ def test_interlaced_video_is_told_of_or_deinterlaced_as_by_encode(
         summary = batch.run(
             src,
             dst,
-            deinterlace=deinterlace,
-            piece_chunks=piece_chunks,
+            Encode(deinterlace=deinterlace),
             progress=lambda note, _: told.append(note),
-            **CODED,
+            **CODED | {"crew": Crew(jobs=1, piece_chunks=piece_chunks)},
         )
         assert (summary.done, summary.failed) == (1, {})  # the second time, too: other settings
         assert told[-1].pieces == (3 if piece_chunks else 1)
@@ -378,7 +376,7 @@ def test_threads_of_the_caller_are_as_before(tree: Path, tmp_path: Path) -> None
     import torch
 
     before = torch.get_num_threads()
-    batch.run(tree, tmp_path / "dst", compute=Compute("cpu", threads=before + 1), jobs=1)
+    batch.run(tree, tmp_path / "dst", compute=Compute("cpu", threads=before + 1), crew=Crew(jobs=1))
     assert torch.get_num_threads() == before
 
 

@@ -241,7 +241,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: py
     with pytest.raises(TokcodecError, match=r"file: compiled code cannot be kept there: "):
         prepare.prepare()
     monkeypatch.setattr(prepare, "folder", lambda: tmp_path)
-    monkeypatch.setattr(prepare, "_compile", lambda *_: prepare.UNKEPT)
+    monkeypatch.setattr(prepare, "_compile", lambda *_: prepare.CANNOT_KEEP)
     with pytest.raises(TokcodecError, match=r"compiled code cannot be kept there$"):
         prepare.prepare()
     monkeypatch.setattr(prepare, "_compile", lambda *_: 0)

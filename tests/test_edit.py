@@ -291,10 +291,10 @@ def test_spans_are_exact_in_decimal_seconds(tmp_path: Path) -> None:
     """0.1 s is no whole float: a chunk that ends there must not count as beyond it."""
     path = make_stream(tmp_path / "a.tokc", [5, 5, 5], first_pts=0)  # 10 ticks a chunk, 0.2 s
     with reading(path) as reader:
-        assert span_ticks(reader, 0.1, 0.2) == (5, 15)
+        assert span_ticks(reader, 0.1, 0.3) == (5, 15)
         assert overlapping(reader, 0.0, 0.2) == [0]
-        assert overlapping(reader, 0.2, 0.2) == [1]
-        assert overlapping(reader, 0.1, 0.1 + 0.2) == [0, 1]
+        assert overlapping(reader, 0.2, 0.4) == [1]
+        assert overlapping(reader, 0.1, 0.1 + (0.1 + 0.2)) == [0, 1]
 
 
 def test_damaged_sound_is_one_error(make_clip: MakeClip, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

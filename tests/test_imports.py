@@ -18,6 +18,7 @@ LEVELS = {
     "clock": 0,
     "colour": 0,
     "compute": 0,
+    "dtypes": 0,
     "errors": 0,
     "pipeline": 0,
     "signals": 0,
@@ -55,6 +56,7 @@ TORCHLESS = {
     "coding",
     "colour",
     "compute",
+    "dtypes",
     "edit",
     "errors",
     "io",
@@ -127,7 +129,7 @@ def test_foreign_packages_have_their_files(path: Path) -> None:
     packages = {name.split(".")[0] for name in names}
     if path.parent.name == "stream":
         assert not packages & {"torch", "av", "safetensors"}
-        assert targets(path) <= {"stream", "errors", "compiled"}
+        assert targets(path) <= {"stream", "errors", "compiled", "dtypes"}
     assert "av" not in packages or path.parent.name == "video"
     assert "zstandard" not in packages or path.stem == "plain"
     assert "pickle" not in packages

@@ -46,7 +46,7 @@ from tokcodec.language.words import (
     Layout,
     Words,
     basis_sha256,
-    planted,
+    quad_tree,
     whole_spans,
 )
 from tokcodec.stream.entropy import Guesses, Tables, Tokens, decode_chunk, encode_chunk
@@ -200,7 +200,7 @@ def test_a_merge_without_a_source_is_no_motion() -> None:
         assert not motion[:, :2].any()
 
 
-def test_what_is_planted_is_a_tree_that_the_coder_takes(tokens: Tokens) -> None:
+def test_a_field_becomes_a_tree_that_the_coder_takes(tokens: Tokens) -> None:
     rng = np.random.default_rng(0)
     count = len(tokens.motion)
     plain = rng.choice([0, 0, 0, 4, -1023], (count, 3, 3, 4)).astype(np.int16)
@@ -208,14 +208,14 @@ def test_what_is_planted_is_a_tree_that_the_coder_takes(tokens: Tokens) -> None:
     plain = plain.repeat(2, 2).repeat(2, 3)
     motion, guesses = np.zeros_like(tokens.motion), Guesses(6, 8)
     for place in order(tokens.spans):
-        motion[place.frame - 1] = planted(plain[place.frame - 1], *guesses.of(place))
+        motion[place.frame - 1] = quad_tree(plain[place.frame - 1], *guesses.of(place))
         guesses.add(place, motion[place.frame - 1])
     np.testing.assert_array_equal(motion[:, :3], plain)
     tables = Tables.of(loop_arrays(), BLOCKS)
     made = tokens._replace(motion=motion)
     decoded = decode_chunk(*encode_chunk(made, 96, tables), 13, 48, 64, 96, tables)
     np.testing.assert_array_equal(decoded.motion, motion)  # the coder refuses a merge that is not the candidate's
-    still = planted(np.zeros((3, 8, 8), np.int16), unknown(8, 8), unknown(8, 8))
+    still = quad_tree(np.zeros((3, 8, 8), np.int16), unknown(8, 8), unknown(8, 8))
     assert not still[:4].any()
     assert not still[4].any()  # one block that takes over "no motion"
 

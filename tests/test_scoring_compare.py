@@ -19,8 +19,8 @@ from tokcodec.compute import Compute
 from tokcodec.errors import BitstreamError, ExistsError, ModelError, TokcodecError
 from tokcodec.scoring import compare as comparing
 from tokcodec.scoring import stlpips
-from tokcodec.scoring.compare import beside, compare, doubled, heat
-from tokcodec.scoring.goals import Judge
+from tokcodec.scoring.compare import compare, doubled, heat, joined_view
+from tokcodec.scoring.goals import QualityGoal
 from tokcodec.scoring.perceptual import load_lpips
 from tokcodec.scoring.scores import METRICS, SyncCheck, SyncError, frame_scores, mse_of
 from tokcodec.scoring.stability import stability
@@ -159,7 +159,7 @@ def test_the_reference_is_shown_on_the_left_whichever_way_the_video_is_turned(ro
     def display(frame: np.ndarray) -> np.ndarray:
         return np.rot90(frame[:, ::-1] if mirrored else frame, -rotation // 90)
 
-    both = beside(shown, left, right)
+    both = joined_view(shown, left, right)
     assert both.shape == (doubled(shown).height, doubled(shown).width, 3)
     assert np.array_equal(display(both), np.concatenate([display(left), display(right)], 1))
 
@@ -198,10 +198,10 @@ def test_frames_too_small_for_some_scores_have_the_others(make_clip: MakeClip, s
         result = compare(clip, clip, lpips_dir=shared / "lpips")
         assert set(result.scores) == {"psnr_rgb_db", "temporal_psnr_db"} | ({"ghosts"} if size[0] > 18 else set())
         assert result.shift is None
-    judge = Judge(0.1, load_lpips("alex", shared / "lpips"))
+    goal = QualityGoal(0.1, load_lpips("alex", shared / "lpips"))
     with pytest.raises(TokcodecError, match="LPIPS needs 31 pixels a side"):
-        judge(*np.zeros((2, 1, 30, 64, 3), np.uint8))
-    assert judge(*np.zeros((2, 1, 31, 64, 3), np.uint8))
+        goal(*np.zeros((2, 1, 30, 64, 3), np.uint8))
+    assert goal(*np.zeros((2, 1, 31, 64, 3), np.uint8))
 
 
 def test_what_cannot_be_compared_is_told(make_clip: MakeClip, pair: tuple[Path, Path], tmp_path: Path) -> None:

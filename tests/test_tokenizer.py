@@ -88,7 +88,7 @@ def test_the_network_is_told_what_went_before(tmp_path: Path) -> None:
 def test_what_is_packed_frame_by_frame_is_what_is_coded_at_once(tmp_path: Path, spans: int | None) -> None:
     codec, told = tokenizer(tmp_path / "w.safetensors", None), []
     clip = np.stack(moving_frames(8, 48, 64))
-    packed = codec.pack(clip, STEP, told=told.append, spans=spans)
+    packed = codec.pack(clip, STEP, on_frame=told.append, spans=spans)
     tokens = codec.encode(clip, STEP, spans=spans).tokens
     assert packed == encode_chunk(tokens, round(16 * STEP), codec.tables)
     assert told == [1] * 8

@@ -23,15 +23,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokcodec.cli.learning import train as train_command
+from tokcodec.dtypes import Frames
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.restorer.network import Restorer, RestorerConfig, to_rgb
 from tokcodec.scoring.perceptual import load_lpips
 from tokcodec.training import evaluate as evaluating
-from tokcodec.training.coded import Batch, CodedClip, Frames, WindowSampler, pack, record, unpack
+from tokcodec.training.coded import Batch, CodedClip, WindowSampler, pack, record, unpack
 from tokcodec.training.evaluate import evaluate, means
 from tokcodec.training.losses import MeanDistance, frame_perceptual_loss, reconstruction_loss, temporal_loss
 from tokcodec.training.optim import Muon, MuonAdamW, as_matrix, orthogonal
-from tokcodec.training.train import Judge, run
+from tokcodec.training.train import Evaluator, run
 from tokcodec.training.trainer import Trainer, TrainSettings, lr_scale, picture, restore, starting_network
 from tokcodec.weights import Weights
 
@@ -198,7 +199,7 @@ def test_minutes_stop_in_the_middle(tmp_path: Path) -> None:
 def test_log_and_evaluation(tmp_path: Path) -> None:
     begun = trainer(steps=50, batch=1, frames=(5,))
     clips = {"a": moving_segments()[0], "b": moving_segments(1, 1, 64)[0]}
-    run(begun, tmp_path, Judge({"val": clips}, Distance(), tmp_path), eval_every=25)
+    run(begun, tmp_path, Evaluator({"val": clips}, Distance(), tmp_path), eval_every=25)
     (line,) = [json.loads(text) for text in (tmp_path / "train.jsonl").read_text().splitlines()]
     assert {"loss", "rec", "lpips", "temporal", "gain_db", "grad_norm"} < set(line)
     assert {"steps_per_s", "pixels_per_s", "data_wait", "pixels", "position"} < set(line)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from test_training import coarse, moving_segments
 
+from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
 from tokcodec.training.coded import (
     CodedClip,
-    Frames,
     WindowSampler,
     code_cache,
     code_segments,

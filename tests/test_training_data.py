@@ -11,8 +11,9 @@ import pytest
 from conftest import MakeClip, moving_frames
 from test_training import coarse
 
+from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
-from tokcodec.training.coded import CodedClip, Frames, WindowSampler
+from tokcodec.training.coded import CodedClip, WindowSampler
 from tokcodec.training.data import build_cache, square
 from tokcodec.training.evaluate import load_clips
 from tokcodec.training.train import code_clips, open_data

@@ -1,6 +1,6 @@
 """numba's `njit`, for machines where compiled code can be kept and for those where it cannot.
 
-numba keeps it in $NUMBA_CACHE_DIR if that is set, else beside the source, else, where the package cannot be written,
+numba keeps it in $NUMBA_CACHE_DIR if that is set, else next to the source, else, where the package cannot be written,
 in the user's cache folder. Without any of these it refuses to compile at all. By itself it compiles anew only when a
 function's own file has changed; here also when another has that this file imports, or that those import, and so on,
 whose constants and functions are compiled in with it; and only then.

@@ -33,9 +33,9 @@ from tokcodec.tokenizer import Tokenizer
 from tokcodec.weights import Weights
 
 HEIGHT, WIDTH, FRAMES, STEP = 64, 96, 10, 8.0  # two spans of four and one of one
-UNKEPT = 3  # exit code of a process that cannot keep what it compiles
+CANNOT_KEEP = 3  # exit code of a process that cannot keep what it compiles
 
-Progress = Callable[[int, int], None]  # functions compiled so far, and in all
+OnCompiled = Callable[[int, int], None]  # functions compiled so far, and in all
 
 
 def _frames(count: int) -> Any:
@@ -122,7 +122,7 @@ def _stamp(place: Path) -> Path:
     return place / f"tokcodec-{compiled.stamp(Path(__file__))}.done"
 
 
-def prepare(progress: Progress | None = None) -> bool:
+def prepare(progress: OnCompiled | None = None) -> bool:
     """Compile what encoding and decoding call, on all cores, unless that is done already.
 
     Args:
@@ -151,7 +151,7 @@ def prepare(progress: Progress | None = None) -> bool:
             if _stamp(place).exists():  # another process was at it
                 return False
             code = _compile(weights, progress)
-            if code == UNKEPT:
+            if code == CANNOT_KEEP:
                 raise TokcodecError(f"{place}: compiled code cannot be kept there")
             if code:
                 raise TokcodecError(f"a process that compiles ended with code {code}")
@@ -163,7 +163,7 @@ def prepare(progress: Progress | None = None) -> bool:
     return True
 
 
-def _compile(weights: Weights, progress: Progress | None) -> int:
+def _compile(weights: Weights, progress: OnCompiled | None) -> int:
     """Have processes do all packages. The exit code of one that failed, else 0."""
     spawn = multiprocessing.get_context("spawn")
     waiting, names = list(PACKAGES), set[str]()
@@ -202,7 +202,7 @@ def _work(pipe: connection.Connection[Any, Any], weights: Weights) -> None:
     """The life of a process that compiles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    compiled.on_unkept = lambda: os._exit(UNKEPT)
+    compiled.on_unkept = lambda: os._exit(CANNOT_KEEP)
 
     class Listener(event.Listener):
         def on_start(self, _: Any) -> None:

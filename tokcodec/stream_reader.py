@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tokcodec.clock import Shown, Spans, ticks_of
 from tokcodec.compute import AUTO, Compute
+from tokcodec.dtypes import Frames
 from tokcodec.errors import BitstreamError
 from tokcodec.io import standard
 from tokcodec.io.files import NamedFile, temporary_file
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from tokcodec.stream.vocabulary import FrameIntegers
     from tokcodec.tokenizer import Group, Tokenizer
 
-Frames = NDArray[np.uint8]
 
 AHEAD_PX = 1 << 24  # of what waits for the network
 
@@ -118,9 +118,9 @@ def shown_of(reader: Reader) -> Shown:
     return shown
 
 
-def overlapping(reader: Reader, start_s: float, duration_s: float | None) -> list[int]:
-    """Which chunks have a part that is shown in [start_s, start_s + duration_s), in seconds after the first frame."""
-    return holding(reader, shown_of(reader).part(*span_ticks(reader, start_s, duration_s)))
+def overlapping(reader: Reader, start_s: float, end_s: float | None) -> list[int]:
+    """Which chunks have a part that is shown in [start_s, end_s), in seconds after the first frame (None: the rest)."""
+    return holding(reader, shown_of(reader).part(*span_ticks(reader, start_s, end_s)))
 
 
 def holding(reader: Reader, spans: Spans) -> list[int]:
@@ -132,11 +132,11 @@ def holding(reader: Reader, spans: Spans) -> list[int]:
     ]
 
 
-def span_ticks(reader: Reader, start_s: float, duration_s: float | None) -> tuple[int, int]:
-    """[start_s, start_s + duration_s) in seconds after the first frame to [begin, end) ticks of what is shown."""
+def span_ticks(reader: Reader, start_s: float, end_s: float | None) -> tuple[int, int]:
+    """[start_s, end_s) in seconds after the first frame (None: the rest) to [begin, end) ticks of what is shown."""
     shown, time_base = shown_of(reader), reader.header.time_base
     begin = shown.begin + ticks_of(start_s, time_base)
-    end = shown.end if duration_s is None else shown.begin + ticks_of(start_s + duration_s, time_base)
+    end = shown.end if end_s is None else shown.begin + ticks_of(end_s, time_base)
     return begin, end
 
 
@@ -263,7 +263,7 @@ class Stream:
                 raise named(self._path, error) from error
 
     def _chunks(self, start_s: float, end_s: float | None) -> Iterator[Chunk]:
-        for i in overlapping(self._reader, start_s, None if end_s is None else end_s - start_s):
+        for i in overlapping(self._reader, start_s, end_s):
             try:
                 yield self._reader.read_chunk(i)
             except BitstreamError as error:
@@ -282,8 +282,7 @@ class Stream:
             BitstreamError: a chunk is damaged.
             ModelError: the weights are not the stream's.
         """
-        duration_s = None if end_s is None else end_s - start_s
-        shown, (begin, end) = shown_of(self._reader), span_ticks(self._reader, start_s, duration_s)
+        shown, (begin, end) = shown_of(self._reader), span_ticks(self._reader, start_s, end_s)
         spans = shown.part(begin, end)
         tokenizer, (height, width) = self._tokenizer(), (self.header.height, self.header.width)
         state: Any = None
@@ -304,8 +303,7 @@ class Stream:
         Raises:
             BitstreamError: a chunk is damaged.
         """
-        duration_s = None if end_s is None else end_s - start_s
-        spans = shown_of(self._reader).part(*span_ticks(self._reader, start_s, duration_s))
+        spans = shown_of(self._reader).part(*span_ticks(self._reader, start_s, end_s))
         return framed(self._reader, spans)[1]
 
     def _groups(self, spans: Spans) -> Generator[_Timed, None, None]:

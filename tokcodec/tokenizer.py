@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from tokcodec.coding.lfq import IntegerCoding, LfqLoop
 from tokcodec.coding.loop import Coding, Loop, Shown, joined
 from tokcodec.coding.planes import GRID, GROUP, Planes, to_rgb
 from tokcodec.compute import AUTO, Compute
+from tokcodec.dtypes import Frames
 from tokcodec.errors import ModelError
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     import torch
 
     from tokcodec.restorer.network import Restorer, State
-
-Frames = NDArray[np.uint8]
 
 
 class Group(NamedTuple):
@@ -84,6 +83,20 @@ class _OnDevice:
                 network = self._weights.restorer(self._tier)
                 self.made = network.to(device, pick_dtype(self._compute.dtype, device)), device
             return self.made
+
+
+class CodeOptions(TypedDict, total=False):
+    """How a chunk is coded, besides its step.
+
+    Attributes:
+        helpers: threads that take over a part of the work; None for none.
+        spans: length of all of them, in frames, and shorter ones for what is left at the end; by content if None.
+        on_frame: called with the number of frames, 1, when a frame is coded.
+    """
+
+    helpers: Helpers | None
+    spans: int | None
+    on_frame: Callable[[int], None] | None
 
 
 class Tokenizer:
@@ -143,56 +156,31 @@ class Tokenizer:
         """What the network took so far, as attributes of a `Report`."""
         return {"network_s": round(self.busy_s, 3), "peak_vram_bytes": self.peak_vram_bytes}
 
-    def encode(
-        self,
-        frames: Frames,
-        step: float,
-        helpers: Helpers | None = None,
-        spans: int | None = None,
-        told: Callable[[int], None] | None = None,
-    ) -> Coding:
+    def encode(self, frames: Frames, step: float, **options: Unpack[CodeOptions]) -> Coding:
         """Code a chunk to tokens of the default profile.
 
         Args:
             frames: uint8 `[F, H, W, 3]`, any F, H and W from 1.
             step: of the quantizer, in levels; a multiple of 1/16.
-            helpers: take over a part of the work.
-            spans: length of all of them, in frames, and shorter ones for what is left at the end; by content if None.
-            told: called with the number of frames, 1, when a frame is coded.
+            options: see `CodeOptions`.
         """
-        return self.loop.encode(frames, step, helpers, uniform(len(frames), spans) if spans else None, told)
+        spans = _spans(len(frames), options)
+        return self.loop.encode(frames, step, options.get("helpers"), spans, options.get("on_frame"))
 
-    def code(
-        self,
-        frames: Frames,
-        step: float,
-        helpers: Helpers | None = None,
-        spans: int | None = None,
-        told: Callable[[int], None] | None = None,
-    ) -> Coding | IntegerCoding:
+    def code(self, frames: Frames, step: float, **options: Unpack[CodeOptions]) -> Coding | IntegerCoding:
         """Code a chunk to tokens of this profile; the arguments are those of `encode`. Those of lfq have no spans."""
         if self._lfq:
-            return self._lfq.encode(frames, step, told)
-        return self.encode(frames, step, helpers, spans, told)
+            return self._lfq.encode(frames, step, options.get("on_frame"))
+        return self.encode(frames, step, **options)
 
-    def pack(
-        self,
-        frames: Frames,
-        step: float,
-        helpers: Helpers | None = None,
-        spans: int | None = None,
-        told: Callable[[int], None] | None = None,
-    ) -> tuple[int, bytes, bytes]:
+    def pack(self, frames: Frames, step: float, **options: Unpack[CodeOptions]) -> tuple[int, bytes, bytes]:
         """Code a chunk to bytes, frame by frame: as `code` and `packed`, with less memory.
-
-        Args:
-            frames, step, helpers, spans, told: as for `encode`.
 
         Returns:
             Coder id, motion payload and levels payload.
         """
         count, height, width = frames.shape[:3]
-        grid = -(-height // GRID), -(-width // GRID)
+        grid, on_frame = (-(-height // GRID), -(-width // GRID)), options.get("on_frame")
         coder: Any
         coded: Iterator[Any]
         if self._lfq:
@@ -200,11 +188,11 @@ class Tokenizer:
             coded = self._lfq.code(frames, step)
         else:
             coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, *grid)
-            coded = self.loop.code(frames, step, helpers, uniform(count, spans) if spans else None)
+            coded = self.loop.code(frames, step, options.get("helpers"), _spans(count, options))
         for frame in coded:
             coder.add(frame.tokens)
-            if told:
-                told(1)
+            if on_frame:
+                on_frame(1)
         packed: tuple[int, bytes, bytes] = coder.finish()
         return packed
 
@@ -295,6 +283,12 @@ class Tokenizer:
             with self._lock:
                 self.busy_s += time.perf_counter() - began
         return pictures, state
+
+
+def _spans(frames: int, options: CodeOptions) -> list[int] | None:
+    """The lengths of all spans of a chunk; None for a choice by content."""
+    length = options.get("spans")
+    return uniform(frames, length) if length else None
 
 
 def _on_gpu(

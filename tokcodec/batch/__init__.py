@@ -1,7 +1,7 @@
 """Many files: a folder of videos to a folder of streams, on the cores, the GPUs or the cluster there are.
 
-`run` is all of it in one call. `selection.select` says which files are meant; `driver.Batch` decides what to do next
-and keeps the books (books.py); `units.work` does it, in a worker process (workers.py) or a Ray task (cluster.py);
+`run` is all of it in one call. `selection.select` says which files are meant; `driver.Driver` decides what to do next
+and keeps the records (resume.py); `units.work` does it, in a worker process (workers.py) or a Ray task (cluster.py);
 storage.py knows where files are, pieces.py cuts long ones. This package imports tokcodec, never the reverse.
 """
 
@@ -10,63 +10,130 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import posixpath
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tokcodec.arguments import check_choices
 from tokcodec.batch.cluster import RayTasks
-from tokcodec.batch.driver import Batch, Workers
-from tokcodec.batch.selection import select
-from tokcodec.batch.storage import Item, Tree
+from tokcodec.batch.driver import Driver, Workers
+from tokcodec.batch.selection import Which
+from tokcodec.batch.storage import Tree
 from tokcodec.batch.summary import Note, Summary
 from tokcodec.batch.units import Settings
 from tokcodec.batch.workers import local_workers
 from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import TokcodecError
-from tokcodec.io import suffixes as known
+from tokcodec.io import suffixes
 from tokcodec.rate import DEFAULT_RATE, Rate
 from tokcodec.restorer.device import pick_device
 from tokcodec.stream.profile import Profile
 from tokcodec.weights import Weights, find_weights
 
-__all__ = ["Note", "Summary", "run"]
+__all__ = ["Crew", "Decode", "Encode", "Note", "Summary", "Which", "run"]
 
 PIECE_CHUNKS = 64  # of a long file, where there are several workers
 CONTAINERS = ("mp4", "mkv", "mov")
 
-Progress = Callable[[Note, Summary], None]
+OnFile = Callable[[Note, Summary], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encode:
+    """Videos to streams.
+
+    Attributes:
+        rate: what to spend on every file.
+        profile: of the streams; None is the default one.
+        deinterlace: make whole frames of the fields of interlaced video, as `Filters` says.
+        verify: read every stream back before it counts as done.
+        delete_source: delete each source after its stream is verified and on the disk.
+    """
+
+    rate: Rate = DEFAULT_RATE
+    profile: Profile | None = None
+    deinterlace: bool = False
+    verify: bool = False
+    delete_source: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Decode:
+    """Streams to videos.
+
+    Attributes:
+        to: their kind: "mp4", "mkv" or "mov".
+        crf: of their H.264, 0 (best) to 51.
+
+    Raises:
+        ValueError: one is unknown or out of range.
+    """
+
+    to: str = "mp4"
+    crf: float = 12.0
+
+    def __post_init__(self) -> None:
+        if self.to not in CONTAINERS:
+            raise ValueError(f"to must be one of {', '.join(CONTAINERS)}, not {self.to!r}")
+        check_choices(crf=self.crf)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crew:
+    """Who does the work.
+
+    Attributes:
+        jobs: worker processes; None for one for two cores, or one a GPU for what the network is needed for (decoding,
+            a target of quality); 1 works in this process.
+        ray: instead, address of a Ray cluster; "" finds or starts one.
+        piece_chunks: chunks that long files are cut into for several workers; 0 for never; None for 64 where there
+            are several workers.
+
+    Raises:
+        ValueError: both jobs and ray are given, or a number is out of range.
+    """
+
+    jobs: int | None = None
+    ray: str | None = None
+    piece_chunks: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ray is not None and self.jobs is not None:
+            raise ValueError("give one of jobs and ray")
+        check_choices(counts=[self.jobs])
+        if (self.piece_chunks or 0) < 0:
+            raise ValueError("piece_chunks are at least 0")
+
+    def start(self, compute: Compute, device: str) -> Workers:
+        """The workers, with the threads of `compute`, on a device.
+
+        Raises:
+            ModelError: there is no such device.
+            TokcodecError: there is no cluster.
+        """
+        if self.ray is not None:
+            return RayTasks(self.ray, compute.threads or 1, device)
+        if compute.device == "cuda":
+            pick_device(compute.device)  # to be told once, not of every file
+        return local_workers(self.jobs, compute.threads, device)
 
 
 def run(
     source: str | Path,
     target: str | Path,
+    task: Encode | Decode | None = None,
     *,
-    decode: bool = False,
-    rate: Rate | None = None,
-    profile: Profile | None = None,
-    deinterlace: bool = False,
-    to: str = "mp4",
-    crf: float = 12.0,
-    globs: Sequence[str] = (),
-    suffixes: Collection[str] = (),
-    names: Iterable[str] | None = None,
-    shard: tuple[int, int] = (1, 1),
-    jobs: int | None = None,
-    ray: str | None = None,
-    piece_chunks: int | None = None,
+    which: Which | None = None,
+    crew: Crew | None = None,
     retries: int = 1,
-    verify: bool = False,
-    delete_source: bool = False,
     overwrite: bool = False,
     weights: str | Path | None = None,
     compute: Compute = AUTO,
     log: str | Path | None = None,
     dry_run: bool = False,
-    progress: Progress | None = None,
+    progress: OnFile | None = None,
     coding: Callable[[int, Summary], None] | None = None,
 ) -> Summary:
-    """Encode a tree of videos: source/a/b.mp4 to target/a/b.tokc, or back with `decode`.
+    """Encode a tree of videos: source/a/b.mp4 to target/a/b.tokc, or back with `Decode`.
 
     What a run before has finished is skipped, so an interrupted one goes on where it was: a file is finished when its
     source (size and time of change), its settings and the size of its output are those of the record in
@@ -76,23 +143,10 @@ def run(
 
     Args:
         source: a folder, or a URL that fsspec knows (s3://bucket/videos); also target, which is made if absent.
-        decode: streams to videos.
-        rate: what to spend on every file; quality 4 by default. Not with `decode`.
-        profile: of the streams; None is the default one. Not with `decode`.
-        deinterlace: make whole frames of the fields of interlaced video, as `Filters` says. Not with `decode`.
-        to: with `decode`, the kind of the videos: "mp4", "mkv" or "mov"; crf of their H.264, 0 (best) to 51.
-        globs: only names that match one of these, as `a/*.mp4`; `*` matches slashes, too.
-        suffixes: only files that end so, with or without the dot; the usual ones of videos by default.
-        names: only these files, relative to the source.
-        shard: (i, n), i from 1: only the i-th of n parts of the tree, always the same files.
-        jobs: worker processes; None for one for two cores, or one a GPU for what the network is needed for (`decode`,
-            a target of quality); 1 works in this process.
-        ray: instead, address of a Ray cluster; "" finds or starts one.
-        piece_chunks: chunks that long files are cut into for several workers; 0 for never; None for 64 where there
-            are several workers.
+        task: what is done to each file; None for `Encode()`.
+        which: the files; None for all of the usual kinds.
+        crew: who does it; None for worker processes on this machine.
         retries: how often a file that fails is tried again.
-        verify: read every stream back before it counts as done. Not with `decode`.
-        delete_source: delete each source after its stream is verified and on the disk. Not with `decode`.
         overwrite: also replace outputs that no batch has made, or one made from a file of the same name in another
             tree; never one whose source had another name or was deleted.
         weights: safetensors file; the released ones if None.
@@ -111,68 +165,58 @@ def run(
     Raises:
         TokcodecError: there is no such source, the target or the log cannot be written, no worker can be started, or
             the weights cannot be used.
-        ValueError: arguments that do not fit together.
+        ValueError: `retries` is less than 0.
     """
-    if decode and (rate is not None or profile or deinterlace or verify or delete_source):
-        raise ValueError("rate, profile, deinterlace, verify and delete_source are for streams, not for decode")
-    if ray is not None and jobs is not None:
-        raise ValueError("give one of jobs and ray")
-    if to not in CONTAINERS:
-        raise ValueError(f"to must be one of {', '.join(CONTAINERS)}, not {to!r}")
-    check_choices(crf=crf, counts=[jobs])
-    if retries < 0 or (piece_chunks or 0) < 0:
-        raise ValueError("retries and piece_chunks are at least 0")
-    if not 1 <= shard[0] <= shard[1]:
-        raise ValueError(f"shard must be (i, n) with i from 1 to n, not {shard}")
-    settings = Settings(
-        decode=decode,
-        suffix=f".{to}" if decode else known.STREAM,
-        rate=rate or DEFAULT_RATE,
-        profile=profile,
-        deinterlace=deinterlace,
-        crf=crf,
-        weights=None if weights is None else Path(weights).absolute(),
-        weights_sha256=None if decode else Weights.load(find_weights(weights)).sha256,
-        compute=compute,
-        verify=verify or delete_source,
-    )
+    task, which, crew = task or Encode(), which or Which(), crew or Crew()
+    if retries < 0:
+        raise ValueError("retries are at least 0")
+    settings = _settings(task, weights, compute)
     tree = Tree(str(source))
-    items = tree.items()
-    wanted = {f".{suffix.lower().lstrip('.')}" for suffix in suffixes} or ({known.STREAM} if decode else known.VIDEO)
-    paths = None if names is None else dict.fromkeys(map(posixpath.normpath, names))
-    named = items.values() if paths is None else [items.get(path, Item(path, -1, "")) for path in paths]
-    selection = select(named, wanted, globs, shard)
+    selection = which.of(tree.items(), {suffixes.STREAM} if settings.decode else suffixes.VIDEO)
     with contextlib.ExitStack() as stack:
         settled = progress if log is None or dry_run else stack.enter_context(_logged(Path(log), progress))
-        crew: Workers | None = None
+        workers: Workers | None = None
         if not dry_run:
-            if compute.device == "cuda" and ray is None:
-                pick_device(compute.device)  # to be told once, not of every file
-            where = compute.device if decode or settings.rate.is_of_quality else "cpu"  # the rest has no use for a GPU
-            crew = (
-                local_workers(jobs, compute.threads, where)
-                if ray is None
-                else RayTasks(ray, compute.threads or 1, where)
-            )
-            stack.callback(crew.close)
-            if not decode:
-                several = PIECE_CHUNKS if crew.limit > 1 else 0
-                settings = dataclasses.replace(settings, piece_chunks=several if piece_chunks is None else piece_chunks)
-        batch = Batch(
+            needs_network = settings.decode or settings.rate.is_of_quality
+            workers = crew.start(compute, compute.device if needs_network else "cpu")
+            stack.callback(workers.close)
+            pieces = (PIECE_CHUNKS if workers.limit > 1 else 0) if crew.piece_chunks is None else crew.piece_chunks
+            settings = dataclasses.replace(settings, piece_chunks=0 if settings.decode else pieces)
+        driver = Driver(
             tree,
             Tree(str(target)),
             settings,
             retries=retries,
             overwrite=overwrite,
-            delete_source=delete_source,
+            delete_source=isinstance(task, Encode) and task.delete_source,
             settled=settled,
             coding=coding,
         )
-        return batch.plan(selection) if crew is None else batch.run(selection, crew)
+        return driver.plan(selection) if workers is None else driver.run(selection, workers)
+
+
+def _settings(task: Encode | Decode, weights: str | Path | None, compute: Compute) -> Settings:
+    """How every file is coded.
+
+    Raises:
+        ModelError: the weights cannot be used.
+    """
+    path = None if weights is None else Path(weights).absolute()
+    if isinstance(task, Decode):
+        return Settings(decode=True, suffix=f".{task.to}", crf=task.crf, weights=path, compute=compute)
+    return Settings(
+        rate=task.rate,
+        profile=task.profile,
+        deinterlace=task.deinterlace,
+        weights=path,
+        weights_sha256=Weights.load(find_weights(weights)).sha256,
+        compute=compute,
+        verify=task.verify or task.delete_source,
+    )
 
 
 @contextlib.contextmanager
-def _logged(path: Path, progress: Progress | None) -> Iterator[Progress]:
+def _logged(path: Path, progress: OnFile | None) -> Iterator[OnFile]:
     """A callback that appends notes to a file, and calls the other one."""
 
     def failed(error: OSError) -> TokcodecError:

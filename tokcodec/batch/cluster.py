@@ -6,10 +6,8 @@ import importlib
 from concurrent.futures import Future
 from typing import Any
 
-import torch
-
 from tokcodec.batch.units import Outcome, Settings, Unit, work
-from tokcodec.batch.workers import UnitTold
+from tokcodec.batch.workers import OnUnitFrames
 from tokcodec.errors import TokcodecError
 
 
@@ -37,12 +35,12 @@ class RayTasks:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise TokcodecError(f"Ray: {error}") from error
         self._ray = ray
-        self.told: UnitTold = lambda unit, frames: None  # no task tells: frames count when it is done
+        self.on_frames: OnUnitFrames = lambda unit, frames: None  # no task tells: frames count when it is done
         has_gpus = bool(ray.cluster_resources().get("GPU"))
         self._needs = {"CPU": threads, "GPU": int(device == "cuda" or (device == "auto" and has_gpus))}
         # max_calls: a worker keeps its network; with a GPU it would end after each task.
         options = {"num_cpus": threads, "num_gpus": self._needs["GPU"], "max_retries": 0, "max_calls": 0}
-        self._work = ray.remote(**options)(_work)
+        self._work = ray.remote(**options)(work)
 
     @property
     def limit(self) -> int:
@@ -52,14 +50,9 @@ class RayTasks:
 
     def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
         """Queue a unit; the result is its outcome, or one of Ray's exceptions."""
-        future: Future[Outcome] = self._work.remote(unit, settings, self._needs["CPU"]).future()
+        future: Future[Outcome] = self._work.remote(unit, settings.limited(self._needs["CPU"])).future()
         return future
 
     def close(self) -> None:
         """Leave the cluster; what is not finished is stopped."""
         self._ray.shutdown()
-
-
-def _work(unit: Unit, settings: Settings, threads: int) -> Outcome:
-    torch.set_num_threads(threads)
-    return work(unit, settings)

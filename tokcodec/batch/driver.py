@@ -1,4 +1,4 @@
-"""What to do next, what to do when it fails, and the books: the one process that sees the whole batch.
+"""What to do next, what to do when it fails, and the records: the one process that sees the whole batch.
 
 A file is finished when its record says so: same source (size and time of change), same settings, and an output
 of the recorded size. Whatever kills a run, the next one begins with the files that are not. An output whose
@@ -19,12 +19,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol
 
-from tokcodec.batch.books import Books, BusyError, Claim, Record
+from tokcodec.batch.resume import BusyError, Claim, Record, Records
 from tokcodec.batch.selection import Selection
 from tokcodec.batch.storage import ChangedError, Item, Tree
 from tokcodec.batch.summary import Note, Status, Summary
 from tokcodec.batch.units import Done, Join, Outcome, Part, Settings, Unit, Whole
-from tokcodec.batch.workers import UnitTold
+from tokcodec.batch.workers import OnUnitFrames
 from tokcodec.errors import TokcodecError
 
 log = logging.getLogger("tokcodec")
@@ -36,7 +36,7 @@ MAX_LOSSES = 3  # workers that may die over one file: it may be the file that ki
 class Workers(Protocol):
     """Who does the units: `workers.ThisProcess`, `workers.Processes` or `cluster.RayTasks`."""
 
-    told: UnitTold
+    on_frames: OnUnitFrames
 
     @property
     def limit(self) -> int: ...
@@ -73,7 +73,7 @@ class _File:
         return {"seconds": round(self.seconds, 3), "tries": self.tries, "warnings": tuple(self.warnings)}
 
 
-class Batch:
+class Driver:
     """A run over files of a folder.
 
     Args:
@@ -103,7 +103,7 @@ class Batch:
         if delete_source and not settings.verify:
             raise ValueError("sources are deleted only after their outputs are verified")
         self._source, self._target, self._settings = source, target, settings
-        self._books = Books(target)
+        self._records = Records(target)
         self._retries, self._overwrite, self._delete_source = retries, overwrite, delete_source
         self._settled, self._coding = settled, coding
         self._coded: dict[Unit, int] = {}  # frames of units whose file is not settled
@@ -115,7 +115,7 @@ class Batch:
 
     def plan(self, selection: Selection) -> Summary:
         """Say what `run` would do, without writing anything. What another run has in hands counts as planned."""
-        self._books.check()
+        self._records.check()
         self._summary.files = len(selection.chosen)
         for item, why in selection.skipped:
             self._note(item, None, "skipped", why=why)
@@ -131,7 +131,7 @@ class Batch:
             workers: who codes; the caller closes them.
 
         Raises:
-            TokcodecError: the books cannot be kept, or no worker can be started.
+            TokcodecError: the records cannot be written, or no worker can be started.
         """
         self._started = time.monotonic()
         self._summary.files = len(selection.chosen)
@@ -140,18 +140,18 @@ class Batch:
             if why == item.special:
                 log.warning("%s: is a %s, and skipped", self._source.url(item.name), why)
         if selection.chosen:
-            self._books.prepare()
-        workers.told = self._told
+            self._records.prepare()
+        workers.on_frames = self._count
         files = self._to_code(selection.chosen, dry=False)
         try:
             while self._submit(files, workers):
                 for future in wait(self._running, return_when=FIRST_COMPLETED).done:
                     self._settle(*self._running.pop(future), future)
         finally:
-            self._books.close()
+            self._records.close()
         return self._summary
 
-    def _told(self, unit: Unit, frames: int) -> None:
+    def _count(self, unit: Unit, frames: int) -> None:
         """So many frames of a unit are coded."""
         with self._lock:
             self._coded[unit] = frames
@@ -185,7 +185,7 @@ class Batch:
                 continue
             claim = None
             try:
-                claim = self._books.peek(output) if dry or item.bytes < 0 else self._books.claim(output)
+                claim = self._records.peek(output) if dry or item.bytes < 0 else self._records.claim(output)
                 file = _File(item, output, claim, self._origin(item))
                 size = self._target.size(output)
                 status, file.why = self._verdict(file, size)
@@ -200,7 +200,7 @@ class Batch:
             if status == "planned":
                 if not dry:
                     claim.write(file.origin)
-                    self._books.tidy(output, keep=file.key)
+                    self._records.tidy(output, keep=file.key)
                 yield file
                 continue
             if status == "failed":
@@ -255,7 +255,7 @@ class Batch:
 
     def _places(self, file: _File) -> tuple[str, str, str]:
         """URLs of source, target and the folder for unfinished work."""
-        return self._source.url(file.item.name), self._target.url(file.output), self._books.work(file.output)
+        return self._source.url(file.item.name), self._target.url(file.output), self._records.work(file.output)
 
     def _settle(self, file: _File, unit: Unit, future: Future[Outcome]) -> None:
         """Decide what follows from a unit that ended."""
@@ -302,13 +302,13 @@ class Batch:
             file.tries += 1
             self._queue.append((file, unit))
             return
-        self._books.tidy(file.output)
+        self._records.tidy(file.output)
         file.claim.release()
         self._note(file.item, file.output, "failed", error=outcome.error, worker=outcome.worker, **file.effort())
 
     def _finish(self, file: _File, done: Done, worker: str) -> None:
         assert done.report is not None
-        self._books.tidy(file.output)  # before the record: a run that finds the file finished does not look for more
+        self._records.tidy(file.output)  # before the record: a run that finds the file finished does not look for more
         record = dataclasses.replace(
             file.origin, bytes=done.bytes, verified=self._settings.verify, damaged=done.report.damaged
         )

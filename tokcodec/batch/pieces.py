@@ -100,7 +100,7 @@ def encode_piece(
     )
     if made.frames != piece.frames:
         raise TokcodecError(f"{source}: {made.frames} frames where its packets promise {piece.frames}")
-    if made.damaged:  # to be told of the whole, which this piece's stream could not do
+    if made.damaged:  # the whole is to report it, which this piece's stream could not
         raise TokcodecError(f"{source}: damaged")
     return made
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import os
+import posixpath
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -17,6 +19,38 @@ class Selection(NamedTuple):
 
     chosen: list[Item]
     skipped: list[tuple[Item, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which files of a tree are meant.
+
+    Attributes:
+        globs: only names that match one of these, as `a/*.mp4`; `*` matches slashes, too.
+        suffixes: only files that end so, with or without the dot; by default the usual ones of videos, or of streams
+            to decode.
+        names: only these files, relative to the tree.
+        shard: (i, n), i from 1: only the i-th of n parts of the tree, always the same files.
+
+    Raises:
+        ValueError: there is no such shard.
+    """
+
+    globs: Sequence[str] = ()
+    suffixes: Collection[str] = ()
+    names: Sequence[str] | None = None
+    shard: tuple[int, int] = (1, 1)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shard[0] <= self.shard[1]:
+            raise ValueError(f"shard must be (i, n) with i from 1 to n, not {self.shard}")
+
+    def of(self, items: Mapping[str, Item], usual: Collection[str]) -> Selection:
+        """Choose among the files of a tree, by name; `usual` are suffixes with the dot, for want of others."""
+        wanted = {f".{suffix.lower().lstrip('.')}" for suffix in self.suffixes} or usual
+        paths = None if self.names is None else dict.fromkeys(map(posixpath.normpath, self.names))
+        named = items.values() if paths is None else [items.get(path, Item(path, -1, "")) for path in paths]
+        return select(named, wanted, self.globs, self.shard)
 
 
 def select(

@@ -211,7 +211,7 @@ def placed(url: str, work: str, names: dict[str, str]) -> Iterator[Path]:
 
     Args:
         url: of the file; what is there is replaced.
-        work: URL of a folder for unfinished work, beside it.
+        work: URL of a folder for unfinished work, next to it.
         names: takes what the path stands for, for messages.
 
     Raises:

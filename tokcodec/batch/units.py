@@ -31,7 +31,7 @@ from tokcodec.stream.profile import Profile
 from tokcodec.video import Filters
 from tokcodec.weights import find_weights
 
-Told = Callable[[int], None]
+OnFrames = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Settings:
         crf: of the decoded videos.
         weights: path, the same on every machine; None finds them there.
         weights_sha256: that encoding must use; None to decode, where the stream says.
-        compute: device, arithmetic and restorer; threads are a worker's own.
+        compute: device, arithmetic and restorer; each worker puts in its number of threads.
         verify: read every stream back before it counts.
         piece_chunks: chunks a long file is cut into at a time; 0 leaves files whole.
     """
@@ -83,7 +83,13 @@ class Settings:
     def network(self) -> dict[str, Any]:
         """The arguments that name weights and what computes, in this process."""
         weights = find_weights(self.weights, self.weights_sha256) if self.weights_sha256 else self.weights
-        return {"weights": weights, "compute": dataclasses.replace(self.compute, threads=torch.get_num_threads())}
+        return {"weights": weights, "compute": self.compute}
+
+    def limited(self, threads: int | None) -> Settings:
+        """The same for a worker with so many threads; None changes nothing."""
+        if threads is None:
+            return self
+        return dataclasses.replace(self, compute=dataclasses.replace(self.compute, threads=threads))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +121,7 @@ class Whole:
     work: str
     split: bool
 
-    def run(self, settings: Settings, names: dict[str, str], told: Told) -> Done:
+    def run(self, settings: Settings, names: dict[str, str], on_frames: OnFrames) -> Done:
         split = self.split and not settings.rate.is_of_the_whole
         with fetched(self.source, names, shared=split) as source:
             if split:
@@ -128,7 +134,7 @@ class Whole:
                         source,
                         target,
                         crf=settings.crf,
-                        progress=_frames(told),
+                        progress=_frames(on_frames),
                         **settings.network(),
                     )
                 else:
@@ -138,7 +144,7 @@ class Whole:
                         rate=settings.rate,
                         profile=settings.profile,
                         filters=settings.filters,
-                        progress=_frames(told),
+                        progress=_frames(on_frames),
                         **settings.network(),
                     )
                 return _finished(target, report, settings)
@@ -153,7 +159,7 @@ class Part:
     work: str
     piece: Piece
 
-    def run(self, settings: Settings, names: dict[str, str], told: Told) -> Done:
+    def run(self, settings: Settings, names: dict[str, str], on_frames: OnFrames) -> Done:
         if not exists(self.target):
             with contextlib.ExitStack() as stack:
                 source = stack.enter_context(fetched(self.source, names, shared=True))
@@ -164,7 +170,7 @@ class Part:
                     rate=settings.rate,
                     profile=settings.profile,
                     filters=settings.filters,
-                    progress=_frames(told),
+                    progress=_frames(on_frames),
                     **settings.network(),
                 )
         return Done()
@@ -179,7 +185,7 @@ class Join:
     work: str
     parts: tuple[str, ...]
 
-    def run(self, settings: Settings, names: dict[str, str], told: Told) -> Done:
+    def run(self, settings: Settings, names: dict[str, str], on_frames: OnFrames) -> Done:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(fetched(self.source, names, shared=True))
             parts = [stack.enter_context(fetched(part, names)) for part in self.parts]
@@ -196,15 +202,15 @@ def _finished(target: Path, report: Report, settings: Settings) -> Done:
     return Done(report, target.stat().st_size)
 
 
-def _frames(told: Told) -> Progress:
+def _frames(on_frames: OnFrames) -> Progress:
     """A callback for a codec that tells the frames alone."""
-    return lambda frames, size_bytes, total, frame_px: told(frames)
+    return lambda frames, size_bytes, total, frame_px: on_frames(frames)
 
 
-def work(unit: Unit, settings: Settings, told: Told = lambda frames: None) -> Outcome:
+def work(unit: Unit, settings: Settings, on_frames: OnFrames = lambda frames: None) -> Outcome:
     """Do a unit of work. What is wrong with its file is in the outcome, never raised; a signal is.
 
-    `told` is called, in any thread, with how many of its frames are coded so far: of the pass that is under way.
+    `on_frames` is called, in any thread, with how many of its frames are coded so far: of the pass that is under way.
     """
     started, done, error = time.monotonic(), None, None
     names: dict[str, str] = {}
@@ -215,9 +221,9 @@ def work(unit: Unit, settings: Settings, told: Told = lambda frames: None) -> Ou
             message = message.replace(path, url)
         return message
 
-    with _warnings() as warnings:
+    with _warnings() as warnings, _torch_threads(settings.compute.threads):
         try:
-            done = unit.run(settings, names, told)
+            done = unit.run(settings, names, on_frames)
         except TokcodecError as fault:
             signals.check()
             error = said(str(fault))
@@ -226,6 +232,17 @@ def work(unit: Unit, settings: Settings, told: Told = lambda frames: None) -> Ou
             error = said(f"{type(fault).__name__}: {fault}")
     worker = f"{socket.gethostname()}:{os.getpid()}"
     return Outcome(done, error, worker, time.monotonic() - started, tuple(dict.fromkeys(map(said, warnings))))
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads (None: as many as before)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from tokcodec.batch.units import Outcome, Settings, Unit, work
 from tokcodec.errors import TokcodecError
 from tokcodec.pipeline import available_cores
 
-UnitTold = Callable[[Unit, int], None]
+OnUnitFrames = Callable[[Unit, int], None]
 
 _spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and CUDA in an unknown state
 
@@ -44,7 +44,7 @@ def local_workers(jobs: int | None, threads: int | None, device: str) -> ThisPro
 
     Args:
         jobs: how many; None for one a GPU, else one for two cores.
-        threads: of the network in each; None divides the cores among them.
+        threads: of each; None divides the cores among them.
         device: "auto", "cpu" or "cuda".
     """
     cores = available_cores()
@@ -60,30 +60,28 @@ class ThisProcess:
     """One worker without a process of its own: `submit` returns when the unit is done.
 
     Args:
-        threads: of the network, until it is closed; None leaves them as they are.
+        threads: that it uses; None leaves them as the settings say.
 
     Attributes:
         limit: units that are worth having under way.
-        told: called, in any thread, with a unit and how many of its frames are coded so far.
+        on_frames: called, in any thread, with a unit and how many of its frames are coded so far.
     """
 
     limit = 1
 
     def __init__(self, threads: int | None = None) -> None:
-        self.told: UnitTold = lambda unit, frames: None
-        self._before = torch.get_num_threads()
-        torch.set_num_threads(threads or self._before)
+        self.on_frames: OnUnitFrames = lambda unit, frames: None
+        self._threads = threads
 
     def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
         """Do a unit; the result is its outcome."""
         future: Future[Outcome] = Future()
-        future.set_result(work(unit, settings, functools.partial(self.told, unit)))
+        future.set_result(work(unit, settings.limited(self._threads), functools.partial(self.on_frames, unit)))
         return future
 
     def close(self) -> None:
         """Nothing is left to stop, but a copy of a remote film may be left."""
         copies.forget()
-        torch.set_num_threads(self._before)
 
 
 class Processes:
@@ -91,18 +89,18 @@ class Processes:
 
     Args:
         jobs: how many.
-        threads: CPU threads of the network in each.
+        threads: that each uses.
         gpus: to share among them, one each in turn, of those this process sees; 0 leaves the choice to the device
             that is set.
 
     Attributes:
         limit: units that are worth having under way: one in work and one waiting for each worker.
-        told: as of `ThisProcess`.
+        on_frames: as of `ThisProcess`.
     """
 
     def __init__(self, jobs: int, threads: int, gpus: int = 0) -> None:
         self.limit = 2 * jobs
-        self.told: UnitTold = lambda unit, frames: None
+        self.on_frames: OnUnitFrames = lambda unit, frames: None
         self._threads, self._gpus = threads, gpus
         self._units: queue.SimpleQueue[tuple[Future[Outcome], Unit, Settings] | None] = queue.SimpleQueue()
         self._processes: list[SpawnProcess | None] = [None] * jobs
@@ -115,7 +113,7 @@ class Processes:
     def submit(self, unit: Unit, settings: Settings) -> Future[Outcome]:
         """Queue a unit; the result is its outcome, or WorkerLostError or NoWorkersError."""
         future: Future[Outcome] = Future()
-        self._units.put((future, unit, settings))
+        self._units.put((future, unit, settings.limited(self._threads)))
         return future
 
     def close(self) -> None:
@@ -148,7 +146,7 @@ class Processes:
             try:
                 pipe.send((unit, settings))
                 while isinstance(got := pipe.recv(), int):
-                    self.told(unit, got)
+                    self.on_frames(unit, got)
                 future.set_result(got)
             except (EOFError, OSError):
                 process.join()
@@ -161,7 +159,7 @@ class Processes:
     def _start(self, i: int) -> tuple[SpawnProcess, connection.Connection[Any, Any]]:
         pipe, theirs = _spawn.Pipe()
         gpu = _visible_gpu(i % self._gpus) if self._gpus else None
-        process = _spawn.Process(target=_worker, args=(theirs, self._threads, gpu), daemon=True)
+        process = _spawn.Process(target=_worker, args=(theirs, gpu), daemon=True)
         process.start()
         theirs.close()  # else the end of the process would not end the pipe
         self._processes[i] = process
@@ -176,14 +174,13 @@ def _visible_gpu(i: int) -> str:
     return names.split(",")[i].strip() if names else str(i)
 
 
-def _worker(pipe: connection.Connection[Any, Any], threads: int, gpu: str | None) -> None:
+def _worker(pipe: connection.Connection[Any, Any], gpu: str | None) -> None:
     """The life of a worker process. `gpu` is what CUDA calls the one to use."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    torch.set_num_threads(threads)
     try:
         with contextlib.suppress(EOFError, OSError):  # the parent has gone
             while True:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,6 +29,7 @@ from tokcodec.cli.options import (
 )
 from tokcodec.cli.terminal import Meter, compile_ahead, tell
 from tokcodec.compute import Compute
+from tokcodec.rate import DEFAULT_RATE
 
 if TYPE_CHECKING:
     from tokcodec.batch import Note, Summary
@@ -142,60 +144,35 @@ def batch(
     chosen = profile_of(profile, bits, depth)
     if ray is not None and jobs:
         raise click.UsageError("give one of --jobs and --ray")
-    from tokcodec.batch import run
+    from tokcodec.batch import Crew, Decode, Encode, Which, run
 
+    names = None if listing is None else [line.rstrip("\r\n") for line in listing if line.strip()]
     notes: list[Note] = []
-    most, began = 0, time.monotonic()
     with contextlib.closing(Meter("batch", "files", "none" if dry_run else progress)) as meter:
+        update = _updating(meter)
 
-        def update(note: Note, summary: Summary) -> None:
+        def settled(note: Note, summary: Summary) -> None:
             if dry_run:
                 notes.append(note)
             else:
-                told(summary.frames, summary)
-
-        def told(frames: int, summary: Summary) -> None:
-            nonlocal most
-            most = max(most, frames)  # of a file that failed they are done once more
-            speed = most / max(time.monotonic() - began, 1e-3)
-            meter.step(
-                summary.settled,
-                summary.files,
-                f"{most} frames, {speed:.1f} frames/s, {(summary.source_bytes - summary.bytes) / 1e6:.1f} MB saved",
-                frames=most,
-                source_bytes=summary.source_bytes,
-                bytes=summary.bytes,
-                failed=len(summary.failed),
-            )
+                update(summary.frames, summary)
 
         if jobs != 1 and ray is None and not dry_run:
             compile_ahead(meter.say if progress == "auto" else None)
         summary = run(
             source,
             target,
-            decode=decode,
-            rate=rate,
-            profile=chosen,
-            deinterlace=deinterlace,
-            to=to,
-            crf=crf,
-            globs=globs,
-            suffixes=ext,
-            names=None if listing is None else [line.rstrip("\r\n") for line in listing if line.strip()],
-            shard=shard,
-            jobs=jobs,
-            ray=ray,
-            piece_chunks=piece,
+            Decode(to, crf) if decode else Encode(rate or DEFAULT_RATE, chosen, deinterlace, verify, delete_source),
+            which=Which(globs, ext, names, shard),
+            crew=Crew(jobs, ray, piece),
             retries=retries,
-            verify=verify,
-            delete_source=delete_source,
             overwrite=force,
             weights=weights,
             compute=compute,
             log=log,
             dry_run=dry_run,
-            progress=update,
-            coding=told,
+            progress=settled,
+            coding=update,
         )
     if not summary.files:
         found = sum(summary.skipped.values())
@@ -212,6 +189,27 @@ def batch(
     for name, error in summary.failed.items():
         tell(f"tokcodec: {name}: {error}", err=True)
     click.get_current_context().exit(1 if summary.failed else 0)
+
+
+def _updating(meter: Meter) -> Callable[[int, Summary], None]:
+    """A callback that shows how many frames are coded, and what became of the files so far."""
+    most, began = 0, time.monotonic()
+
+    def update(frames: int, summary: Summary) -> None:
+        nonlocal most
+        most = max(most, frames)  # of a file that failed they are done once more
+        speed = most / max(time.monotonic() - began, 1e-3)
+        meter.step(
+            summary.settled,
+            summary.files,
+            f"{most} frames, {speed:.1f} frames/s, {(summary.source_bytes - summary.bytes) / 1e6:.1f} MB saved",
+            frames=most,
+            source_bytes=summary.source_bytes,
+            bytes=summary.bytes,
+            failed=len(summary.failed),
+        )
+
+    return update
 
 
 def _line(summary: Summary, dry_run: bool) -> str:

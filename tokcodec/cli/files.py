@@ -36,7 +36,7 @@ from tokcodec.rate import DEFAULT_RATE
 from tokcodec.stream.pyramid import SPANS
 
 
-def beside(source: str, suffix: str) -> str:
+def default_target(source: str, suffix: str) -> str:
     """The output where none is named: the input's name with another suffix, in its folder."""
     from tokcodec.video import is_pattern, is_pipe
 
@@ -118,7 +118,7 @@ def encode(
     from tokcodec.codec import encode_video
     from tokcodec.video import Filters
 
-    target = target or beside(source, ".tokc")
+    target = target or default_target(source, ".tokc")
     if target_lpips is not None or target_psnr is not None:  # else torch has nothing to do
         use_threads(compute.threads)
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
@@ -195,7 +195,7 @@ def decode(
     """
     from tokcodec.codec import decode_video
 
-    target = target or beside(source, ".decoded.mkv" if lossless else ".decoded.mp4")
+    target = target or default_target(source, ".decoded.mkv" if lossless else ".decoded.mp4")
     if lossless and Path(target).suffix.lower() != ".mkv":
         raise click.UsageError("--lossless writes .mkv only")
     if target != "-":

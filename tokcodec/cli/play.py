@@ -18,7 +18,7 @@ from tokcodec.cli.terminal import compiling_told, say
 from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
 
-PLAYERS = {  # what each is told besides the title of its window: Matroska, raw frames and sound, comes on its stdin
+PLAYERS = {  # the options of each besides the title of its window: Matroska, raw frames and sound, comes on its stdin
     "mpv": ["--really-quiet", "--title={}", "-"],
     "ffplay": ["-loglevel", "error", "-autoexit", "-window_title", "{}", "-f", "matroska", "-i", "-"],
 }

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.codec.cuts import CUT_MARGIN, cuts
+from tokcodec.coding.planes import GROUP
 from tokcodec.errors import VideoError
 from tokcodec.stream.records import MAX_TICKS
 from tokcodec.video import VideoReader
@@ -20,7 +21,7 @@ CHUNK_PX = 1 << 28  # of a chunk's frames: larger frames than 1080p come in shor
 
 def chunk_frames_for(height: int, width: int) -> int:
     """The most frames of a chunk of frames of this size: the first, and whole groups of the network behind it."""
-    return 1 + (min(CHUNK_FRAMES, max(1, CHUNK_PX // (height * width))) - 1) // 4 * 4
+    return 1 + (min(CHUNK_FRAMES, max(1, CHUNK_PX // (height * width))) - 1) // GROUP * GROUP
 
 
 class Clip(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-GRID = 16  # cells on the shorter side, compared by their means: motion moves little between them
+CELLS = 16  # cells on the shorter side, compared by their means: motion moves little between them
 SAMPLES = 4  # pixels a cell, along each side
 LEAST = 10.0  # mean difference, of 255 levels; still shots have 1 to 4, handheld ones up to 13
 CUT_MARGIN = 2  # frames on both sides of a cut that must be known
@@ -22,7 +22,7 @@ def cuts(frames: NDArray[np.uint8]) -> list[int]:
         Indexes from 2 to T - 2, ascending: a change at the first or last frame may be a flash, of which the other
         half is not among these frames. It depends on these frames alone.
     """
-    step = max(1, min(frames.shape[1:3]) // (GRID * SAMPLES))
+    step = max(1, min(frames.shape[1:3]) // (CELLS * SAMPLES))
     points = frames[:, step // 2 :: step, step // 2 :: step]
     height, width = (size // SAMPLES for size in points.shape[1:3])
     if len(frames) < 2 or not height or not width:

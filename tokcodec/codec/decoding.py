@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from tokcodec.io import output
 from tokcodec.io.files import temporary_file
 from tokcodec.pipeline import blas_limited, in_background
 from tokcodec.report import Progress, Report, report_of
+from tokcodec.stream.container import Reader, Rest
 from tokcodec.stream_reader import AHEAD_PX, Stream, checked_streams, overlapping, reading, span_ticks, tokenizer_of
 
 
@@ -75,19 +77,8 @@ def decode_video(
         stack.enter_context(blas_limited(compute.threads))
         reader = stack.enter_context(reading(Path(source), salvage))
         header = reader.header
-        wanted = overlapping(reader, start_s, duration_s)
-        format: str | None = stdout_format
-        place: str | Path | BinaryIO = "-"
-        label = "stdout"
-        if not isinstance(target, (str, Path)):
-            place, label = target, "output"
-        elif str(target) != "-":
-            label = str(target)
-            format = video.kind_of(Path(target))
-            if video.is_pattern(Path(target)):
-                place = stack.enter_context(output.replacing_pattern(Path(target), overwrite))
-            else:
-                place = stack.enter_context(output.replacing(Path(target), [Path(source)], overwrite))
+        wanted = overlapping(reader, start_s, end_s)
+        place, format, label = stack.enter_context(_placed(target, Path(source), stdout_format, overwrite))
         tokenizer = tokenizer_of(reader, weights, compute).counted()
         ahead = max(4, AHEAD_PX // (header.height * header.width))
         stream = Stream(Path(source), reader, lambda: tokenizer)
@@ -97,16 +88,9 @@ def decode_video(
         if first is None:
             raise TokcodecError(f"{source}: no frames from {start_s:g} s")
         shift = -first[1] if start_s > 0 else 0
-        streams, metadata = checked_streams(reader), reader.metadata
-        if start_s > 0 or end_s is not None:
-            begin = first[1] if start_s > 0 else None
-            end = None if end_s is None else span_ticks(reader, start_s, duration_s)[1]
-            metadata = metadata.cut(begin, end, shift)
-            if streams is not None:
-                begin_s, limit_s = (None if ticks is None else ticks * header.time_base for ticks in (begin, end))
-                part = stack.enter_context(temporary_file())
-                name = video.cut_streams([(*streams, begin_s, limit_s, shift * header.time_base)], part)
-                streams = None if name is None else (name, part)
+        begin = first[1] if start_s > 0 else None
+        end = None if end_s is None else span_ticks(reader, start_s, end_s)[1]
+        metadata, streams = stack.enter_context(_rest_of(reader, begin, end, shift))
         writer = stack.enter_context(
             video.VideoWriter(
                 place,
@@ -134,3 +118,42 @@ def decode_video(
                 progress(count, video_bytes * count // total, total, header.width * header.height)
     made = report_of(header, index, size, video_bytes, started, reader.damaged)
     return dataclasses.replace(made, frames=count, **tokenizer.usage())
+
+
+@contextlib.contextmanager
+def _placed(
+    target: str | Path | BinaryIO, source: Path, stdout_format: str, overwrite: bool
+) -> Iterator[tuple[str | Path | BinaryIO, str | None, str]]:
+    """Where a video is written, its format (None: by its name) and what messages call it; a file appears at the end."""
+    if not isinstance(target, (str, Path)):
+        yield target, stdout_format, "output"
+    elif str(target) == "-":
+        yield "-", stdout_format, "stdout"
+    else:
+        path = Path(target)
+        format = video.kind_of(path)
+        is_pattern = video.is_pattern(path)
+        with (
+            output.replacing_pattern(path, overwrite)
+            if is_pattern
+            else output.replacing(path, [source], overwrite) as place
+        ):
+            yield place, format, str(target)
+
+
+@contextlib.contextmanager
+def _rest_of(reader: Reader, begin: int | None, end: int | None, shift: int) -> Iterator[Rest]:
+    """Metadata and other streams, those of [begin, end) ticks (None: no limit), moved by `shift` ticks."""
+    metadata, streams = reader.metadata, checked_streams(reader)
+    if begin is None and end is None:
+        yield metadata, streams
+        return
+    metadata = metadata.cut(begin, end, shift)
+    if streams is None:
+        yield metadata, None
+        return
+    tick_s = reader.header.time_base
+    begin_s, end_s = (None if ticks is None else ticks * tick_s for ticks in (begin, end))
+    with temporary_file() as part:
+        name = video.cut_streams([(*streams, begin_s, end_s, shift * tick_s)], part)
+        yield metadata, None if name is None else (name, part)

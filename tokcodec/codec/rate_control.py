@@ -25,7 +25,7 @@ from tokcodec.coding.loop import Coding
 from tokcodec.errors import TokcodecError
 from tokcodec.io.files import temporary_file
 from tokcodec.rate import STEP_RANGE, STEP_UNITS, Rate
-from tokcodec.scoring.goals import Judge, judge_of
+from tokcodec.scoring.goals import QualityGoal, quality_goal
 from tokcodec.stream.container import Reader, Rest, Writer, streams_bytes, write_stream
 from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import Chunk
@@ -50,9 +50,9 @@ def control_of(rate: Rate, lpips_dir: str | Path | None) -> Control:
     """
     if rate.is_of_the_whole:
         return functools.partial(to_size, rate)
-    judge = judge_of(rate, lpips_dir)
-    if judge is not None:
-        return functools.partial(to_quality, judge)
+    goal = quality_goal(rate, lpips_dir)
+    if goal is not None:
+        return functools.partial(to_quality, goal)
     assert rate.fixed_step is not None
     return functools.partial(at_step, rate.fixed_step)
 
@@ -62,9 +62,9 @@ def at_step(step: float, passes: Passes, target: BinaryIO) -> Writer:
     return passes.run(target, functools.partial(_packed, passes, step), passes.rest)
 
 
-def to_quality(judge: Judge, passes: Passes, target: BinaryIO) -> Writer:
-    """Code each chunk with the coarsest step whose pictures the judge takes."""
-    return passes.run(target, functools.partial(_judged, passes, judge), passes.rest)
+def to_quality(goal: QualityGoal, passes: Passes, target: BinaryIO) -> Writer:
+    """Code each chunk with the coarsest step whose pictures meet a goal."""
+    return passes.run(target, functools.partial(_tried, passes, goal), passes.rest)
 
 
 def to_size(rate: Rate, passes: Passes, target: BinaryIO) -> Writer:
@@ -104,11 +104,12 @@ def to_size(rate: Rate, passes: Passes, target: BinaryIO) -> Writer:
 
 def _packed(passes: Passes, step: float, clip: Clip, counter: Counter) -> Chunk:
     """A chunk coded with a step."""
-    return _chunk(clip, step, *passes.tokenizer.pack(clip.frames, step, passes.helpers, passes.spans, counter.coded))
+    coded = passes.tokenizer.pack(clip.frames, step, helpers=passes.helpers, spans=passes.spans, on_frame=counter.coded)
+    return _chunk(clip, step, *coded)
 
 
-def _judged(passes: Passes, judge: Judge, clip: Clip, counter: Counter) -> Chunk:
-    """A chunk coded with the coarsest step whose pictures the judge takes.
+def _tried(passes: Passes, goal: QualityGoal, clip: Clip, counter: Counter) -> Chunk:
+    """A chunk coded with the coarsest step whose pictures meet a goal.
 
     An attempt counts as a share of the frames: of what is left, as if the least number of attempts were to come.
     """
@@ -121,18 +122,22 @@ def _judged(passes: Passes, judge: Judge, clip: Clip, counter: Counter) -> Chunk
         part = share * left / len(clip.pts) / 2  # that a frame counts when it is coded, and again when it is shown
         left *= 1 - share
         coding = tokenizer.code(
-            clip.frames, step, passes.helpers, passes.spans, lambda frames: counter.coded(part * frames)
+            clip.frames,
+            step,
+            helpers=passes.helpers,
+            spans=passes.spans,
+            on_frame=lambda frames: counter.coded(part * frames),
         )
         shown = []
         for pictures in tokenizer.pictures(coding, step, height, width):
             shown.append(pictures)
             counter.coded(part * len(pictures))
-        return judge(clip.frames, np.concatenate(shown)), coding
+        return goal(clip.frames, np.concatenate(shown)), coding
 
     step, is_good, coding = coarsest(attempt)
     counter.coded(left)
     if not is_good:
-        log.warning("%s is out of reach for %d frames; they have the finest step", judge, len(clip.pts))
+        log.warning("%s is out of reach for %d frames; they have the finest step", goal, len(clip.pts))
     return _chunk(clip, step, *tokenizer.packed(coding, step))
 
 

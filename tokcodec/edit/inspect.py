@@ -86,7 +86,7 @@ def _missing(reader: Reader) -> list[tuple[int | None, int | None]]:
 
 
 def _facts(source: Path, reader: Reader) -> dict[str, Any]:
-    """What `describe` tells of a stream that is open."""
+    """What `describe` says of a stream that is open."""
     header = reader.header
     if not reader.index:
         raise BitstreamError("no frames" if reader.complete else "no intact chunk")

@@ -53,13 +53,14 @@ def trim(
     check_stream_name(target)
     started, source = time.monotonic(), Path(source)
     with reading(source, salvage) as reader, output.writing(target, [source], overwrite) as file:
-        shown, (begin, end) = shown_of(reader), span_ticks(reader, start_s, duration_s)
+        end_s = None if duration_s is None else start_s + duration_s
+        shown, (begin, end) = shown_of(reader), span_ticks(reader, start_s, end_s)
         spans, frames = framed(reader, shown.part(begin, end))
         first = shown.place(spans[0][0]) if spans else None
         if first is None:
             raise TokcodecError(f"{source}: no frames in the span")
         shift = -first[0] if start_s > 0 else 0
-        edges = None if start_s <= 0 else -shift, None if duration_s is None else end
+        edges = None if start_s <= 0 else -shift, None if end_s is None else end
         moved = first[0] + shift - spans[0][0]
         part = _Part(source, reader, holding(reader, spans), merged(spans), moved, shift, *edges)
         made = _join(file, reader.header, [part])

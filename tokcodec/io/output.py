@@ -1,6 +1,6 @@
-"""Output that appears whole or not at all: written beside its name, renamed at the end.
+"""Output that appears whole or not at all: written next to its name, renamed at the end.
 
-Who writes holds a lock on the hidden file beside the name; one without a lock is of a process that was killed, and
+Who writes holds a lock on the hidden file next to the name; one without a lock is of a process that was killed, and
 the next output in its folder removes it. Where there are no locks, such files stay.
 """
 

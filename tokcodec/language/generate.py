@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NotRequired, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +31,27 @@ if TYPE_CHECKING:
     from tokcodec.tokenizer import Tokenizer
 
 
-def predict(
-    source: Path,
-    target: str | Path,
-    seconds: float,
-    *,
-    model: Path,
-    speech: Speech | None = None,
-    weights: str | Path | None = None,
-    compute: Compute = AUTO,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Report:
+class GenerateOptions(TypedDict):
+    """By what frames are made, and where they go.
+
+    Attributes:
+        model: a language model, or the folder of the run it was learned in.
+        speech: how it draws; `Speech()` if None.
+        weights: those of the stream; the released ones if None.
+        compute: device of the model.
+        overwrite: replace a target that exists.
+        progress: called with frames written, 0, frames to write, pixels a frame, as they are.
+    """
+
+    model: Path
+    speech: NotRequired[Speech | None]
+    weights: NotRequired[str | Path | None]
+    compute: NotRequired[Compute]
+    overwrite: NotRequired[bool]
+    progress: NotRequired[Progress | None]
+
+
+def predict(source: Path, target: str | Path, seconds: float, **options: Unpack[GenerateOptions]) -> Report:
     """Let a stream go on: its last chunk becomes longer, all else is as it was. What is hidden at its end is dropped.
 
     Frames come in spans of four. Frames of the last chunk that stand behind its last whole one are replaced.
@@ -51,12 +60,7 @@ def predict(
         source: a stream of spans of four frames.
         target: a stream; "-" is stdout.
         seconds: of frames to come, at the stream's frame rate, and as many more as a whole span needs.
-        model: a language model, or the folder of the run it was learned in.
-        speech: how it draws.
-        weights: those of the stream; the released ones if None.
-        compute: device of the model.
-        overwrite: replace a target that exists.
-        progress: called with frames written, 0, frames to write, pixels a frame, as they are.
+        options: see `GenerateOptions`.
 
     Raises:
         ModelError: the weights are not the stream's, or the model is none of their tokens.
@@ -67,7 +71,7 @@ def predict(
     from tokcodec.language.words import SPAN
 
     started = time.monotonic()
-    with _opened(source, target, model, weights, compute, overwrite) as (reader, file, tokenizer, speaker):
+    with _opened(source, target, **options) as (reader, file, tokenizer, speaker):
         header, shown = reader.header, shown_of(reader)
         first_pts, end_pts = shown.spans[-1]
         number = max(i for i, entry in enumerate(reader.index) if entry.first_pts < end_pts)
@@ -93,8 +97,10 @@ def predict(
         if metadata.shown:
             metadata = dataclasses.replace(metadata, shown=(*shown.spans[:-1], (first_pts, pts[-1])))
         begin, step = spans_of_four(tokens, source), last.step / STEP_UNITS
-        told = _counted(progress, SPAN * (end - begin), header)
-        tokens = spoken(speaker, longer(tokens, end - begin), step, begin, end, speech or Speech(), told)
+        on_frame = _counted(options.get("progress"), SPAN * (end - begin), header)
+        tokens = spoken(
+            speaker, longer(tokens, end - begin), step, begin, end, options.get("speech") or Speech(), on_frame
+        )
         chunk = _coded(tokens, last.step, (*last.pts, *pts[:-1]), pts[-1] - pts[-2], tokenizer)
         before = (reader.read_chunk(i) for i in range(number))
         others: Rest = (metadata, checked_streams(reader))
@@ -103,28 +109,18 @@ def predict(
 
 
 def fill(
-    source: Path,
-    target: str | Path,
-    start_s: float,
-    duration_s: float,
-    *,
-    model: Path,
-    speech: Speech | None = None,
-    weights: str | Path | None = None,
-    compute: Compute = AUTO,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    source: Path, target: str | Path, start_s: float, duration_s: float, **options: Unpack[GenerateOptions]
 ) -> Report:
     """Replace a gap in a stream by frames that a language model thinks of between its two ends.
 
-    Whole spans of four are replaced, within one chunk and behind its first frame. What follows in the chunk was told
-    against the frames replaced: it is coded again, from its decoded frames, as a chunk of its own.
+    Whole spans of four are replaced, within one chunk and behind its first frame. What follows in the chunk was
+    predicted from the frames replaced: it is coded again, from its decoded frames, as a chunk of its own.
 
     Args:
         source: a stream of spans of four frames.
         target: a stream; "-" is stdout.
         start_s, duration_s: the gap, in seconds after the first frame.
-        model, speech, weights, compute, overwrite, progress: as for `predict`; frames that follow are coded again.
+        options: see `GenerateOptions`; frames that are coded again count for `progress`, too.
 
     Raises:
         ModelError: the weights are not the stream's, or the model is none of their tokens.
@@ -135,8 +131,8 @@ def fill(
     from tokcodec.language.words import SPAN
 
     started = time.monotonic()
-    with _opened(source, target, model, weights, compute, overwrite) as (reader, file, tokenizer, speaker):
-        wanted = span_ticks(reader, start_s, duration_s)
+    with _opened(source, target, **options) as (reader, file, tokenizer, speaker):
+        wanted = span_ticks(reader, start_s, start_s + duration_s)
         begin, end = next(iter(shown_of(reader).part(*wanted)), wanted)
         number = max((i for i, entry in enumerate(reader.index) if entry.first_pts < begin), default=0)
         chunk = reader.read_chunk(number)
@@ -152,8 +148,8 @@ def fill(
         there, first, behind = spans_of_four(tokens, source), (gap[0] - 1) // SPAN, (gap[-1] - 1) // SPAN + 1
         grown = longer(tokens, max(0, behind - there))  # frames behind the last whole span are made one
         kept = 1 + SPAN * min(behind, there)
-        told = _counted(progress, SPAN * (behind - first) + max(0, chunk.frames - kept), header)
-        made = spoken(speaker, grown, step, first, behind, speech or Speech(), told)
+        on_frame = _counted(options.get("progress"), SPAN * (behind - first) + max(0, chunk.frames - kept), header)
+        made = spoken(speaker, grown, step, first, behind, options.get("speech") or Speech(), on_frame)
         edges_ticks = (*chunk.pts, chunk.end_pts)
         part = type(made)(
             made.levels[:, :kept], made.motion[: kept - 1], made.spans[: kept // SPAN], made.numbers[:kept]
@@ -161,7 +157,7 @@ def fill(
         chunks = [_coded(part, chunk.step, chunk.pts[:kept], edges_ticks[kept] - edges_ticks[kept - 1], tokenizer)]
         if kept < chunk.frames:
             seen = _decoded(tokenizer, tokens if behind <= there else made, step, header)[kept : chunk.frames]
-            rest = tokenizer.encode(seen, step, spans=SPAN, told=told).tokens
+            rest = tokenizer.encode(seen, step, spans=SPAN, on_frame=on_frame).tokens
             chunks.append(_coded(rest, chunk.step, chunk.pts[kept:], chunk.duration, tokenizer))
         whole = itertools.chain(
             (reader.read_chunk(i) for i in range(len(reader.index)) if i < number),
@@ -175,7 +171,14 @@ def fill(
 
 @contextlib.contextmanager
 def _opened(
-    source: Path, target: str | Path, model: Path, weights: str | Path | None, compute: Compute, overwrite: bool
+    source: Path,
+    target: str | Path,
+    *,
+    model: Path,
+    weights: str | Path | None = None,
+    compute: Compute = AUTO,
+    overwrite: bool = False,
+    **_: object,
 ) -> Iterator[tuple[Reader, BinaryIO, Tokenizer, LanguageModel]]:
     from tokcodec.language.model import load_model
     from tokcodec.restorer.device import pick_device
@@ -218,14 +221,14 @@ def _counted(progress: Progress | None, total: int, header: Header) -> Callable[
     """A callback for frames newly made, that tells `progress` of all so far."""
     made = 0
 
-    def told(frames: int) -> None:
+    def on_frame(frames: int) -> None:
         nonlocal made
         made += frames
         if progress is not None:
             progress(made, 0, total, header.width * header.height)
 
-    told(0)
-    return told
+    on_frame(0)
+    return on_frame
 
 
 def _holding(source: Path, header: Header, frames: int) -> Header:

@@ -74,9 +74,9 @@ def _shown(window: Window, span: int, chosen: Tensor, values: Tensor, reference:
     window.merges[0, span, :, chosen] = merges
     window.levels[0, span, :, chosen] = values[:, MOTION:].T
     differences = (values[:, SPAN:MOTION] - REACH - 1).T.reshape(SPAN, 2, -1)
-    for role in (slice(0, 1), slice(1, SPAN)):  # the frames between may be told against the anchor
-        told = against(reference[0], window.merges[0], window.vectors[0])[span, role][:, :, chosen]
-        window.vectors[0, span, role, :, chosen] = (told + differences[role]) * (merges[role, None] >= COPIES)
+    for role in (slice(0, 1), slice(1, SPAN)):  # the frames between may be differences to the anchor
+        base = against(reference[0], window.merges[0], window.vectors[0])[span, role][:, :, chosen]
+        window.vectors[0, span, role, :, chosen] = (base + differences[role]) * (merges[role, None] >= COPIES)
 
 
 @torch.inference_mode()
@@ -120,14 +120,14 @@ def speak_span(
 
 @torch.inference_mode()
 def span_bits(model: LanguageModel, window: Window, known: Tensor, span: int, steps: int, seed: int) -> Tensor:
-    """What a span costs when it is told in parallel steps, its positions in random order.
+    """What a span costs when it is written in parallel steps, its positions in random order.
 
     A coder that had these probabilities in integers would write as many bits: every step knows only what the steps
-    before have told. A vector out of reach is charged 12 bits a component beside its escape.
+    before do. A vector out of reach is charged 12 bits a component in addition to its escape.
 
     Args:
         model: in eval mode.
-        window, known, span, steps: as for `speak_span`; what is there is told, not drawn.
+        window, known, span, steps: as for `speak_span`; what is there is taken, not drawn.
         seed: of the order.
 
     Returns:
@@ -138,10 +138,10 @@ def span_bits(model: LanguageModel, window: Window, known: Tensor, span: int, st
     h, w = known.shape[2:]
     order = torch.from_numpy(np.random.default_rng(seed).permutation(h * w)).to(known.device)
     total = torch.zeros(model.layout.factors, device=known.device)
-    lead, told = int(window.first is not None), 0
+    lead, done = int(window.first is not None), 0
     for left in hidden_counts(h * w, steps):
-        part = order[told : h * w - left]
-        told = h * w - left
+        part = order[done : h * w - left]
+        done = h * w - left
         values, out = values_of(window, references(*resolved(window, known)))
         features = model.trunk(window, known)[0, lead + span].flatten(0, 1)[part]
         total += model.bits(features, values[0, span].flatten(0, 1)[part]).sum(0)

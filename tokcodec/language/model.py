@@ -24,7 +24,7 @@ from tokcodec.language.words import (
     ABOVE,
     COPIES,
     ESCAPE,
-    FIRST,
+    FIRST_MEANS,
     LEFT,
     MOTION,
     REACH,
@@ -151,8 +151,8 @@ def references(vectors: Tensor, has: Tensor) -> Tensor:
         vectors: int64 `[B, T, 4, 2, h, w]`.
         has: bool `[B, T, 4, h, w]`, which of them there are.
     """
-    near, is_near = _beside(torch.zeros_like(vectors), torch.zeros_like(has), vectors, has)
-    far, is_far = _beside(near[:, :, :1], is_near[:, :, :1], near[:, :, :1], is_near[:, :, :1])
+    near, is_near = _from_neighbours(torch.zeros_like(vectors), torch.zeros_like(has), vectors, has)
+    far, is_far = _from_neighbours(near[:, :, :1], is_near[:, :, :1], near[:, :, :1], is_near[:, :, :1])
     anchors, past, has_past = [], torch.zeros_like(vectors[:, 0, 0]), torch.zeros_like(has[:, 0, 0])
     for t in range(vectors.shape[1]):
         choice = torch.where(has_past[:, None], past, far[:, t, 0] * is_far[:, t])
@@ -164,7 +164,7 @@ def references(vectors: Tensor, has: Tensor) -> Tensor:
 
 
 def against(reference: Tensor, merges: Tensor, vectors: Tensor) -> Tensor:
-    """What explicit vectors are told against: the reference, or the anchor's own vector where that is explicit.
+    """What explicit vectors are differences to: the reference, or the anchor's own vector where that is explicit.
 
     Args:
         reference, vectors: int64 `[..., 4, 2, h, w]`.
@@ -175,7 +175,7 @@ def against(reference: Tensor, merges: Tensor, vectors: Tensor) -> Tensor:
     return torch.cat([reference[..., :1, :, :, :], others], -4)
 
 
-def _beside(value: Tensor, has: Tensor, source: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def _from_neighbours(value: Tensor, has: Tensor, source: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Fill values `[B, T, n, 2, h, w]` where there are none yet, `[B, T, n, h, w]`, from neighbours in a source."""
     for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):  # from left, above, right, below
         shifted, there = _moved(source, dy, dx), _moved(known, dy, dx)
@@ -195,7 +195,7 @@ def values_of(window: Window, reference: Tensor) -> tuple[Tensor, Tensor]:
     """The factors of all positions, int64 `[B, T, h, w, factors]`, and how many vectors' components are out of reach.
 
     Args:
-        window: its explicit vectors are told as differences; factors of others have the value of none.
+        window: its explicit vectors are written as differences; factors of others have the value of none.
         reference: to what, as of `references`.
     """
     difference = window.vectors - against(reference, window.merges, window.vectors)
@@ -328,7 +328,7 @@ class LanguageModel(nn.Module):
         marks = torch.from_numpy(self.layout.marks())
         self.of_words = _Table(torch.cat([marks[:SPAN], marks[MOTION:]]), c)  # vectors are read as numbers
         self.of_vectors = nn.Linear(3 * SPAN, c)  # and whether they are known
-        self.of_first = nn.Linear(FIRST, c)
+        self.of_first = nn.Linear(FIRST_MEANS, c)
         self.of_place = nn.Embedding(PLACES, c)
         self.of_step = nn.Linear(1, c)
         self.hidden = nn.Parameter(torch.zeros(c))

@@ -1,4 +1,4 @@
-"""What tokens know of a scene: linear and attention probes on the model's embeddings, beside small pictures."""
+"""What tokens know of a scene: linear and attention probes on the model's embeddings, compared with small pictures."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def spoken(
     begin: int,
     end: int,
     speech: Speech,
-    told: Callable[[int], None] | None = None,
+    on_frame: Callable[[int], None] | None = None,
 ) -> Tokens:
     """A chunk with spans written anew. The model sees the spans before, and those behind if they are near.
 
@@ -63,7 +63,7 @@ def spoken(
         step: of the chunk, in levels.
         begin, end: the spans of four to write, from 0.
         speech: how.
-        told: called with the number of frames that are newly written.
+        on_frame: called with the number of frames that are newly written.
     """
     layout, device = model.layout, next(model.parameters()).device
     words, first = layout.words(tokens), layout.first(tokens, step)
@@ -80,8 +80,8 @@ def spoken(
         words.merges[g] = window.merges[0, g - low].cpu().numpy()
         # Whole: what these take over may lie before the next window.
         words.vectors[g] = resolved(window, known)[0][0, g - low].cpu().numpy()
-        if told:
-            told(SPAN)
+        if on_frame:
+            on_frame(SPAN)
     part = Words(words.levels[:, begin:end], words.merges[begin:end], words.vectors[begin:end])
     levels, motion = tokens.levels.copy(), tokens.motion.copy()
     low, high = SPAN * begin, SPAN * end

@@ -4,8 +4,8 @@ The roles of a span's frames are 0 for its anchor, and 1 to 3 for the others in 
 factors say where the motion of each is taken over from, or else its kind; the next eight its vectors, which count only
 in the latter case; the others eight lookup-free bits of the levels each. A frame has one motion a position (of the
 upper left 8x8 cell); levels past the first dimensions are left out, and those past the thresholds are cut. The first
-frame of a chunk, which follows from nothing before it, is read but never spoken: its levels say what its own neighbours
-lack, so it is read as what they add up to, in integers and without the network.
+frame of a chunk, which follows from nothing before it, is read but never spoken: its levels are residuals of a
+prediction from its own pixels, so it is read as what they add up to, in integers and without the network.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tokcodec.coding.intra import GREY, reconstruct
 from tokcodec.coding.loop import LEVELS, MODES
 from tokcodec.coding.planes import CELL, GRID, cell_means
 from tokcodec.compiled import njit
+from tokcodec.dtypes import I16, U8
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.entropy import Guesses, Tokens, frame_step
 from tokcodec.stream.fields import BOTH, MAX_CANDIDATES, UNKNOWN, candidates, scaled
@@ -38,19 +39,16 @@ VALUES = 1 << BITS
 # Dimensions of an anchor's block and of another's that are spoken of, and the thresholds of each.
 ANCHOR_FINE, ANCHOR, BETWEEN = 16, 64, 12
 FINE, COARSE = 2, 1
-FIRST = (GRID // CELL) ** 2 * 3 // 2  # means of cells of a position, of the first frame
+FIRST_MEANS = (GRID // CELL) ** 2 * 3 // 2  # means of cells of a position, of the first frame
 # Merges, values of the first factors: motion taken over from the temporal field (for an anchor that of the anchor
 # before, for the three between their anchor's, as from both references), from the position left, above, above right;
 # none, of the first reference, and of both. From COPIES on it is explicit, of kind value - COPIES. The first that fits
-# is told.
+# is taken.
 TEMPORAL, LEFT, ABOVE, RIGHT, STILL, STILL_BOTH, COPIES = range(7)
 MERGES = COPIES + 3
 MOTION = 3 * SPAN  # factors: merges of the anchor and the three between, then y and x of each
 REACH = VALUES // 2 - 1  # of a difference of vectors
 ESCAPE = 0  # the value of a difference out of reach; it is never sampled
-
-U8 = NDArray[np.uint8]
-I16 = NDArray[np.int16]
 
 
 class Words(NamedTuple):
@@ -173,7 +171,7 @@ class Layout:
                     cells[:2] = words.vectors[n, role]
                     _take_over(cells, *_temporal(anchor, role, SPAN, cells), words.merges[n, role])
                     cells = scaled(cells, SPAN, place.distance)
-                    motion[place.frame - 1] = planted(cells.repeat(2, 1).repeat(2, 2), *guesses.of(place))
+                    motion[place.frame - 1] = quad_tree(cells.repeat(2, 1).repeat(2, 2), *guesses.of(place))
                 guesses.add(place, motion[place.frame - 1])
                 anchor = np.ascontiguousarray(motion[place.frame - 1, :3, ::2, ::2]) if role == 0 else anchor
         return levels, motion[len(before) :]
@@ -258,7 +256,7 @@ def _take_over(cells: Any, key: Any, has_key: bool, merges: Any) -> None:
                 cells[0, i, j], cells[1, i, j], cells[2, i, j] = y, x, max(kind, 0)
 
 
-def planted(plain: I16, near: I16, far: I16) -> I16:
+def quad_tree(plain: I16, near: I16, far: I16) -> I16:
     """The quad-tree of a field of cells: the largest blocks of one motion, merged with a neighbour where one has it.
 
     Args:
@@ -270,12 +268,12 @@ def planted(plain: I16, near: I16, far: I16) -> I16:
     """
     field = np.zeros((5, *plain.shape[1:]), np.int16)
     field[2] = UNKNOWN
-    _plant(plain, field, near, far)
+    _fill_quad_tree(plain, field, near, far)
     return field
 
 
 @njit(cache=True, nogil=True)
-def _plant(cells: Any, field: Any, near: Any, far: Any) -> None:
+def _fill_quad_tree(cells: Any, field: Any, near: Any, far: Any) -> None:
     rows, columns = cells.shape[1:]
     offers = np.zeros((MAX_CANDIDATES, 3), np.int16)
     for top in range(0, rows, TREE):

@@ -26,7 +26,7 @@ from tokcodec.stream.pyramid import ANCHOR, MIDDLE
 
 STEP_CENTRE = math.log(22.0)  # of the steps in use, 4 to 120 levels
 PLANES = 24  # channels of 4x4 pixels of one frame: 16 of Y, 4 each of Cb and Cr
-CHUNK_RATES, FRAME_RATES = 2, 3  # what is told of a chunk, and of each frame: see `Restorer.rates`
+CHUNK_RATES, FRAME_RATES = 2, 3  # inputs of a chunk, and of each frame: see `Restorer.rates`
 
 State = list[Tensor]  # what each causal block remembers of the last group
 
@@ -248,7 +248,7 @@ class Restorer(nn.Module):
         return correction, state
 
     def rates(self, step: Tensor, own: Tensor, kind: Tensor, first: bool) -> tuple[Tensor, Tensor]:
-        """What layers are told beside the pictures: of the group as a whole `[b, 14]`, of each frame `[bt, 5]`.
+        """What layers get besides the pictures: of the group as a whole `[b, 14]`, of each frame `[bt, 5]`.
 
         Of the chunk the logarithm of its step and whether the group is its first; of each frame the logarithm of its
         own step over the chunk's, whether it is an anchor, and whether it stands between anchors and is predicted from.

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokcodec.coding.planes import KB, KG, KR, chroma_at
 from tokcodec.compiled import njit
-
-U8 = NDArray[np.uint8]
-F32 = NDArray[np.float32]
+from tokcodec.dtypes import F32, U8
 
 
 @njit(cache=True, nogil=True)

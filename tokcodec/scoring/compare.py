@@ -16,11 +16,12 @@ import numpy as np
 
 from tokcodec import video
 from tokcodec.compute import AUTO, Compute
+from tokcodec.dtypes import Frames
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.io.output import replacing, replacing_pattern
 from tokcodec.report import Progress
 from tokcodec.scoring.goals import LPIPS_SIDE
-from tokcodec.scoring.scores import THUMB, Frames, SyncCheck, SyncError, frame_scores, mse_of, summary
+from tokcodec.scoring.scores import THUMB, SyncCheck, SyncError, frame_scores, mse_of, summary
 from tokcodec.scoring.stability import Stability, stability
 from tokcodec.scoring.vmaf import DEFAULT_FPS, MS_SSIM_SIDE, ffmpeg_has, find_ffmpeg, scoring
 from tokcodec.stream.records import MAGIC
@@ -154,7 +155,7 @@ def doubled(shown: VideoInfo) -> VideoInfo:
     return dataclasses.replace(shown, width=2 * shown.width)
 
 
-def beside(shown: VideoInfo, left: Frames, right: Frames) -> Frames:
+def joined_view(shown: VideoInfo, left: Frames, right: Frames) -> Frames:
     """Two frames as one of `doubled`: side by side when that is mirrored and turned as `shown` says."""
     axis = 1 - shown.rotation // 90 % 2
     if (shown.rotation in (90, 180)) != (shown.mirrored and axis == 1):
@@ -216,7 +217,7 @@ def compare(
         outputs = [
             (stack.enter_context(_writer(Path(path), shape, sources, overwrite)), picture)
             for path, shape, picture in (
-                (side_by_side, doubled(clock), functools.partial(beside, clock)),
+                (side_by_side, doubled(clock), functools.partial(joined_view, clock)),
                 (heatmap, clock, heat),
             )
             if path is not None

@@ -8,16 +8,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
 from tokcodec.rate import Rate
-from tokcodec.scoring.scores import Frames, lpips_distance, mean_psnr_db
+from tokcodec.scoring.scores import lpips_distance, mean_psnr_db
 
 LPIPS_SIDE = 31  # pixels: AlexNet makes nothing of less
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
-    """Says whether pictures are good enough.
+class QualityGoal:
+    """A target of quality, which says whether pictures meet it.
 
     Attributes:
         goal: LPIPS that they may have at most, or PSNR in dB that they must have at least.
@@ -28,7 +29,7 @@ class Judge:
     lpips: Any = None
 
     def __call__(self, original: Frames, shown: Frames) -> bool:
-        """Judge uint8 `[T, H, W, 3]`.
+        """Whether pictures, uint8 `[T, H, W, 3]`, meet it.
 
         Raises:
             TokcodecError: the frames are too small for LPIPS.
@@ -43,17 +44,17 @@ class Judge:
         return f"LPIPS {self.goal:g}" if self.lpips is not None else f"PSNR {self.goal:g} dB"
 
 
-def judge_of(rate: Rate, lpips_dir: str | Path | None = None) -> Judge | None:
-    """The judge that a rate asks for; None if it is no target of quality. `lpips_dir` is as for `load_lpips`.
+def quality_goal(rate: Rate, lpips_dir: str | Path | None = None) -> QualityGoal | None:
+    """What a rate asks for; None if it is no target of quality. `lpips_dir` is as for `load_lpips`.
 
     Raises:
         ModelError: LPIPS is asked for and cannot be had.
     """
     if rate.target_psnr_db is not None:
-        return Judge(rate.target_psnr_db)
+        return QualityGoal(rate.target_psnr_db)
     if rate.target_lpips is None:
         return None
-    return Judge(rate.target_lpips, _alex(str(lpips_dir or os.environ.get("TOKCODEC_LPIPS_DIR") or "")))
+    return QualityGoal(rate.target_lpips, _alex(str(lpips_dir or os.environ.get("TOKCODEC_LPIPS_DIR") or "")))
 
 
 @functools.cache

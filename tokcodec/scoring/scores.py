@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
 from tokcodec.scoring.ghosts import ghosts
 
@@ -26,8 +27,6 @@ IDENTICAL_DB = 100.0  # what PSNR-like scores call an identical frame, so that m
 LPIPS_EVERY = 3  # every third frame: coprime to the length of a group, so that all its places are judged
 THUMB = 8  # pixels a side of the blocks the sync check compares
 SHIFTED = 0.8  # a neighbour frame this much nearer (in mean squared error) means the video is shifted
-
-Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

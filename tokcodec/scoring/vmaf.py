@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
-from tokcodec.scoring.scores import IDENTICAL_DB, Frames
+from tokcodec.scoring.scores import IDENTICAL_DB
 
 DEFAULT_FPS = Fraction(25)  # of frames without a clock
 MS_SSIM_SIDE = 176  # pixels: its window of 11 at a sixteenth of the size

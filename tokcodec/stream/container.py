@@ -171,7 +171,7 @@ def write_stream(
     header: Header,
     chunks: Iterable[Chunk],
     rest: Callable[[], Rest] = no_rest,
-    told: Callable[[Writer], None] | None = None,
+    on_chunk: Callable[[Writer], None] | None = None,
 ) -> Writer:
     """Write a whole stream.
 
@@ -180,7 +180,7 @@ def write_stream(
         header: what holds for the stream.
         chunks: are written as they come.
         rest: is asked for metadata and other streams when all chunks are written.
-        told: called after each chunk.
+        on_chunk: called after each chunk.
 
     Returns:
         The writer, closed: index and sizes of the stream.
@@ -191,8 +191,8 @@ def write_stream(
     writer = Writer(file, header)
     for chunk in chunks:
         writer.write_chunk(chunk)
-        if told is not None:
-            told(writer)
+        if on_chunk is not None:
+            on_chunk(writer)
     metadata, streams = rest()
     if metadata != Metadata():
         writer.write_metadata(metadata)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from tokcodec.arguments import check_stream_name
+from tokcodec.dtypes import Array
 from tokcodec.errors import BitstreamError, ModelError, TokcodecError
 from tokcodec.io import output, suffixes
 from tokcodec.rate import DEFAULT_RATE, STEP_UNITS
@@ -36,8 +37,6 @@ INTEGERS = "integers"  # of the profile lfq, in place of levels, index, motion, 
 CHUNK_FRAMES = 129  # of integers without a header, at most
 INDEX_BITS = 18  # the vocabulary of MAGVIT-v2
 _FRACTIONS = ("time_base", "frame_rate", "sample_aspect")
-
-Array = NDArray[Any]
 
 
 def export_tokens(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
-I16 = NDArray[np.int16]
-I64 = NDArray[np.int64]
+from tokcodec.dtypes import I16, I64, U8
 
 
 def bits_of(levels: I16, thresholds: int) -> U8:

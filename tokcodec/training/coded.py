@@ -25,16 +25,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokcodec.coding.planes import GROUP
+from tokcodec.coding.planes import GROUP, Planes
+from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
 from tokcodec.io.output import writing
 
 STRIDE = 16  # pixels: sizes and places of crops are multiples, so that a crop keeps the loop's blocks whole
 RECORD = 2  # version of the files: the name of one has it
 THREADS = 8  # that draw windows, at most
-
-Frames = NDArray[np.uint8]
-Planes = tuple[Frames, Frames]  # y [T, H, W] and c [T, 2, H/2, W/2]
 
 
 class CodedClip(NamedTuple):

@@ -1,4 +1,4 @@
-"""How good a network is on coded clips, beside the plain base: LPIPS (AlexNet), (temporal) PSNR, VMAF, a picture."""
+"""How good a network is on coded clips, and the plain base: LPIPS (AlexNet), (temporal) PSNR, VMAF, a picture."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tokcodec.coding.planes import GROUP
+from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
 from tokcodec.io import suffixes
 from tokcodec.restorer.pixels import to_levels
 from tokcodec.scoring.scores import lpips_distance, mean_psnr_db, mean_temporal_psnr_db
 from tokcodec.scoring.vmaf import ffmpeg_has, find_ffmpeg, scoring
-from tokcodec.training.coded import Batch, Frames
+from tokcodec.training.coded import Batch
 from tokcodec.training.data import resize
 from tokcodec.training.trainer import picture, restore
 from tokcodec.video import VideoReader
@@ -48,7 +50,7 @@ def load_clips(folder: Path, frames: int = CLIP_FRAMES, height_px: int = 360) ->
                 taken.append(frame)
                 if len(taken) == frames:
                     break
-        clip = np.stack(taken[: (len(taken) - 1) // 4 * 4 + 1])
+        clip = np.stack(taken[: (len(taken) - 1) // GROUP * GROUP + 1])
         height, width = clip.shape[1:3]
         if height > height_px:
             clip = resize(clip, height_px, round(width * height_px / height / 2) * 2)

@@ -1,7 +1,7 @@
-"""The closed forms of the codec, fitted to video: the KLT of innovations, and the coder's first probabilities.
+"""The closed forms of the codec, fitted to video: the KLT of residuals, and the coder's first probabilities.
 
 A KLT is fitted to what the loop itself leaves over, so the loop must run to fit it: it starts from cosines and is
-fitted again to the innovations of the loop that the fit before made. `python -m tokcodec.training.fit --help`.
+fitted again to the residuals of the loop that the fit before made. `python -m tokcodec.training.fit --help`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tokcodec.coding.intra import cosines
 from tokcodec.coding.loop import Loop
 from tokcodec.coding.planes import GRID, Planes
 from tokcodec.coding.transform import BASIS_BITS, SIZE, blocks_of
+from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
 from tokcodec.io.output import replacing
 from tokcodec.pipeline import available_cores, in_parallel
@@ -29,13 +30,12 @@ from tokcodec.stream.entropy import Tokens, train_tables
 from tokcodec.training.data import build_cache
 from tokcodec.weights import save_weights
 
-DIMENSIONS = 256
+LATENTS = 256
 CHROMA_WEIGHT = 1.4  # of an error in Cb or Cr, over one in Y
-QUIET = 16  # squared steps: innovations of less energy than that count less
-STEPS = 8.0, 224.0
+LOW_ENERGY = 16  # squared steps: residuals of less energy than that count less
+STEP_RANGE = 8.0, 224.0
 
-Frames = NDArray[np.uint8]
-Tables = dict[str, NDArray[Any]]
+Arrays = dict[str, NDArray[Any]]
 
 
 def _in_integers(vectors: NDArray[Any]) -> NDArray[np.int16]:
@@ -43,7 +43,7 @@ def _in_integers(vectors: NDArray[Any]) -> NDArray[np.int16]:
     return integers
 
 
-def cosine_tables() -> Tables:
+def cosine_tables() -> Arrays:
     """The transform to start from: DCT-II of each plane."""
     half = GRID // 2
     luma, chroma = np.kron(cosines(GRID), cosines(GRID)), np.kron(cosines(half), cosines(half))
@@ -55,7 +55,7 @@ def cosine_tables() -> Tables:
     v, u = np.divmod(np.arange(half * half), half)
     low_first = np.argsort(np.concatenate([y + x, 1 + 2 * (v + u), 1 + 2 * (v + u)]), kind="stable")
     return {
-        "klt": _in_integers(vectors[low_first].T[:, :DIMENSIONS]),
+        "klt": _in_integers(vectors[low_first].T[:, :LATENTS]),
         "klt.chroma": np.array([CHROMA_WEIGHT], np.float32),
     }
 
@@ -71,26 +71,26 @@ class Listening(Loop):
         flat = blocks_of(original, prediction).reshape(-1, SIZE).copy()
         flat[:, GRID * GRID :] *= CHROMA_WEIGHT
         energy = np.square(flat).sum(1)
-        floor = QUIET * (step16 / STEP_UNITS) ** 2
+        floor = LOW_ENERGY * (step16 / STEP_UNITS) ** 2
         flat = (flat / np.sqrt(energy + floor)[:, None])[energy > floor / 4]  # loud blocks do not outvote the rest
         self.covariance += flat.T @ flat
         return super()._coded(original, prediction, step16)
 
 
-def draw_step(rng: np.random.Generator) -> float:
-    """Log-uniform in `STEPS`, a multiple of 1 / 16."""
-    return whole_units(math.exp(rng.uniform(math.log(STEPS[0]), math.log(STEPS[1]))))
+def random_step(rng: np.random.Generator) -> float:
+    """Log-uniform in `STEP_RANGE`, a multiple of 1 / 16."""
+    return whole_units(math.exp(rng.uniform(math.log(STEP_RANGE[0]), math.log(STEP_RANGE[1]))))
 
 
-def fit_transform(segments: Sequence[Frames], tables: Tables) -> Tables:
-    """Fit the KLT to the innovations of a loop with these tables; new tables.
+def fit_transform(segments: Sequence[Frames], tables: Arrays) -> Arrays:
+    """Fit the KLT to the residuals of a loop with these tables; new tables.
 
     Args:
         segments: uint8 `[F, H, W, 3]` each.
         tables: `klt.*`.
     """
     rng = np.random.default_rng(0)
-    steps = [draw_step(rng) for _ in segments]
+    steps = [random_step(rng) for _ in segments]
 
     def covariance(index: int) -> NDArray[np.float64]:
         loop = Listening(tables)
@@ -101,15 +101,15 @@ def fit_transform(segments: Sequence[Frames], tables: Tables) -> Tables:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for part in pool.map(covariance, range(len(segments))):
             total += part
-    vectors = np.linalg.eigh(total)[1][:, ::-1][:, :DIMENSIONS]
+    vectors = np.linalg.eigh(total)[1][:, ::-1][:, :LATENTS]
     return dict(tables) | {"klt": _in_integers(vectors * np.where(vectors.sum(0) < 0, -1, 1))}
 
 
-def fit_coder(segments: Sequence[Frames], tables: Tables) -> Tables:
+def fit_coder(segments: Sequence[Frames], tables: Arrays) -> Arrays:
     """The coder's tables after these segments; `klt.*` and `coder.*`."""
     loop = Loop(tables)
     rng = np.random.default_rng(1)
-    steps = [draw_step(rng) for _ in segments]
+    steps = [random_step(rng) for _ in segments]
 
     def coded(i: int) -> tuple[Tokens, int]:
         return loop.encode(np.array(segments[i]), steps[i]).tokens, round(steps[i] * STEP_UNITS)

@@ -1,6 +1,6 @@
 """The benchmark's clips, known by their content: nobody trains on them by accident, under whatever name.
 
-`clips.json` beside this file has one of each: name, bytes, SHA-256, role, and whether its pictures may be published.
+`clips.json` in this folder has one of each: name, bytes, SHA-256, role, and whether its pictures may be published.
 The benchmark reads the same list.
 """
 

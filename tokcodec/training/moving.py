@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokcodec.dtypes import F64
 from tokcodec.training.data import SEGMENT_FRAMES, resize
 
 MADE_FRAMES = 2 * SEGMENT_FRAMES - 1  # a segment there and back
@@ -29,7 +30,6 @@ FASTEST_PX = (5.0, 8.0)  # a frame: of the photograph behind, of pieces before i
 BENT = 0.4  # the share of photographs that bend as they move
 PIECES = (0, 1, 1, 2)  # any of these, equally likely
 SMALLER_SCALES = (0.47, 0.73)  # of footage
-F64 = NDArray[np.float64]
 
 
 class Track(NamedTuple):

@@ -25,6 +25,7 @@ from torch import nn
 
 from tokcodec.coding.planes import from_rgb
 from tokcodec.compute import AUTO, Compute
+from tokcodec.dtypes import Array, Frames
 from tokcodec.errors import TokcodecError
 from tokcodec.io.output import replacing
 from tokcodec.pipeline import in_background
@@ -37,7 +38,6 @@ from tokcodec.training import processes
 from tokcodec.training.coded import (
     Code,
     CodedClip,
-    Frames,
     WindowSampler,
     code_cache,
     code_segments,
@@ -50,7 +50,7 @@ from tokcodec.training.evaluate import CLIP_FRAMES, Scores, evaluate, load_clips
 from tokcodec.training.losses import MeanDistance
 from tokcodec.training.moving import MADE_FRAMES, MovingPhotographs, SmallerSegments
 from tokcodec.training.trainer import Trainer, TrainSettings, advanced, starting_network
-from tokcodec.weights import Array, Weights, find_weights, save_weights
+from tokcodec.weights import Weights, find_weights, save_weights
 
 LOG_EVERY = 50
 HOLDOUT_EVERY = 9  # segments of the held-out arrays: every ninth is evaluated
@@ -61,7 +61,7 @@ def append_line(path: Path, fields: dict[str, Any]) -> None:
         file.write(json.dumps(fields) + "\n")
 
 
-class Judge:
+class Evaluator:
     """Evaluates the EMA weights now and then: JSON lines, a picture.
 
     Args:
@@ -88,7 +88,7 @@ class Judge:
         append_line(self.out / "eval.jsonl", line)
 
 
-class Meter:
+class RunningMeans:
     """Means of the terms, and rates, since the last log line."""
 
     def __init__(self, trainer: Trainer) -> None:
@@ -122,7 +122,7 @@ class Meter:
 def run(
     trainer: Trainer,
     out: Path,
-    judge: Judge | None = None,
+    evaluator: Evaluator | None = None,
     minutes: float | None = None,
     finish: bool = False,
     eval_every: int = 1000,
@@ -133,7 +133,7 @@ def run(
     Args:
         trainer: continues from `out/checkpoint.pt` if that exists.
         out: folder of the run.
-        judge: for evaluations.
+        evaluator: for evaluations.
         minutes: train no longer than this. An evaluation counts, but not the one after the end.
         finish: let the schedule, learning-rate decay included, reach its end within `minutes`.
         eval_every: steps between evaluations.
@@ -162,14 +162,14 @@ def run(
 
     handlers = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     batches = in_background(trainer.batches(), depth=2)
-    meter = Meter(trainer)
+    means_of_terms = RunningMeans(trainer)
     try:
         out.mkdir(parents=True, exist_ok=True)
         while trainer.position < 1 and not stopped:
             step_began = time.monotonic()
             batch = next(batches)
             waited_s = time.monotonic() - step_began
-            meter.add(trainer.train_step(batch), waited_s)
+            means_of_terms.add(trainer.train_step(batch), waited_s)
             now = time.monotonic()
             last_step_s = now - step_began
             # the share of the time that is gone when one more step is done
@@ -182,23 +182,23 @@ def run(
             if not first:
                 continue
             if trainer.step % LOG_EVERY == 0:
-                line = meter.line(trainer)
+                line = means_of_terms.line(trainer)
                 append_line(out / "train.jsonl", line)
                 print(" ".join(f"{k} {v}" for k, v in line.items()), file=sys.stderr, flush=True)
-                meter = Meter(trainer)
+                means_of_terms = RunningMeans(trainer)
             if trainer.step % save_every == 0:
                 trainer.save(checkpoint)
-            if judge is not None and trainer.step % eval_every == 0:
+            if evaluator is not None and trainer.step % eval_every == 0:
                 evaluation_began = time.monotonic()
-                judge(trainer)
-                meter.since += time.monotonic() - evaluation_began  # rates are of training alone
+                evaluator(trainer)
+                means_of_terms.since += time.monotonic() - evaluation_began  # rates are of training alone
         if first:
             trainer.save(checkpoint)
             with replacing(out / "weights.safetensors", [], overwrite=True) as partial:
                 note = {"steps": str(trainer.step), "pixels": str(trainer.pixels)}
                 save_weights(partial, trainer.ema, trainer.arrays, note)
-            if judge is not None and trainer.position >= 1:
-                judge(trainer)
+            if evaluator is not None and trainer.position >= 1:
+                evaluator(trainer)
     except OSError as error:
         raise TokcodecError(f"{out}: cannot write: {error.strerror or error}") from error
     finally:
@@ -401,8 +401,8 @@ def train(
                 compiled=target.type == "cuda",
                 arrays=arrays,
             )
-            judge = None
+            evaluator = None
             if processes.rank() == 0 and sets:
-                judge = Judge(sets, load_lpips("alex", lpips_dir), out)
-            run(trainer, out, judge, minutes, finish, eval_every)
+                evaluator = Evaluator(sets, load_lpips("alex", lpips_dir), out)
+            run(trainer, out, evaluator, minutes, finish, eval_every)
             return trainer if processes.rank() == 0 else None

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tokcodec.coding.planes import GROUP
+from tokcodec.dtypes import Array
 from tokcodec.errors import ModelError, TokcodecError
 from tokcodec.io.output import writing
 from tokcodec.restorer.network import Restorer, RestorerConfig, State, to_rgb
@@ -26,7 +27,7 @@ from tokcodec.training import processes
 from tokcodec.training.coded import STRIDE, Batch, WindowSampler, unpack
 from tokcodec.training.losses import frame_perceptual_loss, reconstruction_loss, temporal_loss
 from tokcodec.training.optim import MuonAdamW
-from tokcodec.weights import Array, Weights
+from tokcodec.weights import Weights
 
 GAIN_EVERY = 10  # steps: it costs as much as a loss
 
@@ -42,7 +43,7 @@ class TrainSettings:
     seed: int = 0
     step_range: tuple[float, float] = (4, 120)  # of the quantizer, in levels
     passes: int = 1  # over the segments, each at other quantizer steps
-    moving: int = 0  # clips made of photographs, beside the segments
+    moving: int = 0  # clips made of photographs, in addition to the segments
     smaller: int = 0  # clips made of segments scaled down
     focus: float = 0.0  # segments are drawn as often as the loop's error to this power
     muon_lr: float = 0.003
@@ -169,7 +170,7 @@ class Trainer:
         dtype: of the networks' arithmetic (autocast); losses stay float32.
         started: a network to go on with instead, as `starting_network` gives it.
         compiled: use torch.compile.
-        arrays: the loop's tables, to be written beside the network.
+        arrays: the loop's tables, to be written with the network.
 
     Attributes:
         step: steps done.

@@ -1,4 +1,4 @@
-"""The crop that a container asks for, beside that of the codec."""
+"""The crop that a container asks for, in addition to that of the codec."""
 
 from __future__ import annotations
 

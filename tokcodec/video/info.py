@@ -15,7 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 Frame = np.ndarray[Any, np.dtype[np.uint8]]  # [H, W, 3], RGB
 
 # H.273 matrix coefficients that swscale converts. 10 is BT.2020 with constant luminance: near enough to 9.
-MATRICES = {
+SWSCALE_MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
     5: Colorspace.ITU601,
@@ -26,7 +26,7 @@ MATRICES = {
 }
 UNSPECIFIED = 2
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
-UNKEPT = {  # PyAV's names of what a frame may have beside its pixels
+UNKEPT = {  # PyAV's names of what a frame may have besides its pixels
     "MASTERING_DISPLAY_METADATA": "description of the mastering display",
     "CONTENT_LIGHT_LEVEL": "light level (MaxCLL)",
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
@@ -50,7 +50,7 @@ ORIENTATIONS = {  # (rotation, mirrored) of VideoInfo to a, b, c, d: a display m
 class Colour:
     """How YUV maps to RGB, as code points of ITU-T H.273; 2 is unspecified.
 
-    VideoReader gives one of MATRICES as `matrix`; VideoWriter takes what players would for any other.
+    VideoReader gives one of SWSCALE_MATRICES as `matrix`; VideoWriter takes what players would for any other.
     """
 
     primaries: int = UNSPECIFIED
@@ -117,7 +117,7 @@ def orientation_of(frame: av.VideoFrame, warn: Callable[[str], None]) -> tuple[i
 
 
 def unkept(frame: av.VideoFrame) -> Iterator[str]:
-    """What a frame has beside its pixels that the result will not have."""
+    """What a frame has besides its pixels that the result will not have."""
     return (what for name, what in UNKEPT.items() if frame.side_data.get(name) is not None)
 
 
@@ -134,7 +134,7 @@ def colour_of(frame: av.VideoFrame, warn: Callable[[str], None]) -> Colour:
     if frame.color_trc in HDR_TRANSFERS:
         warn(f"HDR ({HDR_TRANSFERS[frame.color_trc]}) is kept as tagged, without tone mapping")
     matrix = frame.colorspace
-    if matrix not in MATRICES:
+    if matrix not in SWSCALE_MATRICES:
         if not frame.format.is_rgb and matrix != UNSPECIFIED:
             warn(f"colour matrix {matrix} is not known; guessed")
         matrix = untagged_matrix(frame.height)

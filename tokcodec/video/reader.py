@@ -19,8 +19,8 @@ from tokcodec.video.demuxer import Complaints, Demuxer, is_pipe, time_of
 from tokcodec.video.ffmpeg import errors, exact
 from tokcodec.video.filters import UNFILTERED, Chain, Filters, TimedFrame
 from tokcodec.video.info import (
-    MATRICES,
     SCALING,
+    SWSCALE_MATRICES,
     Colour,
     Frame,
     VideoInfo,
@@ -132,7 +132,7 @@ class VideoReader:
                 converted = self._scaler.reformat(
                     frame,
                     format="rgba" if see_through else "rgb24",
-                    src_colorspace=MATRICES[colour.matrix],
+                    src_colorspace=SWSCALE_MATRICES[colour.matrix],
                     src_color_range=ColorRange.JPEG if colour.full_range else ColorRange.MPEG,
                     dst_color_range=ColorRange.JPEG,
                     interpolation=SCALING,

@@ -7,7 +7,10 @@ from fractions import Fraction
 
 from tokcodec.clock import ticks_of
 
-JUMP_S = (Fraction(-1, 10), Fraction(10))  # a packet that is earlier or later than these tells of a clock set anew
+JUMP_S = (
+    Fraction(-1, 10),
+    Fraction(10),
+)  # earlier or later than this, a packet shows that the clock was set anew
 
 
 class Wanted:
@@ -114,7 +117,7 @@ class JumpingClock:
             stream: its number.
             dts, duration: of the packet, in ticks of `time_base`.
             time_base: seconds of a tick.
-            is_even: whether its stream has no gaps, as video and sound have none: only these tell of a jump.
+            is_even: whether its stream has no gaps, as video and sound have none: only these show a jump.
         """
         dts_s = dts * time_base + self._jump_s
         late_s = dts_s - self._expected_s.get(stream, dts_s)

@@ -1,4 +1,4 @@
-"""Frames to a video file, each at its own timestamp, beside the other streams."""
+"""Frames to a video file, each at its own timestamp, together with the other streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from tokcodec.errors import VideoError
 from tokcodec.io import standard
 from tokcodec.video.ffmpeg import errors, is_pattern, url_of
-from tokcodec.video.info import MATRICES, MATRIX_ONE, ORIENTATIONS, SCALING, Frame, VideoInfo, untagged_matrix
+from tokcodec.video.info import (
+    MATRIX_ONE,
+    ORIENTATIONS,
+    SCALING,
+    SWSCALE_MATRICES,
+    Colour,
+    Frame,
+    VideoInfo,
+    untagged_matrix,
+)
 from tokcodec.video.others import BARE_MUXERS, MATROSKA, MUXER_OPTIONS, TIMELESS_MUXERS, Side, is_known
 
 if TYPE_CHECKING:
@@ -49,7 +58,7 @@ TARGETS = {  # format of VideoWriter: FFmpeg's muxer, encoders of which the firs
     "webp": ("webp", ("libwebp_anim",), "bgra"),
 }
 CODED = ("mp4", "m4v", "mov", "mkv", "webm")  # containers of any video codec
-# What an encoder is told. Without B-frames frames are stored in the order they are shown, and mp4 keeps every duration.
+# The options of encoders. Without B-frames frames are stored in the order they are shown, and mp4 keeps every duration.
 OPTIONS = {
     "libx264": {"preset": "veryfast", "bf": "0"},
     "libx265": {"preset": "fast", "x265-params": "log-level=error:bframes=0"},
@@ -138,15 +147,8 @@ class VideoWriter:
             raise ValueError(f"lossless video is written to mkv, not to {kind}")
         if codec is not None and (lossless or kind not in CODED):
             raise ValueError(f"a codec is chosen for {', '.join(CODED)}, and not for lossless video")
-        muxer, encoders, pixel_format = TARGETS[kind]
-        encoder = self._encoder(encoders if codec is None else (codec,))
-        if codec is not None:
-            taken = [pixels.name for pixels in av.Codec(encoder, "w").video_formats or []]
-            pixel_format = next((name for name in PIXELS if name in taken), taken[0] if taken else pixel_format)
-            if "yuvj420p" in taken[:1]:  # of JPEG: in 4:2:0 it takes full range only
-                pixel_format = "yuvj420p"
-        if lossless:
-            encoder, pixel_format = "ffv1", "bgr0"
+        muxer = TARGETS[kind][0]
+        encoder, pixel_format = self._coding(kind, lossless, codec)
         self._is_single = muxer == "image2" and path != "" and not is_pattern(Path(path))
         self.is_full, self._count = False, 0
         bare = muxer in BARE_MUXERS
@@ -162,11 +164,7 @@ class VideoWriter:
         if kind in ("gif", "webp") and info.sample_aspect != 1:
             log.warning("%s: %s has no room for its sample aspect %s", self.name, kind, info.sample_aspect)
 
-        colour = info.colour
-        if kind == "y4m" or colour.matrix not in MATRICES:  # y4m has no tag for it
-            colour = dataclasses.replace(colour, matrix=untagged_matrix(height))
-        if pixel_format == "yuvj420p":  # JPEG has no tags: JFIF says what it is
-            colour = dataclasses.replace(colour, matrix=5, full_range=True)
+        colour = _colour_in(kind, pixel_format, info.colour, height)
         aspect = 1 / info.sample_aspect if self._turns % 2 else info.sample_aspect
         rate = info.frame_rate or Fraction(25)
         self._marks = _y4m_marks(width, height, rate, aspect, colour.full_range) if kind == "y4m" else None
@@ -174,56 +172,56 @@ class VideoWriter:
         self._time_base = info.time_base
         self._drift = _Drift(info.time_base * rate, self.name) if muxer in TIMELESS_MUXERS else None
         self._tick = 1 if kind != "gif" else Fraction(1, 100) / info.time_base  # of the container, in those of `info`
-        self._matrix = MATRICES[colour.matrix]
+        self._matrix = SWSCALE_MATRICES[colour.matrix]
         self._pixel_format = pixel_format
         self._scaler = VideoReformatter()
         self._threads = threads
         self._is_denser = False
         self._last: tuple[int, int] = (0, 0)  # pts and duration of the newest frame
         with errors(self.name):
-            file: Any = (
-                url_of(path, is_pattern(Path(path))) if path else (standard.stdout() if target == "-" else target)
-            )
-            options = MUXER_OPTIONS | ({"update": "1"} if self._is_single else {})
-            if encoder == "rawvideo":  # sound that ends early holds raw frames back, up to so many us
-                options = options | {"max_interleave_delta": "500000"}
-            if kind == "mov" and any(key.startswith("com.apple.") for key in info.tags):
-                options = options | {"movflags": "use_metadata_tags"}  # what reads such files knows these
+            options = self._muxer_options(kind, encoder, info)
+            file: Any = standard.stdout() if target == "-" else target
+            file = url_of(path, is_pattern(Path(path))) if path else file
             self._path = path if muxer in ("mp4", "mov") else ""
             self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=options)
-            told = dict(OPTIONS.get(encoder, {}))
-            if encoder in CRF:
-                told["crf"] = f"{CRF[encoder] if crf is None else crf:g}"
-            elif crf is not None:
-                log.warning("%s: %s has no crf; that is left aside", self.name, encoder)
             try:
                 stream = self._container.add_stream(
-                    encoder, rate=rate, options=told, width=width, height=height, time_base=info.time_base
+                    encoder,
+                    rate=rate,
+                    options=self._options_of(encoder, crf),
+                    width=width,
+                    height=height,
+                    time_base=info.time_base,
                 )
             except ValueError as error:
                 raise VideoError(f"{self.name}: {kind} does not take the codec of {encoder}") from error
             self._stream = cast(av.VideoStream, stream)
-            context = self._stream.codec_context
-            context.pix_fmt = pixel_format
-            context.thread_count = threads
-            context.sample_aspect_ratio = aspect
-            is_rgb = not pixel_format.startswith("yuv")
-            context.color_primaries = colour.primaries
-            context.color_trc = colour.transfer
-            context.colorspace = 0 if is_rgb else colour.matrix
-            context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
+            self._stream.codec_context.pix_fmt = pixel_format
+            self._stream.codec_context.thread_count = threads
+            self._stream.codec_context.sample_aspect_ratio = aspect
+            self._tag(colour, is_rgb=not pixel_format.startswith("yuv"))
             lost, tags = _kept(info, rate, muxer, options)
             if lost:
                 log.warning("%s: %s has no room for its %s", self.name, kind, ", ".join(lost))
             if not bare:
                 self._describe(dataclasses.replace(info, tags=tags))
-            if not bare and (info.rotation or info.mirrored):
-                a, b, c, d = (MATRIX_ONE * value for value in ORIENTATIONS[info.rotation, info.mirrored])
-                self._stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
             is_kept = side is not None and is_known(side[1], self.name)
             self._side = Side(*side, self._container, self.name, kind) if side and is_kept else None
             self._palette = _palette(width, height, info.time_base) if kind == "gif" else None
             self._container.start_encoding()
+
+    def _coding(self, kind: str, lossless: bool, codec: str | None) -> tuple[str, str]:
+        """FFmpeg's names of an encoder and of the pixels that it is given."""
+        _, encoders, pixel_format = TARGETS[kind]
+        encoder = self._encoder(encoders if codec is None else (codec,))
+        if lossless:
+            return "ffv1", "bgr0"
+        if codec is not None:
+            taken = [pixels.name for pixels in av.Codec(encoder, "w").video_formats or []]
+            if "yuvj420p" in taken[:1]:  # of JPEG: in 4:2:0 it takes full range only
+                return encoder, "yuvj420p"
+            pixel_format = next((name for name in PIXELS if name in taken), taken[0] if taken else pixel_format)
+        return encoder, pixel_format
 
     def _encoder(self, names: Sequence[str]) -> str:
         """The first of some encoders that FFmpeg has."""
@@ -235,8 +233,32 @@ class VideoWriter:
                     return name
         raise VideoError(f"{self.name}: this FFmpeg has no video encoder {' or '.join(names)}")
 
+    def _muxer_options(self, kind: str, encoder: str, info: VideoInfo) -> dict[str, str]:
+        options = MUXER_OPTIONS | ({"update": "1"} if self._is_single else {})
+        if encoder == "rawvideo":  # sound that ends early holds raw frames back, up to so many us
+            options = options | {"max_interleave_delta": "500000"}
+        if kind == "mov" and any(key.startswith("com.apple.") for key in info.tags):
+            options = options | {"movflags": "use_metadata_tags"}  # what reads such files knows these
+        return options
+
+    def _options_of(self, encoder: str, crf: float | None) -> dict[str, str]:
+        """The options of an encoder."""
+        told = dict(OPTIONS.get(encoder, {}))
+        if encoder in CRF:
+            told["crf"] = f"{CRF[encoder] if crf is None else crf:g}"
+        elif crf is not None:
+            log.warning("%s: %s has no crf; that is left aside", self.name, encoder)
+        return told
+
+    def _tag(self, colour: Colour, is_rgb: bool) -> None:
+        context = self._stream.codec_context
+        context.color_primaries = colour.primaries
+        context.color_trc = colour.transfer
+        context.colorspace = 0 if is_rgb else colour.matrix
+        context.color_range = ColorRange.JPEG if is_rgb or colour.full_range else ColorRange.MPEG
+
     def _describe(self, info: VideoInfo) -> None:
-        """Write tags, language, name and chapters."""
+        """Write tags, language, name, chapters and orientation."""
         self._container.metadata.update(info.tags)
         self._stream.metadata.update(_of_stream(info))
         if info.chapters:
@@ -251,6 +273,9 @@ class VideoWriter:
                 for i, (start, end, title) in enumerate(info.chapters)
             ]
             self._container.set_chapters(chapters)
+        if info.rotation or info.mirrored:
+            a, b, c, d = (MATRIX_ONE * value for value in ORIENTATIONS[info.rotation, info.mirrored])
+            self._stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
 
     def write(self, frame: Frame, pts: int, duration: int = 0) -> None:
         """Write the next frame.
@@ -337,6 +362,15 @@ class VideoWriter:
                 )
                 packet = marked
             self._container.mux_one(packet)
+
+
+def _colour_in(kind: str, pixel_format: str, colour: Colour, height: int) -> Colour:
+    """How frames are converted for a file: as `colour` says, as far as the file can say it."""
+    if kind == "y4m" or colour.matrix not in SWSCALE_MATRICES:  # y4m has no tag for it
+        colour = dataclasses.replace(colour, matrix=untagged_matrix(height))
+    if pixel_format == "yuvj420p":  # JPEG has no tags: JFIF says what it is
+        colour = dataclasses.replace(colour, matrix=5, full_range=True)
+    return colour
 
 
 def _palette(width: int, height: int, time_base: Fraction) -> Graph:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from tokcodec.dtypes import Array
 from tokcodec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ RELEASED = Path(__file__).parent
 PREFIX = "restorer."
 TIERS = ("full", "fast")  # of networks in one file, the best first
 
-Array = NDArray[Any]
-
 
 class Weights:
     """A weights file in memory.
@@ -39,7 +37,7 @@ class Weights:
     Attributes:
         sha256: of the file, 32 bytes: the name a stream knows its weights by.
         arrays: all that is not the network, by name, of any shape and dtype; not to be written to.
-        note: what the metadata says beside the configuration, such as the steps of the training.
+        note: what the metadata says in addition to the configuration, such as the steps of the training.
         configs: of its networks, as JSON, by tier.
     """
 

@@ -1,4 +1,4 @@
-"""The books of a target: for each output a JSON record of how it was made, which is also the lock of who makes it."""
+"""The records of a target: for each output a JSON record of how it was made, which is also the lock of who makes it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Record:
     deleted: bool = False
 
 
-class Books:
-    """The books of a target, a hidden folder in it: a record for each output, and a folder for unfinished work on it.
+class Records:
+    """A hidden folder of a target: a record for each output, and a folder for unfinished work on it.
 
     Args:
         tree: the target.
@@ -86,7 +86,7 @@ class Books:
             raise TokcodecError(f"{self._tree.url('')}: is not a folder")
 
     def prepare(self) -> None:
-        """Make the folder of the books, so that what cannot be written at all is told once."""
+        """Make the folder, so that what cannot be written at all is told once."""
         if self._tree.is_local:
             with errors_of(self._tree.url("")):
                 os.makedirs(f"{self._root}/{FOLDER}", exist_ok=True)
@@ -157,7 +157,7 @@ class Claim:
 
 
 def _place(name: str, kind: str) -> str:
-    """Where the books have something of an output: under its name, or, where that would be too long, a digest of it."""
+    """Where the record of an output is: under its name, or, where that would be too long, a digest of it."""
     place = PurePosixPath(FOLDER, f"{name}.{kind}")
     if len(os.fsencode(place.name)) > MAX_NAME_BYTES:
         digest = hashlib.sha256(os.fsencode(name)).hexdigest()
