@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,8 @@ from tokcodec.stream.vocabulary import COLOUR, code_of, colour_codes, colours_of
 
 MERGE_BITS = np.array([0.7, 2.2, 3.2, 3.7, 4.0], np.float32)  # of the motion of a neighbour, by its number
 OWN_BITS, COLOUR_BITS = 4.0, 14.0  # of a position that takes over none
-STARTS = 7  # left, above, above right, the guess, none, coarse, and where another kind ended
+OFFERS = 5  # left, above, above right, the guess, none
+Array = NDArray[Any]
 U8 = NDArray[np.uint8]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
@@ -56,71 +59,87 @@ def _own_bits(y: int, x: int, guess_y: int, guess_x: int) -> float:
     return float(OWN_BITS + 1.7 * (np.log2(1.0 + abs(y - guess_y)) + np.log2(1.0 + abs(x - guess_x))))
 
 
+class _Scene(NamedTuple):
+    """What a frame is predicted from: its planes, those of both references, and the scale of `compensate`."""
+
+    y: U8
+    c: U8
+    a_luma: U8
+    a_chroma: U8
+    b_luma: U8
+    b_chroma: U8
+    scale: int
+
+
+@njit(cache=True, nogil=True, inner=True)
+def _cost(scene: _Scene, row: int, column: int, y: int, x: int, kind: int, price: float, below: float) -> float:
+    """Squared error of a position by one vector, and its price; something from `below` on if it is not less."""
+    most = min(below - price, 2e9)
+    if most <= 0:
+        return below
+    error = distance_of(
+        scene.y, scene.c, scene.a_luma, scene.a_chroma, scene.b_luma, scene.b_chroma, scene.scale,
+        row * GRID, column * GRID, GRID, y, x, kind, int(most),
+    )  # fmt: skip
+    return float(error + price)
+
+
+@njit(cache=True, nogil=True, inner=True)
+def _own(
+    scene: _Scene, row: int, column: int, kind: int, starts: Array, count: int, rate: float
+) -> tuple[float, int, int]:
+    """The best vector of a kind, from the best of some starts on, by moves that halve: its cost, y and x.
+
+    It is coded against the first start.
+    """
+    cost, y, x = 1e30, 0, 0
+    guess_y, guess_x = starts[0, 0], starts[0, 1]
+    for i in range(count):
+        vy, vx = component_of(code_of(starts[i, 0])), component_of(code_of(starts[i, 1]))
+        found = _cost(scene, row, column, vy, vx, kind, rate * _own_bits(vy, vx, guess_y, guess_x), cost)
+        if found < cost:
+            cost, y, x = found, vy, vx
+    step = 16 if kind == 0 else 4
+    while step >= 1:
+        from_y, from_x = y, x
+        for direction in range(9):
+            vy = component_of(code_of(from_y + step * (direction // 3 - 1)))
+            vx = component_of(code_of(from_x + step * (direction % 3 - 1)))
+            if direction == 4:
+                continue
+            found = _cost(scene, row, column, vy, vx, kind, rate * _own_bits(vy, vx, guess_y, guess_x), cost)
+            if found < cost:
+                cost, y, x = found, vy, vx
+        if y == from_y and x == from_x:
+            step //= 2
+    return cost, y, x
+
+
 @njit(cache=True, nogil=True)
 def _search(
-    y: U8, c: U8, a_luma: U8, a_chroma: U8, b_luma: U8, b_chroma: U8, scale: int, kinds: int,
-    coarse: I16, near: I32, flat: I32, colours: I32, rate: float, motion: I32,
-) -> None:  # fmt: skip
+    scene: _Scene, kinds: int, coarse: I16, near: I32, flat: I32, colours: I32, rate: float, motion: I32
+) -> None:
     """Fill `motion`; `flat` and `colours` are the squared error of each position as one colour, and its integer."""
-    offers, starts = np.zeros(5, np.int32), np.zeros((STARTS, 2), np.int64)
+    offers, starts = np.zeros(OFFERS, np.int32), np.zeros((OFFERS + 2, 2), np.int64)
     for row in range(motion.shape[0]):
         for column in range(motion.shape[1]):
-            top, left = row * GRID, column * GRID
             count = _offers(motion, near, row, column, offers)
             best, cost = 0, 1e30
             for i in range(count):
                 vy, vx, kind = component_of(offers[i] & 255), component_of(offers[i] >> 8 & 255), offers[i] >> 16
                 starts[i, 0], starts[i, 1] = vy, vx
-                most = min(cost - rate * MERGE_BITS[i], 2e9)
-                if most <= 0:
-                    continue
-                if kind >= kinds:
-                    kind = 0
-                error = distance_of(
-                    y, c, a_luma, a_chroma, b_luma, b_chroma, scale, top, left, GRID, vy, vx, kind, int(most)
-                )
-                if error + rate * MERGE_BITS[i] < cost:
-                    best, cost = _packed(vy, vx, kind), error + rate * MERGE_BITS[i]
+                kind = kind if kind < kinds else 0
+                found = _cost(scene, row, column, vy, vx, kind, rate * MERGE_BITS[i], cost)
+                if found < cost:
+                    best, cost = _packed(vy, vx, kind), found
             if cost > 2 * rate:
-                guess_y, guess_x = starts[0, 0], starts[0, 1]
                 starts[count, 0], starts[count, 1] = coarse[0, row, column], coarse[1, row, column]
-                count += 1
-                for kind in range(kinds):
-                    here, hy, hx = 1e30, 0, 0
-                    for i in range(count):
-                        vy, vx = component_of(code_of(starts[i, 0])), component_of(code_of(starts[i, 1]))
-                        bits = _own_bits(vy, vx, guess_y, guess_x)
-                        most = min(here - rate * bits, 2e9)
-                        if most <= 0:
-                            continue
-                        error = distance_of(
-                            y, c, a_luma, a_chroma, b_luma, b_chroma, scale, top, left, GRID, vy, vx, kind, int(most)
-                        )
-                        if error + rate * bits < here:
-                            here, hy, hx = error + rate * bits, vy, vx
-                    step = 16 if kind == 0 else 4
-                    while step >= 1:
-                        cy, cx = hy, hx
-                        for direction in range(9):
-                            vy = component_of(code_of(cy + step * (direction // 3 - 1)))
-                            vx = component_of(code_of(cx + step * (direction % 3 - 1)))
-                            bits = _own_bits(vy, vx, guess_y, guess_x)
-                            most = min(here - rate * bits, 2e9)
-                            if direction == 4 or most <= 0:
-                                continue
-                            error = distance_of(
-                                y, c, a_luma, a_chroma, b_luma, b_chroma, scale, top, left, GRID, vy, vx, kind,
-                                int(most),
-                            )  # fmt: skip
-                            if error + rate * bits < here:
-                                here, hy, hx = error + rate * bits, vy, vx
-                        if hy == cy and hx == cx:
-                            step //= 2
-                    if here < cost:
-                        best, cost = _packed(hy, hx, kind), here
-                    starts[count, 0], starts[count, 1] = hy, hx
+                for kind in range(kinds):  # those after the first begin where that ended, too
+                    own, vy, vx = _own(scene, row, column, kind, starts, count + 1 + (kind > 0), rate)
+                    if own < cost:
+                        best, cost = _packed(vy, vx, kind), own
                     if kind == 0:
-                        count += 1
+                        starts[count + 1, 0], starts[count + 1, 1] = vy, vx
             if flat[row, column] + rate * COLOUR_BITS < cost:
                 best = colours[row, column] | COLOUR << 16
             motion[row, column] = best
@@ -145,10 +164,8 @@ def search(
     motion = np.zeros(near.shape, np.int32)
     other = second or first
     flat, colours = as_colours(wanted)
-    _search(
-        wanted.y[0], wanted.c[0], first.luma, first.chroma, other.luma, other.chroma, scale,
-        BOTH + 1 if second else 1, coarse, near, flat, colours, rate, motion,
-    )  # fmt: skip
+    scene = _Scene(wanted.y[0], wanted.c[0], first.luma, first.chroma, other.luma, other.chroma, scale)
+    _search(scene, BOTH + 1 if second else 1, coarse, near, flat, colours, rate, motion)
     return motion
 
 
