@@ -174,7 +174,7 @@ def judge(
     for number, original in clips_of(video, length, set(numbers)):
         with reading(numbers[number]) as reader:
             chunk = next(chunks_of(reader))
-            tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
+            tokens = tokens_of(chunk, reader.header, tokenizer.tables)
         step, layout = chunk.step / STEP_UNITS, model.layout
         tokens = cut(tokens, spans_of_four(tokens, numbers[number]))
         words, first = layout.words(tokens), layout.first(tokens, step)

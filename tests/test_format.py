@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import test_coding_loop
 import test_stream_entropy as coder
+import test_stream_integers as integers
 
 from tokcodec.coding import intra
+from tokcodec.coding.lfq import LfqLoop
 from tokcodec.coding.loop import Loop
 from tokcodec.coding.planes import Planes
 from tokcodec.stream.entropy import MIXED, Tables, Tokens, encode_chunk
+from tokcodec.stream.integers import in_order
+from tokcodec.stream.profile import Profile
 
 PAGE = (Path(__file__).parents[1] / "FORMAT.md").read_text()
 MOTION = bytes.fromhex("8b 48 41 99 21 c5 49 7a d4 ed 37 80 2d 2c")  # the golden bytes of test_stream_entropy.py
@@ -152,3 +156,41 @@ def test_the_table_of_contents_lists_every_chapter() -> None:
     ]
     listed = re.findall(r"\(#([\w-]+)\)", text.split("## Notation")[0])
     assert listed == anchors
+
+
+def integers_of(page: Page, payloads: tuple[bytes, bytes], profile: Profile, frames: int, h: int, w: int) -> Any:
+    """What the page decodes of a chunk of the profile lfq."""
+    decoders = (page["fresh_decoder"](payload, slots) for payload, slots in zip(payloads, (2**12, 2**16), strict=True))
+    return page["decode_integers"](*decoders, *profile, frames, h, w, integers.STEP)
+
+
+def assert_decodes_integers(page: Page, ints: np.ndarray, payloads: tuple[bytes, bytes], profile: Profile) -> None:
+    for frame, found in zip(in_order(ints), integers_of(page, payloads, profile, *ints.shape[:3]), strict=True):
+        place, motion, lookup_free = found
+        assert (tuple(place) if place else None) == (tuple(frame.place) if frame.place else None)
+        assert motion == frame.ints[..., -1].tolist()
+        assert lookup_free == frame.ints[..., :-1].tolist()
+
+
+def test_the_page_decodes_the_golden_integers(page: Page) -> None:
+    payloads = integers.MOTION, integers.LOOKUP_FREE
+    assert_decodes_integers(page, integers.golden_ints(), payloads, integers.SMALL)
+    with pytest.raises(ValueError, match="the payload is damaged"):
+        list(integers_of(page, (payloads[0], payloads[1] + b"x"), integers.SMALL, 6, 1, 2))
+
+
+@pytest.mark.parametrize("profile", [Profile(18, 2), Profile(4, 9)])
+def test_the_page_decodes_and_reconstructs_any_integers(page: Page, profile: Profile) -> None:
+    arrays = test_coding_loop.tables()
+    arrays["klt"], arrays["klt.chroma"] = np.ascontiguousarray(arrays["klt"][:, :14]), np.float32([1.3])
+    ints = np.concatenate([integers.moving_ints(profile, 4, 3, 4), integers.random_ints(1, profile, 3, 3, 4, 0.7)])
+    payloads = integers.payloads_of(MIXED, ints, profile)
+    assert_decodes_integers(page, ints, payloads, profile)
+    chunk = integers_of(page, payloads, profile, *ints.shape[:3])
+    made = page["decode_frames_of_integers"](chunk, *profile, integers.STEP, arrays["klt"], arrays["klt.chroma"].item())
+    found = {n: planes for n, *planes in made}
+    loop = LfqLoop(Loop(arrays), profile)
+    for number, shown in enumerate(loop.decode(in_order(ints), integers.STEP / 16)):
+        assert_planes(found[number][0], shown.base)
+        if number:
+            assert_planes(found[number][1], shown.prediction)

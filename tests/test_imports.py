@@ -131,7 +131,7 @@ def test_foreign_packages_have_their_files(path: Path) -> None:
         assert not packages & {"torch", "av", "safetensors"}
         assert targets(path) <= {"stream", "errors", "compiled", "dtypes"}
     assert "av" not in packages or path.parent.name == "video"
-    assert "zstandard" not in packages or path.stem == "entropy"
+    assert "zstandard" not in packages or path.stem == "plain"
     assert "pickle" not in packages
 
 

@@ -536,7 +536,7 @@ def test_two_streams_end_to_end_are_not_one() -> None:
         (4, b"\0\0"),
         (6, b"\x08"),
         (6, b"\x80"),
-        (7, b"\x01"),
+        (7, b"\x10"),  # integers of no bits
         (8, bytes(4)),
         (12, bytes(4)),
         (28, b"\0\0\0\x80"),

@@ -62,7 +62,7 @@ _HOMES = {
     "report": ("Report",),
     "tokens.shards": ("export_shards",),
 }
-_ROOMS = ("batch",)  # imported when it is named, for it needs torch
+_ROOMS = ("batch", "tokens")  # imported when they are named: a batch needs torch
 
 
 def __getattr__(name: str) -> Any:

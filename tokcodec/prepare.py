@@ -20,12 +20,14 @@ import numpy as np
 from numba.core import event
 
 from tokcodec import compiled
-from tokcodec.coding.planes import Planes, from_rgb, to_rgb
+from tokcodec.coding.planes import GRID, Planes, from_rgb, to_rgb
 from tokcodec.errors import TokcodecError
 from tokcodec.io import locks
 from tokcodec.pipeline import available_cores
 from tokcodec.restorer.planar import put_picture, put_squares
+from tokcodec.stream import integers
 from tokcodec.stream.entropy import PLAIN, Tokens, decode_chunk, encode_chunk, shapes
+from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import uniform
 from tokcodec.tokenizer import Tokenizer
 from tokcodec.weights import Weights
@@ -83,11 +85,22 @@ def _whole(tokenizer: Tokenizer) -> None:
         _shown(frame.base)
 
 
+def _integers(tokenizer: Tokenizer) -> None:
+    """What the profile lfq takes there and back."""
+    profile = Profile()
+    of = tokenizer.of(profile)
+    coded = of.packed(of.code(_frames(FRAMES), STEP), STEP)
+    ints = integers.decode_chunk(*coded, FRAMES, -(-HEIGHT // GRID), -(-WIDTH // GRID), round(16 * STEP), profile)
+    for _ in of.planes(integers.in_order(ints), STEP):
+        pass
+
+
 PACKAGES: dict[str, Callable[[Tokenizer], None]] = {
     "first": _first,
     "motion": _motion,
     "levels": _levels,
     "decode": _decode,
+    "integers": _integers,
     "whole": _whole,
 }  # the longest chains first; independent of each other but for what they share
 

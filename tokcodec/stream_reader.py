@@ -13,6 +13,9 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tokcodec.clock import Shown, Spans, ticks_of
 from tokcodec.compute import AUTO, Compute
 from tokcodec.dtypes import Frames
@@ -22,10 +25,11 @@ from tokcodec.io.files import NamedFile, temporary_file
 from tokcodec.pipeline import in_background
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.container import Reader
-from tokcodec.stream.records import Chunk
+from tokcodec.stream.records import Chunk, Header, latent_size
 
 if TYPE_CHECKING:
     from tokcodec.stream.entropy import FrameTokens, Tables, Tokens
+    from tokcodec.stream.vocabulary import FrameIntegers
     from tokcodec.tokenizer import Group, Tokenizer
 
 
@@ -161,22 +165,47 @@ def framed(reader: Reader, spans: Spans) -> tuple[Spans, int]:
     return tuple(found), count
 
 
-def tokens_of(chunk: Chunk, height: int, width: int, tables: Tables) -> Tokens:
-    """The tokens of a chunk of frames of so many pixels.
+def tokens_of(chunk: Chunk, header: Header, tables: Tables) -> Tokens:
+    """The tokens of a chunk of the default profile.
 
     Raises:
-        BitstreamError: its payloads are damaged.
+        BitstreamError: its payloads are damaged, or the stream has another profile.
     """
     from tokcodec.stream.entropy import decode_chunk  # numba takes a while to import, and many commands do without
 
-    return decode_chunk(chunk.coder, chunk.motion, chunk.levels, chunk.frames, height, width, chunk.step, tables)
+    if header.profile is not None:
+        raise BitstreamError(f"the stream has the profile {header.profile}, and the default one is needed")
+    return decode_chunk(
+        chunk.coder, chunk.motion, chunk.levels, chunk.frames, header.height, header.width, chunk.step, tables
+    )
 
 
-def frames_of(chunk: Chunk, height: int, width: int, tables: Tables) -> Iterator[FrameTokens]:
-    """The tokens of a chunk's frames, one after another in the order of coding: `tokens_of` with less memory."""
-    from tokcodec.stream.entropy import decode_frames
+def integers_of(chunk: Chunk, header: Header) -> NDArray[np.int32]:
+    """The integers of a chunk of the profile lfq, int32 `[F, h, w, depth + 1]`. They need no weights.
 
-    return decode_frames(chunk.coder, chunk.motion, chunk.levels, chunk.frames, height, width, chunk.step, tables)
+    Raises:
+        BitstreamError: its payloads are damaged, or the stream has another profile.
+    """
+    from tokcodec.stream.integers import decode_chunk
+
+    if header.profile is None:
+        raise BitstreamError("the stream has the default profile, and the profile lfq is needed")
+    _, h, w = latent_size(1, header.height, header.width)
+    return decode_chunk(chunk.coder, chunk.motion, chunk.levels, chunk.frames, h, w, chunk.step, header.profile)
+
+
+def frames_of(chunk: Chunk, header: Header, tables: Tables) -> Iterator[FrameTokens | FrameIntegers]:
+    """The tokens of a chunk's frames of any profile, one after another in the order of coding.
+
+    It takes less memory than `tokens_of` and `integers_of`.
+    """
+    from tokcodec.stream import entropy, integers
+
+    payloads, frames = (chunk.coder, chunk.motion, chunk.levels), chunk.frames
+    if header.profile is None:
+        return entropy.decode_frames(*payloads, frames, header.height, header.width, chunk.step, tables)
+    _, h, w = latent_size(1, header.height, header.width)
+    return integers.decode_frames(*payloads, frames, h, w, chunk.step, header.profile)
 
 
 class _Timed(NamedTuple):
@@ -208,14 +237,36 @@ class Stream:
             and step numbers uint8 `[F]` (FORMAT.md).
 
         Raises:
-            BitstreamError: a chunk is damaged.
+            BitstreamError: a chunk is damaged, or the stream has another profile than the default one.
             ModelError: the weights are not the stream's.
         """
-        header, tables = self.header, self._tokenizer().tables
+        tables = self._tokenizer().tables
+        for chunk in self._chunks(start_s, end_s):
+            try:
+                yield tokens_of(chunk, self.header, tables)
+            except BitstreamError as error:  # here: where several are open, `reading` of another may see it first
+                raise named(self._path, error) from error
+
+    def integers(self, start_s: float = 0.0, end_s: float | None = None) -> Iterator[NDArray[np.int32]]:
+        """As `tokens`, of a stream of the profile lfq. No network and no weights.
+
+        Yields:
+            Of a chunk of F frames int32 `[F, h, w, depth + 1]` (FORMAT.md).
+
+        Raises:
+            BitstreamError: a chunk is damaged, or the stream has the default profile.
+        """
+        for chunk in self._chunks(start_s, end_s):
+            try:
+                yield integers_of(chunk, self.header)
+            except BitstreamError as error:
+                raise named(self._path, error) from error
+
+    def _chunks(self, start_s: float, end_s: float | None) -> Iterator[Chunk]:
         for i in overlapping(self._reader, start_s, end_s):
             try:
-                yield tokens_of(self._reader.read_chunk(i), header.height, header.width, tables)
-            except BitstreamError as error:  # here: where several are open, `reading` of another may see it first
+                yield self._reader.read_chunk(i)
+            except BitstreamError as error:
                 raise named(self._path, error) from error
 
     def frames(
@@ -262,8 +313,8 @@ class Stream:
         header, tokenizer = self.header, self._tokenizer()
         ahead = max(2, AHEAD_PX // (header.height * header.width))
 
-        def coded(chunk: Chunk) -> Generator[FrameTokens, None, None]:
-            yield from frames_of(chunk, header.height, header.width, tokenizer.tables)
+        def coded(chunk: Chunk) -> Generator[FrameTokens | FrameIntegers, None, None]:
+            yield from frames_of(chunk, header, tokenizer.tables)
 
         for i in holding(self._reader, spans):
             try:
@@ -271,7 +322,7 @@ class Stream:
                 step, edges, done = chunk.step / STEP_UNITS, (*chunk.pts, chunk.end_pts), 0
                 end = max(end for begin, end in spans if begin < chunk.end_pts)
                 with contextlib.closing(in_background(coded(chunk), ahead)) as tokens:
-                    for group in grouped(tokenizer.loop.decode(tokens, step)):
+                    for group in grouped(tokenizer.planes(tokens, step)):
                         if edges[done] >= end:
                             break
                         count = len(group.steps)
@@ -314,4 +365,5 @@ def tokenizer_of(reader: Reader, weights: str | Path | None = None, compute: Com
     from tokcodec.tokenizer import load_tokenizer
     from tokcodec.weights import Weights
 
-    return load_tokenizer(Weights.find(weights, reader.header.weights_sha256), compute)
+    found = Weights.find(weights, reader.header.weights_sha256)
+    return load_tokenizer(found, compute).of(reader.header.profile)

@@ -11,11 +11,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.coding.lfq import IntegerCoding, LfqLoop
 from tokcodec.coding.loop import Coding, Loop, Shown, joined
 from tokcodec.coding.planes import GRID, GROUP, Planes, from_rgb, to_rgb
 from tokcodec.compute import AUTO, Compute
@@ -23,8 +24,11 @@ from tokcodec.dtypes import Frames
 from tokcodec.errors import ModelError
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
-from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables, frame_step
+from tokcodec.stream import integers
+from tokcodec.stream.entropy import ChunkEncoder, FrameTokens, Tables, encode_chunk, frame_step
+from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import kinds, uniform
+from tokcodec.stream.vocabulary import FrameIntegers
 from tokcodec.weights import TIERS, Weights
 
 if TYPE_CHECKING:
@@ -104,7 +108,8 @@ class Tokenizer:
 
     Attributes:
         weights: those given.
-        loop: the coding loop with their tables.
+        loop: the coding loop of the default profile with their tables.
+        profile: of the tokens; None, the default one, unless it came from `of`.
         tables: what the entropy coder starts from.
         busy_s: seconds spent in the network so far, transfers of frames to and from its device included.
 
@@ -119,9 +124,17 @@ class Tokenizer:
         except ModelError as error:
             raise ModelError(f"{weights.name}: {error}") from error
         self.weights = weights
+        self.profile: Profile | None = None
+        self._lfq: LfqLoop | None = None
         self.busy_s = 0.0
         self._network = _OnDevice(weights, compute)
         self._lock = threading.Lock()
+
+    def of(self, profile: Profile | None) -> Tokenizer:
+        """The same one, network and all, for tokens of a profile."""
+        other = copy.copy(self)
+        other.profile, other._lfq = profile, LfqLoop(self.loop, profile) if profile else None
+        return other
 
     def counted(self) -> Tokenizer:
         """The same one, network and all, with a `busy_s` of its own that begins at 0."""
@@ -144,34 +157,69 @@ class Tokenizer:
         return {"network_s": round(self.busy_s, 3), "peak_vram_bytes": self.peak_vram_bytes}
 
     def encode(self, frames: Frames | Planes, step: float, **options: Unpack[CodeOptions]) -> Coding:
-        """Code a chunk.
+        """Code a chunk to tokens of the default profile.
 
         Args:
             frames: uint8 `[F, H, W, 3]`, any F, H and W from 1, or their planes.
             step: of the quantizer, in levels; a multiple of 1/16.
             options: see `CodeOptions`.
         """
-        original = planes_of(frames)
+        original = from_rgb(frames)
         spans = _spans(len(original.y), options)
         return self.loop.encode(original, step, options.get("helpers"), spans, options.get("on_frame"))
 
+    def code(self, frames: Frames | Planes, step: float, **options: Unpack[CodeOptions]) -> Coding | IntegerCoding:
+        """Code a chunk to tokens of this profile; the arguments are those of `encode`. Those of lfq have no spans."""
+        if self._lfq:
+            return self._lfq.encode(frames, step, options.get("on_frame"))
+        return self.encode(frames, step, **options)
+
     def pack(self, frames: Frames | Planes, step: float, **options: Unpack[CodeOptions]) -> tuple[int, bytes, bytes]:
-        """Code a chunk to bytes, frame by frame: as `encode` and `encode_chunk`, with less memory.
+        """Code a chunk to bytes, frame by frame: as `code` and `packed`, with less memory.
 
         Returns:
             Coder id, motion payload and levels payload.
         """
-        original = planes_of(frames)
+        original = from_rgb(frames)
         count, height, width = original.y.shape
-        on_frame = options.get("on_frame")
-        coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, height // GRID, width // GRID)
-        for coded in self.loop.code(original, step, options.get("helpers"), _spans(count, options)):
-            coder.add(coded.tokens)
+        grid, on_frame = (height // GRID, width // GRID), options.get("on_frame")
+        coder: Any
+        coded: Iterator[Any]
+        if self._lfq:
+            coder = integers.ChunkEncoder(self._lfq.profile, round(step * STEP_UNITS), *grid)
+            coded = self._lfq.code(original, step)
+        else:
+            coder = ChunkEncoder(self.tables, round(step * STEP_UNITS), count, *grid)
+            coded = self.loop.code(original, step, options.get("helpers"), _spans(count, options))
+        for frame in coded:
+            coder.add(frame.tokens)
             if on_frame:
                 on_frame(1)
-        return coder.finish()
+        packed: tuple[int, bytes, bytes] = coder.finish()
+        return packed
 
-    def decode(self, tokens: Iterable[FrameTokens], step: float, height: int, width: int) -> Iterator[Frames]:
+    def packed(self, coding: Coding | IntegerCoding, step: float) -> tuple[int, bytes, bytes]:
+        """What `pack` makes of a chunk that was just coded."""
+        step16 = round(step * STEP_UNITS)
+        if isinstance(coding, IntegerCoding):
+            assert self.profile is not None
+            return integers.encode_chunk(coding.tokens, step16, self.profile)
+        return encode_chunk(coding.tokens, step16, self.tables)
+
+    def planes(self, tokens: Iterable[FrameTokens | FrameIntegers], step: float) -> Iterator[Shown]:
+        """The decoded planes of a chunk, one frame after another in the order they are shown.
+
+        Args:
+            tokens: of its frames, in the order of coding, of this profile.
+            step: that it was coded with.
+        """
+        if self._lfq:
+            return self._lfq.decode(cast("Iterable[FrameIntegers]", tokens), step)
+        return self.loop.decode(cast("Iterable[FrameTokens]", tokens), step)
+
+    def decode(
+        self, tokens: Iterable[FrameTokens | FrameIntegers], step: float, height: int, width: int
+    ) -> Iterator[Frames]:
         """The pictures of a chunk.
 
         Args:
@@ -186,11 +234,11 @@ class Tokenizer:
             ModelError: the device has too little memory.
         """
         state: State | None = None
-        for group in grouped(self.loop.decode(tokens, step)):
+        for group in grouped(self.planes(tokens, step)):
             pictures, state = self.restore(group, step, state, height, width)
             yield pictures
 
-    def pictures(self, coding: Coding, step: float, height: int, width: int) -> Iterator[Frames]:
+    def pictures(self, coding: Coding | IntegerCoding, step: float, height: int, width: int) -> Iterator[Frames]:
         """What `decode` will give of a chunk that was just coded."""
         state: State | None = None
         steps, of_frames = steps_and_kinds(coding, step)
@@ -237,10 +285,6 @@ class Tokenizer:
             with self._lock:
                 self.busy_s += time.perf_counter() - began
         return pictures, state
-
-
-def planes_of(frames: Frames | Planes) -> Planes:
-    return frames if isinstance(frames, Planes) else from_rgb(frames)
 
 
 def _spans(frames: int, options: CodeOptions) -> list[int] | None:
@@ -307,8 +351,10 @@ def grouped(frames: Iterable[Shown]) -> Iterator[Group]:
         first = False
 
 
-def steps_and_kinds(coding: Coding, step: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def steps_and_kinds(coding: Coding | IntegerCoding, step: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Of the frames of a chunk that was just coded, in the order they are shown, as in `Group`."""
+    if isinstance(coding, IntegerCoding):
+        return coding.steps, coding.kinds
     step16 = round(step * STEP_UNITS)
     steps = [frame_step(step16, int(number)) / STEP_UNITS for number in coding.tokens.numbers]
     return np.array(steps, np.float32), np.array(kinds(coding.tokens.spans), np.uint8)

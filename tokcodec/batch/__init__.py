@@ -26,6 +26,7 @@ from tokcodec.errors import TokcodecError
 from tokcodec.io import suffixes
 from tokcodec.rate import DEFAULT_RATE, Rate
 from tokcodec.restorer.device import pick_device
+from tokcodec.stream.profile import Profile
 from tokcodec.weights import Weights, find_weights
 
 __all__ = ["Crew", "Decode", "Encode", "Note", "Summary", "Which", "run"]
@@ -42,12 +43,14 @@ class Encode:
 
     Attributes:
         rate: what to spend on every file.
+        profile: of the streams; None is the default one.
         deinterlace: make whole frames of the fields of interlaced video, as `Filters` says.
         verify: read every stream back before it counts as done.
         delete_source: delete each source after its stream is verified and on the disk.
     """
 
     rate: Rate = DEFAULT_RATE
+    profile: Profile | None = None
     deinterlace: bool = False
     verify: bool = False
     delete_source: bool = False
@@ -203,6 +206,7 @@ def _settings(task: Encode | Decode, weights: str | Path | None, compute: Comput
         return Settings(decode=True, suffix=f".{task.to}", crf=task.crf, weights=path, compute=compute)
     return Settings(
         rate=task.rate,
+        profile=task.profile,
         deinterlace=task.deinterlace,
         weights=path,
         weights_sha256=Weights.load(find_weights(weights)).sha256,

@@ -24,6 +24,7 @@ from tokcodec.io.files import temporary_file
 from tokcodec.rate import Rate
 from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Rest, write_stream
+from tokcodec.stream.profile import Profile
 from tokcodec.stream_reader import chunks_of, reading
 
 
@@ -71,6 +72,7 @@ def encode_piece(
     piece: Piece,
     *,
     rate: Rate,
+    profile: Profile | None = None,
     weights: Path,
     compute: Compute,
     filters: video.Filters = video.UNFILTERED,
@@ -88,6 +90,7 @@ def encode_piece(
         source,
         target,
         rate=rate,
+        profile=profile,
         weights=weights,
         compute=compute,
         span=(piece.begin, piece.end),

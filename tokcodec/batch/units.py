@@ -27,6 +27,7 @@ from tokcodec.errors import TokcodecError
 from tokcodec.io import suffixes
 from tokcodec.rate import Rate
 from tokcodec.report import Progress, Report
+from tokcodec.stream.profile import Profile
 from tokcodec.video import Filters
 from tokcodec.weights import find_weights
 
@@ -41,6 +42,7 @@ class Settings:
         decode: streams to videos; else videos to streams.
         suffix: of the outputs.
         rate: of the streams.
+        profile: of the streams; None is the default one.
         deinterlace: make whole frames of fields before they are coded.
         crf: of the decoded videos.
         weights: path, the same on every machine; None finds them there.
@@ -53,6 +55,7 @@ class Settings:
     decode: bool = False
     suffix: str = suffixes.STREAM
     rate: Rate = dataclasses.field(default_factory=Rate)
+    profile: Profile | None = None
     deinterlace: bool = False
     crf: float = 12.0
     weights: Path | None = None
@@ -67,7 +70,9 @@ class Settings:
         if self.decode:
             return {**network, "restorer": self.compute.restorer, "crf": self.crf}
         assert self.weights_sha256 is not None
-        coded = {"deinterlace": self.deinterlace, "weights_sha256": self.weights_sha256.hex()}
+        coded: dict[str, Any] = {"deinterlace": self.deinterlace, "weights_sha256": self.weights_sha256.hex()}
+        if self.profile is not None:  # else the records of earlier versions stay valid
+            coded["profile"] = list(self.profile)
         return {**network, **dataclasses.asdict(self.rate), **coded}
 
     @property
@@ -137,6 +142,7 @@ class Whole:
                         source,
                         target,
                         rate=settings.rate,
+                        profile=settings.profile,
                         filters=settings.filters,
                         progress=_frames(on_frames),
                         **settings.network(),
@@ -162,6 +168,7 @@ class Part:
                     stack.enter_context(placed(self.target, self.work, names)),
                     self.piece,
                     rate=settings.rate,
+                    profile=settings.profile,
                     filters=settings.filters,
                     progress=_frames(on_frames),
                     **settings.network(),

@@ -20,6 +20,8 @@ from tokcodec.cli.options import (
     examples,
     network_options,
     output_options,
+    profile_of,
+    profile_options,
     progress_option,
     rate_of,
     rate_options,
@@ -87,6 +89,7 @@ class Shard(click.ParamType[tuple[int, int]]):
 @click.option("--log", type=click.Path(path_type=Path), help="Append a line of JSON for each file.")
 @click.option("--dry-run", is_flag=True, help="List what would be made or skipped, and why; write nothing.")
 @rate_options
+@profile_options
 @deinterlace_option
 @network_options
 @progress_option
@@ -115,6 +118,9 @@ def batch(
     target_size: float | None,
     target_lpips: float | None,
     target_psnr: float | None,
+    profile: str,
+    bits: int,
+    depth: int,
     deinterlace: bool,
     weights: Path | None,
     compute: Compute,
@@ -131,8 +137,11 @@ def batch(
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr)
     if decode and (verify or delete_source or deinterlace or rate is not None):
         raise click.UsageError("a rate, --deinterlace, --verify and --delete-source are for streams, not for --decode")
-    if not decode:
+    if decode:
+        refuse_unused("for streams, not for --decode", "profile", "bits", "depth")
+    else:
         refuse_unused("for --decode", "to", "crf")
+    chosen = profile_of(profile, bits, depth)
     if ray is not None and jobs:
         raise click.UsageError("give one of --jobs and --ray")
     from tokcodec.batch import Crew, Decode, Encode, Which, run
@@ -153,7 +162,7 @@ def batch(
         summary = run(
             source,
             target,
-            Decode(to, crf) if decode else Encode(rate or DEFAULT_RATE, deinterlace, verify, delete_source),
+            Decode(to, crf) if decode else Encode(rate or DEFAULT_RATE, chosen, deinterlace, verify, delete_source),
             which=Which(globs, ext, names, shard),
             crew=Crew(jobs, ray, piece),
             retries=retries,

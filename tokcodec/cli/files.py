@@ -20,6 +20,8 @@ from tokcodec.cli.options import (
     examples,
     network_options,
     output_options,
+    profile_of,
+    profile_options,
     progress_option,
     rate_of,
     rate_options,
@@ -60,6 +62,7 @@ def _refuse_crf(ctx: click.Context, param: click.Parameter, value: str | None) -
         "encode in.mp4 out.tokc --scale 640:-2 --fps 30000/1001",
         "encode in.mp4 out.tokc --start 00:01:30 --duration 10",
         "encode in.mp4 out.tokc --spans 4            # for the commands of lm",
+        "encode in.mp4 out.tokc --profile lfq        # tokens of a fixed vocabulary",
         "encode - out.tokc <in.mkv",
     )
 )
@@ -78,6 +81,7 @@ def _refuse_crf(ctx: click.Context, param: click.Parameter, value: str | None) -
     show_default=True,
     help="Frames of each span; auto chooses by content. The lm commands need 4.",
 )
+@profile_options
 @click.option("--tonemap", is_flag=True, help="Convert HDR (PQ, HLG) to SDR (BT.709).")
 @network_options
 @progress_option
@@ -97,6 +101,9 @@ def encode(
     fps: Fraction | None,
     deinterlace: bool,
     spans: str,
+    profile: str,
+    bits: int,
+    depth: int,
     tonemap: bool,
     weights: Path | None,
     compute: Compute,
@@ -115,6 +122,9 @@ def encode(
     if target_lpips is not None or target_psnr is not None:  # else torch has nothing to do
         use_threads(compute.threads)
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
+    chosen = profile_of(profile, bits, depth)
+    if chosen and spans not in ("auto", "4"):
+        raise click.UsageError("--profile lfq has spans of 4 frames")
     try:
         filters = Filters(deinterlace=deinterlace, tonemap=tonemap, fps=fps, scale=scale)
     except ValueError as error:
@@ -125,6 +135,7 @@ def encode(
             target,
             rate=rate,
             spans=None if spans == "auto" else int(spans),
+            profile=chosen,
             weights=weights,
             compute=compute,
             start_s=start_s,
@@ -222,6 +233,7 @@ def decode(
 @click.option("--stream", type=StreamName(Path), help="Keep the stream in between.")
 @click.option("--lpips-dir", type=click.Path(path_type=Path), help="Folder of LPIPS weights, if not torchvision's.")
 @rate_options
+@profile_options
 @network_options
 @progress_option
 @output_options
@@ -236,6 +248,9 @@ def roundtrip(
     target_size: float | None,
     target_lpips: float | None,
     target_psnr: float | None,
+    profile: str,
+    bits: int,
+    depth: int,
     weights: Path | None,
     compute: Compute,
     progress: str,
@@ -254,6 +269,7 @@ def roundtrip(
     from tokcodec.video import is_pattern, is_pipe, kind_of
 
     rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
+    chosen = profile_of(profile, bits, depth)
     if is_pipe(source):
         raise click.UsageError("INPUT is read twice and cannot be a pipe")
     if stream is not None and is_pipe(str(stream)):
@@ -269,6 +285,7 @@ def roundtrip(
                 source,
                 coded,
                 rate=rate,
+                profile=chosen,
                 weights=weights,
                 compute=compute,
                 overwrite=force,

@@ -20,6 +20,7 @@ from tokcodec.arguments import check_stream_name
 from tokcodec.compute import DEVICES, DTYPES, RESTORERS, Compute
 from tokcodec.io import suffixes
 from tokcodec.rate import Rate
+from tokcodec.stream.profile import MAX_BITS, MAX_DEPTH, Profile, checked
 
 SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -242,6 +243,23 @@ rate_options = shared(
     click.option("--target-lpips", type=Within(0, min_open=True), help="LPIPS of every chunk, at most."),
     click.option("--target-psnr", type=Within(0, min_open=True), help="PSNR of every chunk in dB, at least."),
 )
+profile_options = shared(
+    click.option(
+        "--profile",
+        type=click.Choice(["default", "lfq"]),
+        default="default",
+        show_default=True,
+        help="lfq: tokens are integers of a fixed vocabulary.",
+    ),
+    click.option(
+        "--bits", type=click.IntRange(2, MAX_BITS), default=Profile().bits, show_default=True,
+        help="Of an integer of lfq; an even number.",
+    ),
+    click.option(
+        "--depth", type=click.IntRange(1, MAX_DEPTH), default=Profile().depth, show_default=True,
+        help="Integers of lfq for 16x16 pixels, beside one of motion.",
+    ),
+)  # fmt: skip
 deinterlace_option = click.option(
     "--deinterlace", is_flag=True, help="Turn the fields of interlaced video into whole frames (bwdif)."
 )
@@ -257,6 +275,17 @@ weights_option = click.option(
     "--weights", type=FileName(".safetensors"), help="Weights file to use instead of the released one."
 )
 network_options = shared(weights_option, compute_options("device", "dtype", "restorer", "threads"))
+
+
+def profile_of(profile: str, bits: int, depth: int) -> Profile | None:
+    """The profile that the options of a command name; None is the default one."""
+    if profile == "default":
+        refuse_unused("for --profile lfq", "bits", "depth")
+        return None
+    try:
+        return checked(bits, depth)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def rate_of(

@@ -61,6 +61,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     hidden = f", {facts['hidden_frames']} more are hidden" if facts["hidden_frames"] else ""
     yield "frames", f"{facts['frames']} in {facts['chunks']} {chunks} of at most {facts['chunk_frames']}{hidden}"
     yield "rate", f"{facts['kbps']:.1f} kbit/s, {facts['bpp']:.4f} bpp"
+    if facts["profile"] == "lfq":
+        yield "profile", f"lfq, {facts['depth']} integers of {facts['bits']} bits and one of motion a position"
     finest, coarsest = facts["step"]
     yield "step", f"{finest:g}" if finest == coarsest else f"{finest:g} to {coarsest:g}"
     names = facts["colour"].split("/")

@@ -26,7 +26,9 @@ from tokcodec.pipeline import Helpers, available_cores, blas_limited
 from tokcodec.rate import DEFAULT_RATE, Rate
 from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Rest, no_rest
+from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import SPANS
+from tokcodec.stream.vocabulary import SPAN
 from tokcodec.tokenizer import load_tokenizer
 from tokcodec.weights import Weights
 
@@ -56,6 +58,7 @@ def encode_video(
     *,
     rate: Rate = DEFAULT_RATE,
     spans: int | None = None,
+    profile: Profile | None = None,
     weights: str | Path | None = None,
     compute: Compute = AUTO,
     start_s: float = 0.0,
@@ -77,6 +80,7 @@ def encode_video(
         rate: what to spend; quality 4 by default.
         spans: frames of all spans (1, 2, 4, 8, 16 or 32), and shorter ones for what is left at the end of a chunk;
             None chooses them by content. A language model of tokens needs 4.
+        profile: of the tokens; None is the default one. `Profile()` is "lfq", whose spans have 4 frames.
         weights: safetensors file; the released ones if None.
         compute: threads, and the network's device and arithmetic, which only a target of quality needs.
         start_s: where to begin, in seconds from the first frame.
@@ -99,6 +103,8 @@ def encode_video(
     """
     if spans is not None and spans not in SPANS:
         raise ValueError(f"spans have {', '.join(map(str, SPANS))} frames, not {spans}")
+    if profile is not None and spans not in (None, SPAN):
+        raise ValueError(f"the profile lfq has spans of {SPAN} frames, not {spans}")
     check_stream_name(target)
     started, source = time.monotonic(), str(source)
     with contextlib.ExitStack() as stack:
@@ -122,9 +128,9 @@ def encode_video(
         def rest() -> Rest:
             return metadata_of(reader.info), (reader.side_format, side) if reader.side_format else None
 
-        tokenizer = load_tokenizer(Weights.find(weights), compute).counted()
+        tokenizer = load_tokenizer(Weights.find(weights), compute).of(profile).counted()
         try:
-            header = header_of(reader.info, tokenizer.weights.sha256)
+            header = header_of(reader.info, tokenizer.weights.sha256, profile)
         except ValueError as error:
             raise TokcodecError(f"{source}: {error}") from error
         cores = compute.threads or available_cores()

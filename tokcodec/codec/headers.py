@@ -7,13 +7,14 @@ from fractions import Fraction
 
 from tokcodec.codec.chunking import chunk_frames_for
 from tokcodec.stream.metadata import Chapter, Metadata
+from tokcodec.stream.profile import Profile
 from tokcodec.stream.records import Header
 from tokcodec.video import Colour, VideoInfo
 
 log = logging.getLogger("tokcodec")
 
 
-def header_of(info: VideoInfo, weights_sha256: bytes) -> Header:
+def header_of(info: VideoInfo, weights_sha256: bytes, profile: Profile | None = None) -> Header:
     """The header of a video's stream.
 
     Raises:
@@ -33,6 +34,7 @@ def header_of(info: VideoInfo, weights_sha256: bytes) -> Header:
         transfer=info.colour.transfer,
         matrix=info.colour.matrix,
         full_range=info.colour.full_range,
+        profile=profile,
     )
 
 

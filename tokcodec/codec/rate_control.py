@@ -20,12 +20,13 @@ import numpy as np
 from tokcodec.codec.chunking import Clip
 from tokcodec.codec.passes import Counter, Passes
 from tokcodec.codec.search import BISECTIONS, Try, coarsest, first_step, next_step, pick_tries, total
+from tokcodec.coding.lfq import IntegerCoding
+from tokcodec.coding.loop import Coding
 from tokcodec.errors import TokcodecError
 from tokcodec.io.files import temporary_file
 from tokcodec.rate import STEP_RANGE, STEP_UNITS, Rate
 from tokcodec.scoring.goals import QualityGoal, quality_goal
 from tokcodec.stream.container import Reader, Rest, Writer, streams_bytes, write_stream
-from tokcodec.stream.entropy import Tokens, encode_chunk
 from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import Chunk
 from tokcodec.video import VideoInfo
@@ -116,12 +117,12 @@ def _tried(passes: Passes, goal: QualityGoal, clip: Clip, counter: Counter) -> C
     assert original is not None
     left, attempts = float(len(clip.pts)), 2 + BISECTIONS
 
-    def attempt(step: float) -> tuple[bool, Tokens]:
+    def attempt(step: float) -> tuple[bool, Coding | IntegerCoding]:
         nonlocal left, attempts
         share, attempts = 1 / max(attempts, 2), attempts - 1
         part = share * left / len(clip.pts) / 2  # that a frame counts when it is coded, and again when it is shown
         left *= 1 - share
-        coding = tokenizer.encode(
+        coding = tokenizer.code(
             clip.planes,
             step,
             helpers=passes.helpers,
@@ -132,13 +133,13 @@ def _tried(passes: Passes, goal: QualityGoal, clip: Clip, counter: Counter) -> C
         for pictures in tokenizer.pictures(coding, step, *original.shape[1:3]):
             shown.append(pictures)
             counter.coded(part * len(pictures))
-        return goal(original, np.concatenate(shown)), coding.tokens
+        return goal(original, np.concatenate(shown)), coding
 
-    step, is_good, tokens = coarsest(attempt)
+    step, is_good, coding = coarsest(attempt)
     counter.coded(left)
     if not is_good:
         log.warning("%s is out of reach for %d frames; they have the finest step", goal, len(clip.pts))
-    return _chunk(clip, step, *encode_chunk(tokens, round(STEP_UNITS * step), tokenizer.tables))
+    return _chunk(clip, step, *tokenizer.packed(coding, step))
 
 
 def _chunk(clip: Clip, step: float, coder: int, motion: bytes, levels: bytes) -> Chunk:

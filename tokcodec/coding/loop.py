@@ -149,7 +149,7 @@ class Loop:
             helpers: code the frames between anchors while the next anchors are coded here; the result is the same.
             spans: lengths of the pyramids; chosen by content if None.
         """
-        original = frames if isinstance(frames, Planes) else from_rgb(frames)
+        original = from_rgb(frames)
         height, width = original.y.shape[1:]
         step16 = round(step * STEP_UNITS)
         plan = Lookahead([small(y) for y in original.y], step, spans, helpers)

@@ -62,8 +62,10 @@ def put_rgb(frames: U8, planes: Planes) -> None:
     _from_rgb(np.ascontiguousarray(frames), planes.y, planes.c)
 
 
-def from_rgb(frames: U8) -> Planes:
-    """uint8 `[T, H, W, 3]` to planes."""
+def from_rgb(frames: U8 | Planes) -> Planes:
+    """uint8 `[T, H, W, 3]` to planes; planes stay what they are."""
+    if isinstance(frames, Planes):
+        return frames
     planes = blank(*frames.shape[:3])
     put_rgb(frames, planes)
     return planes

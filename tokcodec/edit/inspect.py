@@ -116,6 +116,9 @@ def _facts(source: Path, reader: Reader) -> dict[str, Any]:
     return {
         "file": str(source),
         "format_version": VERSION,
+        "profile": "lfq" if header.profile else "default",
+        "bits": header.profile.bits if header.profile else None,
+        "depth": header.profile.depth if header.profile else None,
         **facts,
         "hidden_frames": sum(entry.frames for entry in reader.index) - frames,
         "motion_bytes": motion_bytes,
@@ -151,13 +154,13 @@ def verify(source: str | Path, *, weights: str | Path | None = None, progress: P
     """
     started = time.monotonic()
     with reading(Path(source)) as reader:
-        height, width = reader.header.height, reader.header.width
+        header = reader.header
         tables = tokenizer_of(reader, weights).tables
         total, done, size = sum(entry.frames for entry in reader.index), 0, 0
         for chunk, entry in zip(chunks_of(reader), reader.index, strict=True):
-            for i, _ in enumerate(frames_of(chunk, height, width, tables), 1):
+            for i, _ in enumerate(frames_of(chunk, header, tables), 1):
                 if progress:
-                    progress(done + i, size + entry.bytes * i // chunk.frames, total, height * width)
+                    progress(done + i, size + entry.bytes * i // chunk.frames, total, header.height * header.width)
             done, size = done + chunk.frames, size + entry.bytes
         checked_streams(reader)
-        return report_of(reader.header, reader.index, reader.bytes, reader.video_bytes, started)
+        return report_of(header, reader.index, reader.bytes, reader.video_bytes, started)

@@ -76,7 +76,7 @@ def predict(source: Path, target: str | Path, seconds: float, **options: Unpack[
         first_pts, end_pts = shown.spans[-1]
         number = max(i for i, entry in enumerate(reader.index) if entry.first_pts < end_pts)
         last = reader.read_chunk(number)
-        tokens = tokens_of(last, header.height, header.width, tokenizer.tables)
+        tokens = tokens_of(last, header, tokenizer.tables)
         kept, edges = sum(pts < end_pts for pts in last.pts), (*last.pts, last.end_pts)
         if kept < last.frames:
             whole = min((kept - 1) // SPAN, spans_of_four(tokens, source))
@@ -144,7 +144,7 @@ def fill(
                 f"{source}: a gap has frames of one chunk, and not its first; the chunk here is from {at} to {to} s"
             )
         header, step = reader.header, chunk.step / STEP_UNITS
-        tokens = tokens_of(chunk, header.height, header.width, tokenizer.tables)
+        tokens = tokens_of(chunk, header, tokenizer.tables)
         there, first, behind = spans_of_four(tokens, source), (gap[0] - 1) // SPAN, (gap[-1] - 1) // SPAN + 1
         grown = longer(tokens, max(0, behind - there))  # frames behind the last whole span are made one
         kept = 1 + SPAN * min(behind, there)

@@ -43,7 +43,7 @@ def _embedded(model: LanguageModel, name: Path, path: Path, weights: str | Path 
         tokenizer = tokenizer_of(reader, weights)
         check(model, tokenizer, name)
         chunk = next(chunks_of(reader))
-        tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
+        tokens = tokens_of(chunk, reader.header, tokenizer.tables)
         step = chunk.step / STEP_UNITS
         spans = min(model.config.spans, spans_of_four(tokens, path))
         if not spans:

@@ -91,7 +91,7 @@ def read_texts(streams: Sequence[Path], weights: str | Path | None = None) -> tu
                 blocks, basis = tokenizer.loop.blocks, basis_sha256(tokenizer.weights.arrays)
             layout = Layout(blocks)
             for chunk in chunks_of(reader):
-                tokens = tokens_of(chunk, reader.header.height, reader.header.width, tokenizer.tables)
+                tokens = tokens_of(chunk, reader.header, tokenizer.tables)
                 if spans_of_four(tokens, file):
                     step = chunk.step / STEP_UNITS
                     texts.append(Text(layout.words(tokens), layout.first(tokens, step), step))

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from tokcodec.errors import BitstreamError, ModelError
 from tokcodec.stream import levels as level_model
 from tokcodec.stream import modes, trees
 from tokcodec.stream.fields import BOTH, FIRST, MAX_CANDIDATES, MAX_VECTOR, UNKNOWN, scaled, unknown
+from tokcodec.stream.plain import PlainReader, PlainWriter
 from tokcodec.stream.pyramid import SPANS, Place, order
 from tokcodec.stream.rangecoder import (
     FRESH_SLOT,
@@ -36,8 +36,6 @@ PLAIN = 24  # the number of the chunk's own step; eight numbers are a factor of 
 STEP_RATIOS = np.rint(4096 * 2.0 ** ((np.arange(STEP_NUMBERS) - PLAIN) / 8)).astype(np.int64)  # none is near a half
 FIRST_GUESS = 11  # of the number of a first frame
 NO_SPAN = 6  # what stands for the span before the first
-PLAIN_WINDOW = 1 << 23  # of zstd, at most: what a decoder holds
-PLAIN_PIECE = 256  # bytes of a zstd payload that are read at once: they can stand for 8 MiB
 ROOM = 4096  # bytes of a coder's buffer beyond those that the tokens take as plain numbers
 
 Array = NDArray[Any]
@@ -313,8 +311,7 @@ class ChunkEncoder:
         coders = (encoder(*tables.start(part), 0) for part in ("motion", "levels"))
         self._walk = _Walk(tables, step, h, w, *coders)
         self._tables, self._left, self._grid = tables, frames - 1, (h, w)
-        self._plain = [zstandard.ZstdCompressor(3).compressobj() for _ in range(2)]
-        self._plain_bytes = [b"", b""]
+        self._plain = PlainWriter(), PlainWriter()
         self._is_mixed = True  # as long as the arithmetic coders' buffers suffice
 
     def learn_into(self, arrays: dict[str, Array]) -> None:
@@ -357,12 +354,12 @@ class ChunkEncoder:
         self._add_plain(1, _plain(frame.levels))
 
     def _add_plain(self, part: int, data: bytes) -> None:
-        self._plain_bytes[part] += self._plain[part].compress(data)
+        self._plain[part].write(data)
 
     def finish(self) -> tuple[int, bytes, bytes]:
         """Coder id, motion payload and levels payload, when all frames are coded."""
         assert self._left == 0
-        plain = [done + z.flush() for done, z in zip(self._plain_bytes, self._plain, strict=True)]
+        plain = [part.finish() for part in self._plain]
         motion, levels = finish(self._walk.motion), finish(self._walk.levels)
         if not self._is_mixed or motion is None or levels is None:
             return ZSTD, plain[0], plain[1]
@@ -495,37 +492,6 @@ def _numbers(data: bytes, shape: tuple[int, ...]) -> I16:
     return array
 
 
-class _Plain:
-    """Reads a zstd payload of any origin, hardly further than it is asked for."""
-
-    def __init__(self, payload: bytes) -> None:
-        self._payload, self._at, self._held = payload, 0, bytearray()
-        self._source = zstandard.ZstdDecompressor(max_window_size=PLAIN_WINDOW).decompressobj()
-
-    def _hold(self, count: int) -> None:
-        try:
-            while len(self._held) < count and self._at < len(self._payload) and not self._source.eof:
-                piece = self._payload[self._at : self._at + PLAIN_PIECE]
-                self._held += self._source.decompress(piece)
-                self._at += len(piece)
-        except zstandard.ZstdError as error:
-            raise BitstreamError(f"a zstd payload is damaged: {error}") from error
-
-    def read(self, count: int) -> bytes:
-        self._hold(count)
-        if len(self._held) < count:
-            raise BitstreamError("a zstd payload is too short")
-        data = bytes(self._held[:count])
-        del self._held[:count]
-        return data
-
-    def finish(self) -> None:
-        """Refuse a payload that does not end here."""
-        self._hold(1)
-        if self._held or not self._source.eof or self._source.unused_data or self._at < len(self._payload):
-            raise BitstreamError("a zstd payload does not end where its frames do")
-
-
 def _from_plain(
     motion: bytes, levels: bytes, frames: int, grid: tuple[int, int], tables: Tables
 ) -> Iterator[FrameTokens]:
@@ -533,7 +499,7 @@ def _from_plain(
     of_levels, of_motion = (tables.dims, *grid), (5, 2 * grid[0], 2 * grid[1])
     low, high = (np.array(bound, np.int16)[:, None, None] for bound in _BOUNDS)
     of_motion_bytes, of_levels_bytes = (2 * math.prod(shape) for shape in (of_motion, of_levels))
-    sources = [_Plain(part) for part in (motion, levels)]
+    sources = [PlainReader(part) for part in (motion, levels)]
     left = frames - 1
 
     def spans() -> Iterator[int]:

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from tokcodec.errors import BitstreamError
+from tokcodec.stream.profile import Profile, checked, profile_of
 
 MAGIC = b"\x89TKC\r\n\x1a\n"  # as PNG's: no text, and any translation of line ends breaks it
 VERSION = 3
@@ -133,6 +134,7 @@ class Header:
     transfer: int = 2
     matrix: int = 2
     full_range: bool = False
+    profile: Profile | None = None  # of its tokens; None is the default one
 
     def __post_init__(self) -> None:
         if not (1 <= self.width <= MAX_SIDE_PX and 1 <= self.height <= MAX_SIDE_PX):
@@ -153,6 +155,8 @@ class Header:
             raise ValueError(f"rotation must be 0 to 3 quarter turns, not {self.rotation}")
         if not all(0 <= code <= 255 for code in (self.primaries, self.transfer, self.matrix)):
             raise ValueError("colour code points must be 0 to 255")
+        if self.profile is not None:
+            checked(*self.profile)
 
     @property
     def padded_px(self) -> int:
@@ -171,7 +175,7 @@ class Header:
             self.height,
             self.chunk_frames,
             self.rotation | _MIRRORED * self.mirrored,
-            0,
+            self.profile.code if self.profile else 0,
             *self.time_base.as_integer_ratio(),
             *self.frame_rate.as_integer_ratio(),
             *self.sample_aspect.as_integer_ratio(),
@@ -187,9 +191,9 @@ class Header:
         """The inverse of `pack`; BitstreamError if a field is out of range."""
         if len(payload) != _HEAD.size:
             raise BitstreamError(f"the header has {len(payload)} bytes, not {_HEAD.size}")
-        width, height, chunk_frames, orientation, reserved, *rest = _HEAD.unpack(payload)
+        width, height, chunk_frames, orientation, profile, *rest = _HEAD.unpack(payload)
         numbers, (primaries, transfer, matrix, full_range, sha256) = rest[:6], rest[6:]
-        if not all(numbers[1::2]) or full_range > 1 or reserved or orientation > (_TURNS | _MIRRORED):
+        if not all(numbers[1::2]) or full_range > 1 or orientation > (_TURNS | _MIRRORED):
             raise BitstreamError("the header is malformed")
         time_base, frame_rate, sample_aspect = (Fraction(*numbers[i : i + 2]) for i in (0, 2, 4))
         try:
@@ -207,6 +211,7 @@ class Header:
                 transfer=transfer,
                 matrix=matrix,
                 full_range=bool(full_range),
+                profile=profile_of(profile),
             )
         except ValueError as error:
             raise BitstreamError(f"the header is malformed: {error}") from error

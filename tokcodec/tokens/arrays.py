@@ -20,17 +20,21 @@ from tokcodec.arguments import check_stream_name
 from tokcodec.dtypes import Array
 from tokcodec.errors import BitstreamError, ModelError, TokcodecError
 from tokcodec.io import output, suffixes
+from tokcodec.rate import DEFAULT_RATE, STEP_UNITS
 from tokcodec.report import Report, report_of
-from tokcodec.stream.container import write_stream
+from tokcodec.stream.container import Reader, write_stream
 from tokcodec.stream.metadata import Metadata
-from tokcodec.stream.records import VERSION, Chunk, Header
-from tokcodec.stream_reader import checked_streams, chunks_of, reading, tokenizer_of, tokens_of
+from tokcodec.stream.profile import Profile, checked
+from tokcodec.stream.records import MAX_CHUNK_PX, VERSION, Chunk, Header, latent_size
+from tokcodec.stream_reader import checked_streams, chunks_of, integers_of, reading, tokenizer_of, tokens_of
 
 if TYPE_CHECKING:
     from tokcodec.stream.entropy import Tables
 
 NAMES = ("levels", "motion", "spans", "numbers", "chunks", "step", "pts", "durations", "header", "metadata")
 OPTIONAL = ("index", "streams", "streams_format")  # the index follows from the levels; streams where there are others
+INTEGERS = "integers"  # of the profile lfq, in place of levels, index, motion, spans and numbers
+CHUNK_FRAMES = 129  # of integers without a header, at most
 INDEX_BITS = 18  # the vocabulary of MAGVIT-v2
 _FRACTIONS = ("time_base", "frame_rate", "sample_aspect")
 
@@ -56,31 +60,16 @@ def export_tokens(
     if target.suffix.lower() not in suffixes.ARRAYS:
         raise TokcodecError(f"{target}: tokens are written to .npz or .safetensors")
     with reading(source) as reader, output.writing(target, [source], overwrite) as file:
-        header, tables = reader.header, tokenizer_of(reader, weights).tables
-        levels, motion, spans, numbers, rows, steps, durations = [], [], [], [], [], [], []
-        pts: list[int] = []
-        field = span = 0
-        for chunk in chunks_of(reader):
-            tokens = tokens_of(chunk, header.height, header.width, tables)
-            rows.append((len(pts), chunk.frames, field, len(tokens.motion), span, len(tokens.spans)))
-            field, span = field + len(tokens.motion), span + len(tokens.spans)
-            levels.append(narrow(tokens.levels))
-            motion.append(tokens.motion)
-            spans.append(tokens.spans)
-            numbers.append(tokens.numbers)
-            pts.extend(chunk.pts)
-            steps.append(chunk.step)
-            durations.append(chunk.duration)
-        arrays: dict[str, Array] = {
-            "levels": np.concatenate(levels, 1),
-            "index": np.concatenate([index(part) for part in levels]),
-            "motion": np.concatenate(motion),
-            "spans": np.concatenate(spans),
-            "numbers": np.concatenate(numbers),
-            "chunks": np.array(rows, np.int64),
-            "step": np.array(steps, np.uint16),
-            "pts": np.array(pts, np.int64),
-            "durations": np.array(durations, np.int64),
+        header = reader.header
+        if header.profile is None:
+            arrays = _levels_of(reader, tokenizer_of(reader, weights).tables)
+        else:
+            arrays = _integers_of(reader)
+        chunks = list(chunks_of(reader))
+        arrays |= {
+            "step": np.array([chunk.step for chunk in chunks], np.uint16),
+            "pts": np.array([pts for chunk in chunks for pts in chunk.pts], np.int64),
+            "durations": np.array([chunk.duration for chunk in chunks], np.int64),
             "header": _text(_header_json(header)),
             "metadata": _text(reader.metadata.pack()),
         }
@@ -91,6 +80,36 @@ def export_tokens(
         else:
             file.write(save(arrays))
         return report_of(header, reader.index, reader.bytes, reader.video_bytes, started)
+
+
+def _levels_of(reader: Reader, tables: Tables) -> dict[str, Array]:
+    """The tokens of a stream of the default profile."""
+    levels, motion, spans, numbers, rows = [], [], [], [], []
+    frame = field = span = 0
+    for chunk in chunks_of(reader):
+        tokens = tokens_of(chunk, reader.header, tables)
+        rows.append((frame, chunk.frames, field, len(tokens.motion), span, len(tokens.spans)))
+        frame, field, span = frame + chunk.frames, field + len(tokens.motion), span + len(tokens.spans)
+        levels.append(narrow(tokens.levels))
+        motion.append(tokens.motion)
+        spans.append(tokens.spans)
+        numbers.append(tokens.numbers)
+    return {
+        "levels": np.concatenate(levels, 1),
+        "index": np.concatenate([index(part) for part in levels]),
+        "motion": np.concatenate(motion),
+        "spans": np.concatenate(spans),
+        "numbers": np.concatenate(numbers),
+        "chunks": np.array(rows, np.int64),
+    }
+
+
+def _integers_of(reader: Reader) -> dict[str, Array]:
+    """The tokens of a stream of the profile lfq."""
+    parts = [integers_of(chunk, reader.header) for chunk in chunks_of(reader)]
+    counts = [len(part) for part in parts]
+    begins = np.cumsum([0, *counts[:-1]])
+    return {"integers": np.concatenate(parts), "chunks": np.array([*zip(begins, counts, strict=True)], np.int64)}
 
 
 def index(levels: Array) -> NDArray[np.int32]:
@@ -120,6 +139,8 @@ def _header_json(header: Header) -> bytes:
     fields: dict[str, Any] = {"format_version": VERSION, **dataclasses.asdict(header)}
     fields |= {name: str(fields[name]) for name in _FRACTIONS}
     fields["weights_sha256"] = header.weights_sha256.hex()
+    if header.profile is None:
+        del fields["profile"]
     return json.dumps(fields).encode()
 
 
@@ -130,6 +151,8 @@ def _header_of(data: bytes) -> Header:
         raise ValueError(f"the header is not of format version {VERSION}")
     fields |= {name: Fraction(fields[name]) for name in _FRACTIONS}
     fields["weights_sha256"] = bytes.fromhex(fields["weights_sha256"])
+    if "profile" in fields:
+        fields["profile"] = Profile(*fields["profile"])
     return Header.unpack(Header(**fields).pack())
 
 
@@ -142,6 +165,9 @@ def import_tokens(
     source: str | Path, target: str | Path, *, weights: str | Path | None = None, overwrite: bool = False
 ) -> Report:
     """Make a stream from arrays as `export_tokens` writes them: the way back, and from a language model.
+
+    Of the profile lfq the array `integers` is enough: quality 4, 30 frames/s, integers of 18 bits (or those of an
+    array `bits`), whole positions, chunks of up to 129 frames, and the weights given are the defaults of the rest.
 
     Args:
         source: .npz or .safetensors.
@@ -162,13 +188,18 @@ def import_tokens(
     with output.writing(target, [source], overwrite) as file:
         try:
             arrays = _load_arrays(source)
+            if INTEGERS in arrays:
+                arrays = _completed(arrays, weights)
             header = _header_of(_bytes(arrays["header"]))
             metadata = Metadata.unpack(_bytes(arrays["metadata"]))
             streams: tuple[str, BinaryIO] | None = None
             if "streams" in arrays:
                 streams = _bytes(arrays["streams_format"]).decode(), io.BytesIO(_bytes(arrays["streams"]))
-            tables = load_tokenizer(Weights.find(weights, header.weights_sha256)).tables
-            chunks = _chunks_from(arrays, header, tables)
+            if INTEGERS in arrays:
+                chunks = _chunks_of_integers(arrays, header)
+            else:
+                tables = load_tokenizer(Weights.find(weights, header.weights_sha256)).tables
+                chunks = _chunks_from(arrays, header, tables)
             writer = write_stream(file, header, chunks, lambda: (metadata, streams))
             if not writer.index:
                 raise ValueError("no chunks")
@@ -184,11 +215,73 @@ def _load_arrays(source: Path) -> dict[str, Array]:
         if source.suffix.lower() == ".safetensors":
             return dict(load_file(source))
         with np.load(source, allow_pickle=False) as file:
-            return {name: file[name] for name in (*NAMES, *(name for name in OPTIONAL if name in file))}
+            known = (INTEGERS, "bits", *NAMES) if INTEGERS in file else ()
+            wanted = [name for name in (*known, *OPTIONAL) if name in file]
+            return {name: file[name] for name in (wanted if known else (*NAMES, *wanted))}
     except KeyError:
         raise
     except Exception as error:  # a damaged archive fails in a dozen ways inside zipfile, zlib and NumPy
         raise TokcodecError(f"{source}: cannot read arrays: {str(error) or type(error).__name__}") from error
+
+
+def _completed(arrays: dict[str, Array], weights: str | Path | None) -> dict[str, Array]:
+    """Arrays of a stream of integers, with defaults for what is not there."""
+    from tokcodec.weights import Weights
+
+    if arrays[INTEGERS].ndim != 4:
+        raise ValueError(f"integers are {list(arrays[INTEGERS].shape)}, not [frames, rows, columns, streams]")
+    frames, h, w, streams = arrays[INTEGERS].shape
+    if "header" in arrays:
+        header = _header_of(_bytes(arrays["header"]))
+    else:
+        bits = int(arrays["bits"].item()) if "bits" in arrays else Profile().bits
+        header = Header(
+            width=16 * w,
+            height=16 * h,
+            chunk_frames=max(1, min(CHUNK_FRAMES, MAX_CHUNK_PX // max(1, 256 * h * w))),
+            weights_sha256=Weights.find(weights).sha256,
+            time_base=Fraction(1, 30),
+            frame_rate=Fraction(30),
+            profile=checked(bits, streams - 1),
+        )
+    step, tick = DEFAULT_RATE.fixed_step, 1 / (header.frame_rate * header.time_base) if header.frame_rate else 1
+    assert step is not None
+    begins = np.arange(0, frames, header.chunk_frames)
+    pts = np.array([int(i * tick) for i in range(frames + 1)], np.int64)
+    ends = np.minimum(begins + header.chunk_frames, frames)
+    return {
+        "header": _text(_header_json(header)),
+        "metadata": _text(Metadata().pack()),
+        "chunks": np.stack([begins, ends - begins], 1),
+        "step": np.full(len(begins), round(STEP_UNITS * step), np.uint16),
+        "pts": pts[:-1],
+        "durations": pts[ends] - pts[ends - 1],
+    } | arrays
+
+
+def _chunks_of_integers(arrays: dict[str, Array], header: Header) -> Iterator[Chunk]:
+    from tokcodec.stream.integers import check_ints, encode_chunk
+
+    if header.profile is None:
+        raise ValueError("the header is of the default profile, which has no integers")
+    ints, (_, h, w) = arrays[INTEGERS], latent_size(1, header.height, header.width)
+    for name in ("chunks", "step", "pts", "durations"):
+        if arrays[name].dtype.kind not in "iu" or arrays[name].ndim != (2 if name == "chunks" else 1):
+            raise ValueError(f"{name} is {arrays[name].dtype} {list(arrays[name].shape)}, not integers as of a stream")
+    pts, done = arrays["pts"].tolist(), 0
+    facts = zip(arrays["chunks"].tolist(), arrays["step"].tolist(), arrays["durations"].tolist(), strict=True)
+    for (frame, frames), step, duration in facts:
+        if frame != done or not 1 <= frames <= header.chunk_frames:
+            raise ValueError(f"a chunk of {frames} frames begins at {frame} instead of {done}")
+        part = ints[frame : frame + frames]
+        check_ints(part, header.profile, h, w)
+        if len(part) != frames:
+            raise ValueError("the chunks have more frames than the integers")
+        coded = encode_chunk(part, step, header.profile)
+        yield Chunk(frames, coded[0], step, tuple(pts[frame : frame + frames]), duration, *coded[1:])
+        done += frames
+    if not done == len(pts) == len(ints):
+        raise ValueError("the chunks do not use all frames")
 
 
 def _chunks_from(arrays: dict[str, Array], header: Header, tables: Tables) -> Iterator[Chunk]:

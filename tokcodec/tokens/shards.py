@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tarfile import BLOCKSIZE, RECORDSIZE
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from tokcodec.pipeline import available_cores, in_parallel
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.metadata import Metadata
 from tokcodec.stream.records import VERSION, Chunk, Header
-from tokcodec.stream_reader import named, reading, tokenizer_of, tokens_of
+from tokcodec.stream_reader import integers_of, named, reading, tokenizer_of, tokens_of
 from tokcodec.tokens.arrays import narrow
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ def export_shards(
     was given, and the number of the chunk: `a/b/000003`. Its parts are `levels.npy`, int8 or int16 `[D, F, h, w]`;
     `motion.npy`, int16 `[F - 1, 5, 2 h, 2 w]`; `spans.npy`, uint8 `[n]`; `numbers.npy`, uint8 `[F]`; and `json`:
     stream, chunk, frames, width, height, step (in levels), pts and duration (of the last frame) in ticks of time_base,
-    format_version, weights_sha256, and the tags of the stream. The same streams make the same bytes.
+    format_version, weights_sha256, and the tags of the stream. A chunk of the profile lfq has `integers.npy`, int32
+    `[F, h, w, depth + 1]`, in place of the other arrays, and profile, bits and depth in `json`. The same streams make
+    the same bytes.
 
     Args:
         sources: streams, and folders of streams (`.tokc`) at any depth.
@@ -160,10 +162,10 @@ def _sample(source: _Source) -> tuple[_Source, list[tuple[str, bytes]] | Tokcode
     """The files of a sample and their bytes, or what is wrong with its chunk."""
     chunk, header = source.chunk, source.header
     try:
-        levels, motion, spans, numbers = tokens_of(chunk, header.height, header.width, source.tables)
+        parts = _arrays(source)
     except BitstreamError as error:
         return source, named(source.path, error)
-    facts = {
+    facts: dict[str, Any] = {
         "stream": source.name,
         "chunk": source.number,
         "frames": chunk.frames,
@@ -177,15 +179,19 @@ def _sample(source: _Source) -> tuple[_Source, list[tuple[str, bytes]] | Tokcode
         "weights_sha256": header.weights_sha256.hex(),
         "tags": source.metadata.tags,
     }
+    if header.profile is not None:
+        facts |= {"profile": "lfq", "bits": header.profile.bits, "depth": header.profile.depth}
     key = f"{source.name}/{source.number:06d}"  # in a folder, for webdataset ends a file's key at its first dot
-    parts = {
-        "levels.npy": _npy(narrow(levels)),
-        "motion.npy": _npy(motion),
-        "spans.npy": _npy(spans),
-        "numbers.npy": _npy(numbers),
-        "json": json.dumps(facts).encode(),
-    }
-    return source, [(f"{key}.{end}", data) for end, data in parts.items()]
+    files = {f"{name}.npy": _npy(array) for name, array in parts.items()} | {"json": json.dumps(facts).encode()}
+    return source, [(f"{key}.{end}", data) for end, data in files.items()]
+
+
+def _arrays(source: _Source) -> dict[str, np.ndarray]:
+    """The tokens of a chunk, by name."""
+    if source.header.profile is not None:
+        return {"integers": integers_of(source.chunk, source.header)}
+    levels, motion, spans, numbers = tokens_of(source.chunk, source.header, source.tables)
+    return {"levels": narrow(levels), "motion": motion, "spans": spans, "numbers": numbers}
 
 
 def _npy(array: np.ndarray) -> bytes:
