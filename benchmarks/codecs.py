@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.tools import Tools
 from tokcodec.scoring.vmaf import YUV_FROM_RGB
 
-LOOP = "tokcodec-loop"
-RESTORERS = {"tokcodec": "full", LOOP: "off"}  # of the same streams
+LOOP, FAST, LFQ = "tokcodec-loop", "tokcodec-fast", "tokcodec-lfq"
+RESTORERS = {"tokcodec": "full", FAST: "fast", LOOP: "off", LFQ: "full"}  # the first three of the same streams
 CHUNK_FRAMES = 33  # the "ra" modes have a key frame as often: random access, for which they pay
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
 
@@ -61,7 +61,15 @@ _TOKCODEC = "--step {rate} --threads {threads}"
 
 _TABLE = (
     Mode("tokcodec", "this codec, through its own command line", TOKENIZER, "rgb24", _TOKCODEC),
+    Mode(FAST, "the same streams behind the small network", TOKENIZER, "rgb24", _TOKCODEC),
     Mode(LOOP, "the same streams by the coding loop alone, without the network", TOKENIZER, "rgb24", _TOKCODEC),
+    Mode(
+        LFQ,
+        "this codec with tokens of a fixed vocabulary, 16 integers of 18 bits a position",
+        TOKENIZER,
+        "rgb24",
+        f"{_TOKCODEC} --profile lfq --depth 16",
+    ),
     Mode(
         "avc",
         "x264 slow, 8-bit, its own defaults",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.codecs import LOOP
+from benchmarks.codecs import FAST, LFQ, LOOP
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class ClipSet:
 _STEPS = (48, 72, 112, 160, 240, 360)
 _SHORT = {
     "tokcodec": _STEPS,
+    FAST: _STEPS,
     LOOP: _STEPS,
+    LFQ: _STEPS,
     "hevc-medium": (28, 34, 40, 46, 51),
     "hevc-ra": (28, 34, 40, 46),
     "hevc-visual": (28, 34, 40, 46),
@@ -44,6 +46,7 @@ _SHORT = {
 }
 _LONG = {
     "tokcodec": _STEPS[:-1],
+    FAST: _STEPS[:-1],
     LOOP: _STEPS[:-1],
     "hevc-medium": (28, 34, 40, 46, 51),
     "hevc-visual": (28, 34, 40, 46, 51),

@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from benchmarks import points as points_file
-from benchmarks.codecs import LOOP
+from benchmarks.codecs import FAST, LFQ, LOOP
 from benchmarks.evenness import evenness_table
 from benchmarks.provenance import ROOT
 from benchmarks.sets import SETS
@@ -47,6 +47,8 @@ NAMES = {  # of the codecs that are spoken of
     "vvc-ra": "VVenC, tuned for PSNR, closed GOPs of 32 (a handicap of about 30 % of bits)",
     "vvc-visual": "VVenC, tuned for the eye",
     "av1": "SVT-AV1",
+    FAST: "its own small network",
+    LFQ: "its own tokens of a fixed vocabulary",
     LOOP: "its own loop alone, without the network",
 }
 SCORES = {  # of the table, with their digits

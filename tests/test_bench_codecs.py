@@ -47,8 +47,9 @@ def test_the_commands_are_these(name: str) -> None:
     encode = " ".join(encode_argv(TOOLS, MODES[name], 30, Path("in.mkv"), Path("out"), threads=2))
     decode = " ".join(decode_argv(TOOLS, MODES[name], Path("out"), Path("seen.mkv"), threads=2))
     if name.startswith("tokcodec"):
-        assert encode == "tokcodec encode in.mkv out -f --step 30 --threads 2 --json"
-        restorer = {"tokcodec": "full", "tokcodec-loop": "off"}[name]
+        profile = " --profile lfq --depth 16" if name == "tokcodec-lfq" else ""
+        assert encode == f"tokcodec encode in.mkv out -f --step 30 --threads 2{profile} --json"
+        restorer = {"tokcodec-loop": "off", "tokcodec-fast": "fast"}.get(name, "full")
         assert decode == f"tokcodec decode out seen.mkv --restorer {restorer} --lossless -f --threads 2 --json"
     else:
         pixels, rest = GOLDEN[name]

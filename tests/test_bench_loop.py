@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from conftest import TINY, MakeClip, loop_arrays, moving_frames
 
 from benchmarks import run
-from benchmarks.codecs import LOOP
+from benchmarks.codecs import LFQ, LOOP
 from benchmarks.points import read_points
 from tokcodec.restorer.network import Restorer
 from tokcodec.weights import save_weights
@@ -25,7 +25,9 @@ def test_one_run_makes_both_rows_of_one_stream(
     monkeypatch.setenv("TOKCODEC_WEIGHTS", str(tmp_path / "w.safetensors"))
     clip = make_clip("clip.mp4", moving_frames(6, 96, 128))
     places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--threads", "1", "--lpips=alex"]
-    arguments = ["--codecs", f"tokcodec,{LOOP}", "--rates", "tokcodec=20", "--rates", f"{LOOP}=20"]
+    arguments = ["--codecs", f"tokcodec,{LOOP},{LFQ}"]
+    for codec in ("tokcodec", LOOP, LFQ):
+        arguments += ["--rates", f"{codec}=20"]
     result = CliRunner().invoke(run.main, [str(clip), *arguments, *places, "--lpips-dir", str(tmp_path)])
     assert result.exit_code == 0, result.output
     points = read_points(tmp_path / "out")
@@ -35,7 +37,10 @@ def test_one_run_makes_both_rows_of_one_stream(
     assert ours["encode"] == alone["encode"], "it was coded once"
     assert ours["pixels_sha256"] != alone["pixels_sha256"]
     assert set(ours["metrics"]) == set(alone["metrics"])
-    assert len(list((tmp_path / "work/streams").glob("*.tokc"))) == 1
+    assert len(list((tmp_path / "work/streams").glob("*.tokc"))) == 2
+    integers = points[f"clip_128x96_6f__{LFQ}__20"]
+    assert integers["bytes"] != ours["bytes"]
+    assert integers["metrics"]["psnr_rgb_db"]["mean"] > 20
     tables = (tmp_path / "out/tables.md").read_text()
     assert f"| {LOOP} | the same streams by the coding loop alone" in tables
     assert str(tmp_path) not in (tmp_path / "out/points.json").read_text()

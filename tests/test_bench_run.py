@@ -20,7 +20,7 @@ from PIL import Image
 from benchmarks import provenance, report, run
 from benchmarks.bdrate import MIN_POINTS
 from benchmarks.clips import dataset_sources, file_source, prepare
-from benchmarks.codecs import LOOP, MODES
+from benchmarks.codecs import FAST, LOOP, MODES
 from benchmarks.points import read_points, write_point
 from benchmarks.provenance import PACKAGE, code_sha256, digest_of_files, ffmpeg_of, scorer_sha256, source_of
 from benchmarks.report import write_report
@@ -250,7 +250,7 @@ def test_sets_are_of_codecs_and_clips_that_there_are() -> None:
     for chosen in SETS.values():
         assert set(chosen.rates) <= set(MODES)
         assert min(map(len, chosen.rates.values())) >= MIN_POINTS, "or there is no BD-rate"
-        assert chosen.rates[LOOP] == chosen.rates["tokcodec"], "of the same streams"
+        assert chosen.rates[LOOP] == chosen.rates[FAST] == chosen.rates["tokcodec"], "of the same streams"
         assert set(chosen.names) <= names
     assert LONG_FRAMES > CHUNK_FRAMES + 2 * FADE_FRAMES, "a border lies inside, and the second chunk can fade"
 
