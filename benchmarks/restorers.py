@@ -19,22 +19,11 @@ from tokcodec.compute import Compute
 from tokcodec.dtypes import Frames
 from tokcodec.errors import TokcodecError
 from tokcodec.scoring.perceptual import load_lpips
-from tokcodec.scoring.scores import lpips_distance, mean_psnr_db, mean_temporal_psnr_db
 from tokcodec.tokenizer import Tokenizer
-from tokcodec.training.evaluate import load_clips
+from tokcodec.training.evaluate import load_clips, scores
 from tokcodec.weights import Weights, find_weights
 
-EVERY = 3  # LPIPS of every third frame, as an evaluation of training has it
-METRICS = {"lpips_alex": ".4f", "psnr_rgb_db": ".2f", "temporal_psnr_db": ".2f"}
-
-
-def scores_of(judge: Any, frames: Frames, shown: Frames) -> dict[str, float]:
-    """LPIPS, PSNR and temporal PSNR of uint8 `[T, H, W, 3]`."""
-    return {
-        "lpips_alex": lpips_distance(judge, frames, shown, EVERY),
-        "psnr_rgb_db": mean_psnr_db(frames, shown),
-        "temporal_psnr_db": mean_temporal_psnr_db(frames, shown) if len(frames) > 1 else float("nan"),
-    }
+METRICS = {"lpips": ".4f", "psnr_db": ".2f", "temporal_psnr_db": ".2f", "vmaf": ".1f"}  # those of `evaluate.scores`
 
 
 def tiers_of(weights: Weights) -> dict[str, Tokenizer]:
@@ -55,7 +44,7 @@ def measured(paths: list[Path], clips: dict[str, Frames], coarseness: list[float
                 for tier, tokenizer in tiers.items():
                     shown = np.concatenate([*tokenizer.pictures(coding, step, *frames.shape[1:3])])
                     row = {"weights": path.name, "restorer": tier, "clip": clip, "step": step}
-                    rows.append(row | scores_of(judge, frames, shown))
+                    rows.append(row | scores(judge, shown, frames))
     return rows
 
 
@@ -66,6 +55,7 @@ def means_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, floa
         name: {
             metric: float(np.mean([row[metric] for row in rows if (row["weights"], row["restorer"]) == name]))
             for metric in METRICS
+            if metric in rows[0]
         }
         for name in names
     }
@@ -86,8 +76,8 @@ def main(clips: Path, weights: tuple[Path, ...], out: Path, coarseness: list[flo
         rows = measured(paths, load_clips(clips), coarseness, load_lpips("alex", lpips_dir))
     except TokcodecError as error:
         raise click.ClickException(str(error)) from error
-    for (name, tier), scores in means_of(rows).items():
-        told = "  ".join(f"{metric} {scores[metric]:{form}}" for metric, form in METRICS.items())
+    for (name, tier), mean in means_of(rows).items():
+        told = "  ".join(f"{metric} {score:{METRICS[metric]}}" for metric, score in mean.items())
         click.echo(f"{name:32} {tier:5} {told}")
     digests = {path.name: Weights.load(path).sha256.hex() for path in paths}
     out.write_text(json.dumps({"machine": machine(1), "weights": digests, "rows": rows}, indent=1) + "\n")

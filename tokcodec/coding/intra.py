@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tokcodec.coding.planes import GRID, Planes
 from tokcodec.coding.quantizer import BIAS_SHIFT
 from tokcodec.compiled import njit
+from tokcodec.dtypes import I16, I32, I64, U8
 from tokcodec.stream.modes import CELLS, CHROMA, DC, HORIZONTAL, PARTITION, PLANAR, STEP, VERTICAL, chroma_mode, size_of
 
 DIMENSIONS = GRID * GRID * 3 // 2  # levels of a position
@@ -21,10 +22,6 @@ CELL = GRID // CELLS  # pixels a side
 HALF = GRID // 2  # chroma samples of a position, a side
 BASIS_BITS = 12  # fraction of a cosine
 GREY = 128
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
 
 _RIGHT = [32, 26, 21, 17, 13, 9, 5, 2]
 ANGLES = np.array(

@@ -33,6 +33,7 @@ from tokcodec.coding.intra import (
 from tokcodec.coding.planes import GRID, Planes
 from tokcodec.coding.quantizer import MAX_LEVEL, level_bits
 from tokcodec.compiled import njit
+from tokcodec.dtypes import F32, I16, I32, I64, U8
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.modes import (
     CELLS,
@@ -59,11 +60,6 @@ EMPTY_BITS = 1.0
 STEP_POWER = 0.22  # the step follows the variance of a square to this power
 STEP_OCTAVE = 3  # numbers of steps
 QUIET = 16.0  # variances, in squared levels, well below it are as nothing
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-F32 = NDArray[np.float32]
-U8 = NDArray[np.uint8]
 
 FORWARD_4, FORWARD_8, FORWARD_16 = (cosines(size).astype(np.float32) for size in (4, 8, 16))
 

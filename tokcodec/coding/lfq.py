@@ -14,21 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.coding.lfq_search import search
-from tokcodec.coding.loop import Loop, Shown, grey, joined, scale_of
+from tokcodec.coding.loop import MOTION_RATE, Loop, Shown, as_shown, grey, joined, scale_of
 from tokcodec.coding.motion import Reference, compensate, reference
-from tokcodec.coding.motion_search import COARSE_REACH, coarse_vectors, small
+from tokcodec.coding.motion_search import coarse_reach, coarse_vectors, small
 from tokcodec.coding.planes import GRID, Planes, from_rgb
 from tokcodec.coding.quantizer import choose, dequantize
 from tokcodec.coding.transform import blocks_of
+from tokcodec.dtypes import I32, U8
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream import vocabulary
 from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import Place
 from tokcodec.stream.vocabulary import COLOUR, FrameIntegers, Guesses, digits_of, step_of
-
-MOTION_RATE = 0.21  # squared levels a bit of motion, over the squared step of the frame
-I32 = NDArray[np.int32]
-U8 = NDArray[np.uint8]
 
 
 class Coded(NamedTuple):
@@ -158,8 +155,8 @@ class LfqLoop:
             near = guesses.of(place)
             if place.depth == 0:
                 smalls[place.frame] = small(original.y[place.frame])
-                reach = min(COARSE_REACH, 4 + 2 * place.distance)
-                coarse = coarse_vectors(smalls[place.frame], smalls.pop(place.first), reach)[0]
+                then = smalls.pop(place.first)
+                coarse = coarse_vectors(smalls[place.frame], then, coarse_reach(place.distance))[0]
             else:
                 coarse = np.ascontiguousarray(vocabulary.field_of(near)[:2, ::2, ::2])
             rate = MOTION_RATE * (step_of(place, step16, self.profile) / STEP_UNITS) ** 2
@@ -189,10 +186,11 @@ class LfqLoop:
             frames: of a chunk, in the order of coding.
             step: as it was coded with.
         """
-        step16 = round(step * STEP_UNITS)
+        return as_shown(self._decoded(frames, round(step * STEP_UNITS)))
+
+    def _decoded(self, frames: Iterable[FrameIntegers], step16: int) -> Iterator[tuple[int, Shown]]:
+        """The frames with their numbers, in the order of coding."""
         references: dict[int, Reference] = {}
-        ready: dict[int, Shown] = {}
-        shown = 0
         for frame in frames:
             place, motion = frame.place, frame.ints[..., -1]
             number = place.frame if place else 0
@@ -204,18 +202,14 @@ class LfqLoop:
                 prediction = predict(motion, first, second, scale_of(place))
             base = self._added(prediction, frame, step16)
             prediction = prediction if place else grey(*base.y.shape[1:])
-            ready[number] = Shown(base, prediction, step_of(place, step16, self.profile) / STEP_UNITS, kind_of(place))
             if place and place.depth == 0:
                 references = {place.first: references[place.first]}
             if place is None or place.depth == 0 or place.distance > 1:
                 references[number] = reference(base)
-            while shown in ready:
-                yield ready.pop(shown)
-                shown += 1
+            own16 = step_of(place, step16, self.profile)
+            yield number, Shown(base, prediction, own16 / STEP_UNITS, kind_of(place))
 
     def _added(self, prediction: Planes, frame: FrameIntegers, step16: int) -> Planes:
         """A prediction and what the integers of its frame add."""
         levels = vocabulary.levels_of(frame.ints, self.profile)[..., : self._basis.dimensions]
-        values = np.zeros((*levels.shape[:2], self._basis.dimensions), np.int64)
-        values[..., : levels.shape[-1]] = dequantize(levels, step_of(frame.place, step16, self.profile))
-        return self._basis.add(prediction, values)
+        return self._basis.add(prediction, dequantize(levels, step_of(frame.place, step16, self.profile)))

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokcodec.coding.motion import Reference
 from tokcodec.coding.motion_search import CHROMA_WEIGHT, distance_of
 from tokcodec.coding.planes import GRID, Planes
 from tokcodec.compiled import njit
+from tokcodec.dtypes import I16, I32, U8, Array
 from tokcodec.stream.fields import BOTH
 from tokcodec.stream.vocabulary import COLOUR, code_of, colour_codes, colours_of, component_of
 
 MERGE_BITS = np.array([0.7, 2.2, 3.2, 3.7, 4.0], np.float32)  # of the motion of a neighbour, by its number
 OWN_BITS, COLOUR_BITS = 4.0, 14.0  # of a position that takes over none
 OFFERS = 5  # left, above, above right, the guess, none
-Array = NDArray[Any]
-U8 = NDArray[np.uint8]
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -19,12 +19,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tokcodec.coding.motion_search import COARSE_CELL, COARSE_REACH, coarse_vectors, halfway_errors
+from tokcodec.coding.motion_search import COARSE_CELL, coarse_reach, coarse_vectors, halfway_errors
 from tokcodec.compiled import njit
+from tokcodec.dtypes import F32, I16, I32
 from tokcodec.pipeline import Helpers
-from tokcodec.stream.pyramid import SPANS, Place, pyramid
+from tokcodec.stream.pyramid import SPANS, Place, order
 
 NOISE = 0.06  # share of the step that the small planes do not show, as a mean absolute difference
 JOINING = 1.05, 0.06  # a pyramid's steps save bits: factor and addend, a block, of what two spans cost
@@ -36,10 +36,6 @@ FINEST = 8  # least number
 WINDOW = SPANS[-1]  # frames whose steps are planned at once, at least
 AHEAD = 128  # frames from the begin of a window that their steps depend on
 FLOOR = 64  # sum of 64 absolute differences of small planes that any block holds
-
-F32 = NDArray[np.float32]
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
 
 
 class _Pair(NamedTuple):
@@ -74,7 +70,9 @@ class Lookahead:
         self._wanted = None if spans is None else collections.deque(spans)
         self._spans, self._known = list[int](), 0  # spans so far, and the frames they reach
         self.numbers = np.zeros(len(smalls), np.int64)
-        self.weight = self._plan(0, 0, -1)
+        finer = self._plan(0, 0, -1)
+        self.numbers[0] = max(min(np.rint(LEAF - FIRST * float(finer.mean())), MOST[0]), FINEST)
+        self.weight = (finer - finer.mean()).astype(np.float32)
 
     def spans(self) -> Iterator[int]:
         """The spans of the chunk in turn: when one is asked for, the steps of its frames are planned."""
@@ -99,19 +97,19 @@ class Lookahead:
         return end
 
     def _plan(self, i: int, begin: int, before: int) -> F32:
-        """Choose the spans ahead and the steps of a window; also `weight`, of the frame that it begins behind.
+        """Choose the spans ahead and the steps of a window.
 
         Args:
             i: number of its first span.
             begin: the frame that it follows.
             before: the anchor before.
+
+        Returns:
+            By how many step numbers the blocks of the frame that it follows should be finer.
         """
         self._choose(begin + AHEAD)
-        places, low = list[Place](), begin
-        for span in self._spans[i:]:
-            places += pyramid(low, span, before)
-            low, before = low + span, low
-        inherited = {frame: np.zeros_like(self._held[frame]) for frame in range(begin, low + 1)}
+        places = list(order(self._spans[i:], begin, before))
+        inherited = {frame: np.zeros_like(self._held[frame]) for frame in range(begin, self._known + 1)}
         for place in reversed(places):
             self._pass_on(place, inherited)
         finer = {f: STRENGTH * np.log2(1 + amount / self._held[f]) for f, amount in inherited.items()}
@@ -120,11 +118,8 @@ class Lookahead:
             if place.frame <= end:
                 number = np.rint(LEAF - float(finer[place.frame].mean()))
                 self.numbers[place.frame] = max(min(number, MOST[place.kind]), FINEST)
-        mean = float(finer[begin].mean())
-        if begin == 0:
-            self.numbers[0] = max(min(np.rint(LEAF - FIRST * mean), MOST[0]), FINEST)
-        weight: F32 = (finer[begin] - finer[begin].mean()).astype(np.float32)
-        return weight
+        found: F32 = finer[begin]
+        return found
 
     def _pass_on(self, place: Place, inherited: dict[int, F32]) -> None:
         """Add what the blocks of a frame inherit to those of its references."""
@@ -154,8 +149,8 @@ class Lookahead:
 
     def _pair(self, begin: int, span: int) -> _Pair:
         if (begin, span) not in self._pairs:
-            reach = min(COARSE_REACH, 4 + 2 * span)
-            self._pairs[begin, span] = _Pair(*coarse_vectors(self._smalls[begin + span], self._smalls[begin], reach))
+            found = coarse_vectors(self._smalls[begin + span], self._smalls[begin], coarse_reach(span))
+            self._pairs[begin, span] = _Pair(*found)
         return self._pairs[begin, span]
 
     def vectors(self, place: Place) -> I16:

@@ -22,6 +22,7 @@ from tokcodec.coding.motion_search import search, small
 from tokcodec.coding.planes import Planes, from_rgb
 from tokcodec.coding.quantizer import choose, dequantize
 from tokcodec.coding.transform import Basis, blocks_of
+from tokcodec.dtypes import I16, U8
 from tokcodec.errors import ModelError
 from tokcodec.pipeline import Helpers
 from tokcodec.rate import STEP_UNITS
@@ -32,8 +33,6 @@ from tokcodec.stream.pyramid import Place, pyramid
 LEVELS, MODES = slice(intra.DIMENSIONS), slice(intra.DIMENSIONS, intra.DIMENSIONS + ROWS)  # of a first frame
 MOTION_RATE = 0.21  # squared levels a bit of motion, over the squared step of the frame
 OFFERED = 2  # spans whose frames between others may do, at most: each holds its references
-U8 = NDArray[np.uint8]
-I16 = NDArray[np.int16]
 
 
 class Coded(NamedTuple):
@@ -70,6 +69,17 @@ class Shown(NamedTuple):
     prediction: Planes
     step: float
     kind: int
+
+
+def as_shown(frames: Iterable[tuple[int, Shown]]) -> Iterator[Shown]:
+    """Frames with their numbers, in any order, in the order they are shown, each as soon as its turn comes."""
+    ready: dict[int, Shown] = {}
+    turn = 0
+    for number, frame in frames:
+        ready[number] = frame
+        while turn in ready:
+            yield ready.pop(turn)
+            turn += 1
 
 
 def grey(height: int, width: int) -> Planes:
@@ -235,29 +245,27 @@ class Loop:
             frames: of a chunk, in the order of coding.
             step: as it was coded with.
         """
-        step16 = round(step * STEP_UNITS)
+        return as_shown(self._decoded(frames, round(step * STEP_UNITS)))
+
+    def _decoded(self, frames: Iterable[FrameTokens], step16: int) -> Iterator[tuple[int, Shown]]:
+        """The frames with their numbers, in the order of coding."""
         references: dict[int, Reference] = {}
-        ready: dict[int, Shown] = {}
-        shown = 0
         for number, levels, field, place in ((f.number, f.levels, f.motion, f.place) for f in frames):
             own16 = frame_step(step16, number)
             if place is None or field is None:
                 base = intra.reconstruct(levels[LEVELS], levels[MODES], own16)
-                ready[0] = Shown(base, grey(*base.y.shape[1:]), own16 / STEP_UNITS, 0)
                 references[0] = reference(base)
+                yield 0, Shown(base, grey(*base.y.shape[1:]), own16 / STEP_UNITS, 0)
             else:
                 first = references[place.first]
                 second = references[place.second] if place.second >= 0 else first
                 prediction = compensate(first, second, scale_of(place), field)
                 base = self._added(prediction, levels[: self.basis.dimensions], own16)
-                ready[place.frame] = Shown(base, prediction, own16 / STEP_UNITS, place.kind)
                 if place.depth == 0:
                     references = {i: r for i, r in references.items() if i == place.first}
                 if place.depth == 0 or place.distance > 1:
                     references[place.frame] = reference(base)
-            while shown in ready:
-                yield ready.pop(shown)
-                shown += 1
+                yield place.frame, Shown(base, prediction, own16 / STEP_UNITS, place.kind)
 
     def _coded(self, original: Planes, prediction: Planes, step16: int) -> I16:
         """Levels `[D, h, w]` of a residual."""

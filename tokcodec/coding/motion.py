@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from tokcodec.coding.planes import Planes
 from tokcodec.compiled import njit
+from tokcodec.dtypes import I16, I32, U8
 from tokcodec.stream.fields import BOTH, SECOND
 
 BLOCK = 8  # pixels of a vector's block
 BORDER = 24  # of a reference, on every side: a block further out sees nothing else
-U8 = NDArray[np.uint8]
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
 
 LUMA = np.array(
     [

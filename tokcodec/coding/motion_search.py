@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from tokcodec.coding.motion import BLOCK, BORDER, Reference, share
 from tokcodec.compiled import njit
+from tokcodec.dtypes import I16, I32, U8
 from tokcodec.stream.fields import BOTH, FIRST, MAX_CANDIDATES, MAX_VECTOR, SECOND, UNKNOWN, candidates, predicted
 
-U8 = NDArray[np.uint8]
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
 CELLS = 8  # cells along a tree's side
 DEPTHS = 4
 COARSE = 4  # scale of the first search
@@ -389,6 +387,11 @@ def small(plane: U8) -> NDArray[np.int32]:
     out = np.empty((plane.shape[0] // COARSE, plane.shape[1] // COARSE), np.int32)
     _small(plane, out)
     return out
+
+
+def coarse_reach(distance: int) -> int:
+    """How far `coarse_vectors` of a frame so many frames away are sought."""
+    return min(COARSE_REACH, 4 + 2 * distance)
 
 
 def coarse_vectors(now: I32, then: I32, reach: int = COARSE_REACH) -> tuple[I16, I32]:

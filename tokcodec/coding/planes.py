@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.dtypes import U8
 
 CELL = 4  # samples a side
 GRID = 16  # pixels a position of the token grid, and what planes are padded to
 GROUP = 4  # frames that the network restores at once; a chunk's first frame is a group of its own
 KR, KB = 0.2126, 0.0722  # of BT.709
 KG = 1 - KR - KB
-U8 = NDArray[np.uint8]
 
 
 class Planes(NamedTuple):

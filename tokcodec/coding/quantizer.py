@@ -7,18 +7,14 @@ encoder chooses is its own affair: here those with the least squared error + lam
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.dtypes import F32, I16, I64
 
 ROUNDING = 0.40  # a latent of (m + 1 - ROUNDING) steps may become level m + 1
 LEVEL_RATE = 0.16  # squared steps a bit
 MAX_LEVEL = 32767  # what a stream holds
 BIAS_SHIFT = 4  # a level is rebuilt 1/16 of a step nearer to zero
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-F32 = NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True)

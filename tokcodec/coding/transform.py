@@ -17,17 +17,12 @@ from numpy.typing import NDArray
 
 from tokcodec.coding.planes import GRID, Planes
 from tokcodec.compiled import njit
+from tokcodec.dtypes import F32, F64, I16, I32, I64, U8
 
 SIZE = GRID * GRID * 3 // 2  # numbers a block of one frame has
 BASIS_BITS = 14  # fraction of a basis vector's numbers
 MAX_RESIDUAL = 32000  # of a folded block, in 2^-4 of a level
 PIXEL_BITS = 4  # fraction of a reconstructed residual
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
 
 
 def _folding(reach: int) -> I32:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokcodec.dtypes import I16, I64, Array
 from tokcodec.errors import BitstreamError, ModelError
 from tokcodec.stream import levels as level_model
 from tokcodec.stream import modes, trees
@@ -16,14 +17,12 @@ from tokcodec.stream.fields import BOTH, FIRST, MAX_CANDIDATES, MAX_VECTOR, UNKN
 from tokcodec.stream.plain import PlainReader, PlainWriter
 from tokcodec.stream.pyramid import SPANS, Place, order
 from tokcodec.stream.rangecoder import (
-    FRESH_SLOT,
-    FRESH_WEIGHT,
-    INPUTS,
     SLOT_COUNT,
     Coder,
     decoder,
     encoder,
     finish,
+    fresh,
     is_finished,
     log_class,
     with_room,
@@ -37,10 +36,6 @@ STEP_RATIOS = np.rint(4096 * 2.0 ** ((np.arange(STEP_NUMBERS) - PLAIN) / 8)).ast
 FIRST_GUESS = 11  # of the number of a first frame
 NO_SPAN = 6  # what stands for the span before the first
 ROOM = 4096  # bytes of a coder's buffer beyond those that the tokens take as plain numbers
-
-Array = NDArray[Any]
-I16 = NDArray[np.int16]
-I64 = NDArray[np.int64]
 
 
 def frame_step(step: int, number: int) -> int:
@@ -131,10 +126,10 @@ class Tables(NamedTuple):
         if not all(0 < size <= level_model.MAX_SIZE for size in blocks):
             raise ModelError(f"blocks of {blocks} dimensions cannot be coded")
         found = {}
-        for name, fresh in _fresh().items():
-            table = arrays.get(name, fresh)
-            if table.shape != fresh.shape or table.dtype != fresh.dtype:
-                raise ModelError(f"{name} is {table.dtype} {table.shape}, not {fresh.dtype} {fresh.shape}")
+        for name, blank in _fresh().items():
+            table = arrays.get(name, blank)
+            if table.shape != blank.shape or table.dtype != blank.dtype:
+                raise ModelError(f"{name} is {table.dtype} {table.shape}, not {blank.dtype} {blank.shape}")
             found[name] = table
         return cls(blocks, found)
 
@@ -152,9 +147,7 @@ def _fresh() -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     sizes = {"levels": (LEVEL_SLOTS, modes.MIXERS), "motion": (MOTION_SLOTS, trees.MIXERS)}
     for part, (slots, mixers) in sizes.items():
-        arrays[f"coder.{part}.slots"] = np.full((INPUTS, slots), FRESH_SLOT, np.uint32)
-        arrays[f"coder.{part}.weights"] = np.full((mixers, INPUTS + 1), FRESH_WEIGHT, np.int32)
-        arrays[f"coder.{part}.weights"][:, INPUTS] = 0
+        arrays[f"coder.{part}.slots"], arrays[f"coder.{part}.weights"] = fresh(slots, mixers)
     return arrays
 
 
@@ -336,9 +329,9 @@ class ChunkEncoder:
             if place.distance not in SPANS or walk.span(place.distance, self._left) != place.distance:
                 raise ValueError(f"a span of {place.distance} frames cannot be coded")
             self._left -= place.distance
-            self._add_plain(0, bytes([place.distance]))
+            self._plain[0].write(bytes([place.distance]))
         walk.number(frame.number, place)
-        self._add_plain(0, bytes([frame.number]))
+        self._plain[0].write(bytes([frame.number]))
         if place is None:
             self._is_mixed = walk.first(frame.levels, frame.number) is not None
         else:
@@ -350,11 +343,8 @@ class ChunkEncoder:
                 raise ValueError("the motion is no quad-tree of blocks and their candidates")
             if self._is_mixed:  # what follows from levels that were lost cannot be coded
                 self._is_mixed = walk.other(frame.levels, place, frame.number, field) is not None
-            self._add_plain(0, _plain(frame.motion))
-        self._add_plain(1, _plain(frame.levels))
-
-    def _add_plain(self, part: int, data: bytes) -> None:
-        self._plain[part].write(data)
+            self._plain[0].write(_plain(frame.motion))
+        self._plain[1].write(_plain(frame.levels))
 
     def finish(self) -> tuple[int, bytes, bytes]:
         """Coder id, motion payload and levels payload, when all frames are coded."""

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.dtypes import I16
 
 MAX_CANDIDATES = 6
 MAX_VECTOR = 1023  # a component is -1023 to 1023 quarter pixels over the distance to the first reference
 FIRST, SECOND, BOTH = 0, 1, 2  # kinds: which reference a block is predicted from
 UNKNOWN = -1
 
-I16 = NDArray[np.int16]
 Kinds = NDArray[Any]  # of any signed integers
 
 

@@ -10,18 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.dtypes import I32, Array
 from tokcodec.errors import BitstreamError
 from tokcodec.stream.entropy import MIXED, ROOM, ZSTD
 from tokcodec.stream.plain import PlainReader, PlainWriter
 from tokcodec.stream.profile import MOTION_BITS, Profile
 from tokcodec.stream.pyramid import Place
 from tokcodec.stream.rangecoder import (
-    FRESH_SLOT,
-    FRESH_WEIGHT,
-    INPUTS,
     OVERRUN,
     Coder,
     code,
@@ -29,6 +26,7 @@ from tokcodec.stream.rangecoder import (
     decoder,
     encoder,
     finish,
+    fresh,
     is_finished,
     log_class,
     with_room,
@@ -40,9 +38,6 @@ KINDS = 5  # of motion: four, and a first frame's colours
 MOTION_SLOTS, LAYER_SLOTS = 1 << 12, 1 << 16
 _BY_SAME, _BY_BIT, _BY_USED, _BY_DIGIT, _THEN = 0, 16, 112, 128, 640
 MIXERS = 720
-
-Array = NDArray[Any]
-I32 = NDArray[np.int32]
 
 
 @njit(cache=True, nogil=True, inner=True)
@@ -379,13 +374,6 @@ class _Walk:
         return np.concatenate([layers, motion[..., None]], -1)[1:, 1:-1]
 
 
-def _fresh(slots: int) -> tuple[Array, Array]:
-    """Slots and weights that know nothing."""
-    weights = np.full((MIXERS, INPUTS + 1), FRESH_WEIGHT, np.int32)
-    weights[:, INPUTS] = 0
-    return np.full((INPUTS, slots), FRESH_SLOT, np.uint32), weights
-
-
 class ChunkEncoder:
     """Codes a chunk frame by frame.
 
@@ -397,7 +385,9 @@ class ChunkEncoder:
 
     def __init__(self, profile: Profile, step: int, h: int, w: int) -> None:
         self._profile, self._grid = profile, (h, w)
-        self._walk = _Walk(profile, step, h, w, *(encoder(*_fresh(slots), 0) for slots in (MOTION_SLOTS, LAYER_SLOTS)))
+        self._walk = _Walk(
+            profile, step, h, w, *(encoder(*fresh(slots, MIXERS), 0) for slots in (MOTION_SLOTS, LAYER_SLOTS))
+        )
         self._plain = PlainWriter(), PlainWriter()
 
     def add(self, frame: FrameIntegers) -> None:
@@ -411,7 +401,8 @@ class ChunkEncoder:
         walk = self._walk
         walk.motion = with_room(walk.motion, ROOM + 96 * h * w)
         walk.layers = with_room(walk.layers, ROOM + 4 * self._profile.bits * self._profile.depth * h * w)
-        assert walk.frame(frame.place, ints) is not None  # there is room
+        coded = walk.frame(frame.place, ints)
+        assert coded is not None  # there is room
         for part, streams in ((0, ints[..., -1:]), (1, ints[..., :-1])):
             data = packed(streams, MOTION_BITS if part == 0 else self._profile.bits)
             self._plain[part].write(data)
@@ -506,7 +497,9 @@ def decode_frames(
         return
     if coder != MIXED:
         raise BitstreamError(f"payload coder {coder} is not known to this version")
-    walk = _Walk(profile, step, h, w, decoder(*_fresh(MOTION_SLOTS), motion), decoder(*_fresh(LAYER_SLOTS), layers))
+    walk = _Walk(
+        profile, step, h, w, decoder(*fresh(MOTION_SLOTS, MIXERS), motion), decoder(*fresh(LAYER_SLOTS, MIXERS), layers)
+    )
     for place in order:
         ints = walk.frame(place, None)
         if ints is None:

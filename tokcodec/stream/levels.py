@@ -5,12 +5,10 @@ One function walks over them for encoder and decoder, so that the two cannot dif
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.dtypes import Array
 from tokcodec.stream.rangecoder import (
     DECODING,
     INPUTS,
@@ -37,8 +35,6 @@ _USED, _RUN, _SIGNIFICANT, _MORE, _SIGN, _ESCAPE = range(6)  # kinds of decision
 # Where the mixers of each kind start: those that are chosen by the place in the block, then the second ones.
 _BY_USED, _BY_RUN, _BY_SIGNIFICANT, _BY_MORE, _BY_SIGN, _BY_ESCAPE = 0, 84, 168, 252, 336, 740
 _THEN_USED, _THEN_RUN, _THEN_SIGNIFICANT, _THEN_MORE, _THEN_SIGN = 588, 420, 504, 676, 700
-
-Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True)

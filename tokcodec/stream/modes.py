@@ -9,12 +9,10 @@ mode, and all four positions of a square of 32x32 pixels one step.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.dtypes import Array
 from tokcodec.stream import levels
 from tokcodec.stream.rangecoder import OVERRUN, Coder, code, context
 
@@ -32,8 +30,6 @@ _THEN_SPLIT, _THEN_QUARTER, _THEN_LEFT, _THEN_UP, _THEN_MODE, _THEN_CHROMA = (
 )
 _BY_STEP, _THEN_STEP = levels.MIXERS + 48, levels.MIXERS + 54
 MIXERS = levels.MIXERS + 63  # those of levels stand before
-
-Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True, inner=True)

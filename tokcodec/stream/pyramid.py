@@ -57,9 +57,14 @@ def pyramid(begin: int, span: int, before: int) -> list[Place]:
     return places
 
 
-def order(spans: Iterable[int]) -> Iterator[Place]:
-    """The predicted frames of a chunk in the order of coding; a span is asked for when the one before is done."""
-    begin, before = 0, -1
+def order(spans: Iterable[int], begin: int = 0, before: int = -1) -> Iterator[Place]:
+    """The predicted frames of spans in the order of coding; a span is asked for when the one before is done.
+
+    Args:
+        spans: their lengths.
+        begin: the frame that they follow; the first of the chunk.
+        before: the anchor before it; -1 without one.
+    """
     for span in spans:
         yield from pyramid(begin, int(span), before)
         begin, before = begin + int(span), begin

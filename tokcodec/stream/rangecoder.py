@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.dtypes import I32, I64
 
 INPUTS = 8  # contexts of a decision
 ONE = 1 << 16  # probability 1
@@ -27,8 +28,6 @@ FRESH_WEIGHT = 9830  # of one of the two mixers: 0.15
 MAX_WEIGHT = 1 << 24
 
 U32 = NDArray[np.uint32]
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
 
 # ln(p / (1 - p)) and its inverse. No value is near a half, so that every libm rounds them alike.
 _p = np.arange(1, ONE) / ONE
@@ -52,6 +51,13 @@ class Coder(NamedTuple):
     stretch: I32
     squash: I32
     rates: I32
+
+
+def fresh(slots: int, mixers: int) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+    """Slots `[INPUTS, slots]` and weights of mixers `[mixers, INPUTS + 1]` that know nothing."""
+    weights = np.full((mixers, INPUTS + 1), FRESH_WEIGHT, np.int32)
+    weights[:, INPUTS] = 0
+    return np.full((INPUTS, slots), FRESH_SLOT, np.uint32), weights
 
 
 def encoder(slots: U32, weights: I32, capacity: int) -> Coder:

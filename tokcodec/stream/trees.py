@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.dtypes import Array
 from tokcodec.stream.fields import BOTH, MAX_CANDIDATES, MAX_VECTOR, SECOND, candidates, predicted
 from tokcodec.stream.rangecoder import INPUTS, OVERRUN, Coder, code, context, log_class, sign_class
 
@@ -21,8 +21,6 @@ _BY_STEP, _BY_SPAN = 128, 136
 _THEN_SPLIT, _THEN_MERGE, _THEN_CANDIDATE, _THEN_KIND, _THEN_SIZE, _THEN_BIT, _THEN_NEGATIVE = (
     12, 24, 32, 100, 50, 70, 84,
 )  # fmt: skip
-
-Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokcodec.compiled import njit
+from tokcodec.dtypes import I16, I32, Array
 from tokcodec.stream.entropy import frame_step
 from tokcodec.stream.fields import BOTH, FIRST
 from tokcodec.stream.profile import Profile
@@ -27,10 +28,6 @@ MAX_POWER = 6
 MAGNITUDE_BITS = 7  # of a component of a vector; then comes the sign
 COLOUR = 3  # kind of a position that is predicted as one colour; the others are those of `fields`
 LEAST_STEPS = (4800, 1280)  # see `step_of`: of first frames, of others
-
-Array = NDArray[Any]
-I16 = NDArray[np.int16]
-I32 = NDArray[np.int32]
 
 
 def _magnitudes() -> I16:
