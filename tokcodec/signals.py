@@ -8,6 +8,7 @@ import threading
 from typing import Any, NoReturn
 
 _sent: int | None = None  # the newest signal
+_is_stopping = False  # an exception of `stop_once` is on its way
 
 
 def stop(number: int, _frame: object = None) -> NoReturn:
@@ -24,6 +25,8 @@ def stop(number: int, _frame: object = None) -> NoReturn:
     _sent = number
 
     def ignored(lost: Any) -> None:
+        global _is_stopping
+        _is_stopping = False
         if issubclass(lost.exc_type, (KeyboardInterrupt, SystemExit)):
             if hasattr(signal, "pthread_kill"):  # wakes this thread if it sleeps by then; Windows has no such thing
                 threading.Timer(0.1, signal.pthread_kill, [threading.get_ident(), number]).start()
@@ -32,6 +35,17 @@ def stop(number: int, _frame: object = None) -> NoReturn:
 
     sys.unraisablehook = ignored
     _raise(number)
+
+
+def stop_once(number: int, _frame: object = None) -> None:
+    """As `stop`, but a signal that comes while the program is being ended does nothing.
+
+    It stays the handler: one that is replaced by SIG_IGN while a second signal waits makes Python report an error.
+    """
+    global _is_stopping
+    if not _is_stopping:
+        _is_stopping = True
+        stop(number)
 
 
 def check() -> None:

@@ -177,7 +177,7 @@ def _visible_gpu(i: int) -> str:
 def _worker(pipe: connection.Connection[Any, Any], gpu: str | None) -> None:
     """The life of a worker process. `gpu` is what CUDA calls the one to use."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, signals.stop_once)  # `close` may send a second one, which must not disturb
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -209,12 +209,6 @@ class _Line:
         with self._lock:
             self._is_open = False
             self._pipe.send(outcome)
-
-
-def _stop(*_: object) -> None:
-    """End so that unfinished files are removed; a second signal must not disturb that."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signals.stop(signal.SIGTERM)
 
 
 def _end_with_parent() -> None:
