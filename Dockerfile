@@ -15,7 +15,7 @@ RUN pip install --no-cache-dir -c constraints.txt .
 
 # The loop is compiled here; on a CPU of another kind again, once a container. Whoever runs it must be able to write there.
 ENV NUMBA_CACHE_DIR=/var/cache/tokcodec HOME=/tmp
-RUN tokcodec compile && chmod -R a+rwX "$NUMBA_CACHE_DIR"
+RUN tokcodec compile --profile lfq && chmod -R a+rwX "$NUMBA_CACHE_DIR"
 
 WORKDIR /data
 USER 1000:1000

@@ -636,15 +636,20 @@ def test_commands_without_progress_say_that_they_compile(
     told: list[str] = []
 
     @contextlib.contextmanager
-    def telling(tell: Callable[[], None]) -> Iterator[None]:
-        tell()
+    def telling(tell: Callable[[str], None]) -> Iterator[None]:
+        for module in ("tokcodec.coding.motion", "tokcodec.coding.intra", "tokcodec.stream.integers"):
+            tell(module)
         yield
         told.append("closed")
 
     monkeypatch.setattr("tokcodec.compiled.telling", telling)
-    monkeypatch.setattr("tokcodec.prepare.prepare", lambda _: told.append("prepared"))
-    assert run("verify", "a.tokc").err == "tokcodec: verify: compiling for this machine (once, a minute or two)\n"
-    assert told == ["prepared", "closed"]
+    monkeypatch.setattr("tokcodec.prepare.prepare", lambda _, profile: told.append(profile))
+    monkeypatch.setattr("tokcodec.cli.terminal._asked", set())
+    assert run("verify", "a.tokc").err == (
+        "tokcodec: verify: compiling for this machine (once, a minute or two)\n"
+        "tokcodec: verify: compiling the profile lfq for this machine (once, a minute or two)\n"
+    )
+    assert told == ["default", "lfq", "closed"]
 
 
 def test_progress_where_there_is_no_terminal(

@@ -205,15 +205,17 @@ with event.install_listener("numba:compile", Listener()):
     assert second.communicate("\n")[0] == "42\n"  # it waited, and had nothing to compile
 
 
-def test_after_it_a_command_compiles_nothing(make_clip: MakeClip, tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", ["default", "lfq"])
+def test_after_it_a_command_compiles_nothing(make_clip: MakeClip, tmp_path: Path, profile: str) -> None:
     """With the released weights, whatever the loop is made of."""
     environment = {k: v for k, v in os.environ.items() if k != "TOKCODEC_WEIGHTS"} | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "tokcodec", "compile"], env=environment, check=True, text=True)
-    assert done.returncode == 0
-    script = """
+    ahead = [sys.executable, "-m", "tokcodec", "compile", "--profile", profile]
+    subprocess.run(ahead, env=environment, check=True)
+    script = f"""
 import sys
 from numba.core import event
 from tokcodec import Compute, decode_video, edit, encode_video
+from tokcodec.stream.profile import Profile
 
 class Listener(event.Listener):
     def on_start(self, event):
@@ -222,7 +224,7 @@ class Listener(event.Listener):
         pass
 
 with event.install_listener("numba:compile", Listener()):
-    encode_video("in.mp4", "a.tokc")
+    encode_video("in.mp4", "a.tokc"{", profile=Profile()" if profile == "lfq" else ""})
     edit.verify("a.tokc")
     decode_video("a.tokc", "out.mp4", compute=Compute("cpu"))
 """
@@ -230,8 +232,7 @@ with event.install_listener("numba:compile", Listener()):
     argv = [sys.executable, "-c", script]
     done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == ""
-    again = [sys.executable, "-m", "tokcodec", "compile"]
-    done = subprocess.run(again, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(ahead, env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.endswith(": compiled already\n")
 
 

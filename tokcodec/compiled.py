@@ -41,8 +41,7 @@ _types: Any = types
 
 _folders: dict[str, Path] = {}  # by function: where what is compiled of it is kept
 _scopes = threading.local()  # of each function that a thread compiles: what ends with that
-_missed: Callable[[], None] | None = None  # see `telling`
-_told = False
+_missed: Callable[[str], None] | None = None  # see `telling`
 on_unkept: Callable[[], None] | None = None  # called in place of the warning when something cannot be kept
 
 
@@ -160,6 +159,7 @@ class _Kept(_caching.FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
+        self._module = function.__module__
         file = Path(function.__code__.co_filename)
         stamp = _digest(file, PACKAGE) if PACKAGE in file.parents else self._impl.locator.get_source_stamp()
         self._cache_file: Any = _Files(self._cache_path, self._impl.filename_base, stamp)
@@ -167,8 +167,8 @@ class _Kept(_caching.FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What is kept for a signature. If that is nothing, this process alone may compile it from here on."""
         found = self._found(sig, target_context)
-        if found is None and _missed is not None and not _told:
-            _tell()
+        if found is None and _missed is not None:
+            _missed(self._module)
             found = self._found(sig, target_context)
         if found is None and locks.AVAILABLE:
             with contextlib.suppress(OSError):  # it cannot be written, or has no locks
@@ -262,16 +262,9 @@ def _scoped(compile_one: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return scoped
 
 
-def _tell() -> None:
-    global _told
-    _told = True
-    assert _missed is not None
-    _missed()
-
-
 @contextlib.contextmanager
-def telling(tell: Callable[[], None]) -> Iterator[None]:
-    """Call `tell`, once a process and in any thread, when the disk has not what is called, and it would be compiled.
+def telling(tell: Callable[[str], None]) -> Iterator[None]:
+    """Call `tell`, in any thread, with the module of each function that the disk has not and that would be compiled.
 
     What `tell` puts there is used. What raises in it goes to the caller of what was to be compiled; numba's lock is
     held.

@@ -7,6 +7,7 @@ Processes take the packages; what two of them need is compiled by one, while the
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -85,6 +86,11 @@ def _whole(tokenizer: Tokenizer) -> None:
         _shown(frame.base)
 
 
+def _search(tokenizer: Tokenizer) -> None:
+    for _ in tokenizer.of(Profile()).code(_frames(FRAMES), STEP):
+        pass
+
+
 def _integers(tokenizer: Tokenizer) -> None:
     """What the profile lfq takes there and back."""
     profile = Profile()
@@ -95,14 +101,24 @@ def _integers(tokenizer: Tokenizer) -> None:
         pass
 
 
-PACKAGES: dict[str, Callable[[Tokenizer], None]] = {
-    "first": _first,
-    "motion": _motion,
-    "levels": _levels,
-    "decode": _decode,
-    "integers": _integers,
-    "whole": _whole,
-}  # the longest chains first; independent of each other but for what they share
+def _coder(tokenizer: Tokenizer) -> None:
+    profile = Profile()
+    ints = np.zeros((FRAMES, -(-HEIGHT // GRID), -(-WIDTH // GRID), profile.streams), np.int32)
+    integers.encode_chunk(ints, round(16 * STEP), profile)
+
+
+Package = Callable[[Tokenizer], None]
+DEFAULT, LFQ = "default", "lfq"
+PACKAGES: dict[str, dict[str, Package]] = {
+    DEFAULT: {"first": _first, "motion": _motion, "levels": _levels, "decode": _decode, "whole": _whole},
+    LFQ: {"search": _search, "coder": _coder, "whole": _integers},  # what it takes besides
+}  # by profile; the longest chains first, independent of each other but for what they share
+_LFQ_MODULES = frozenset({"tokcodec.coding.lfq_search", "tokcodec.stream.integers", "tokcodec.stream.vocabulary"})
+
+
+def profile_of(module: str) -> str:
+    """The profile that the compiled functions of a module belong to."""
+    return LFQ if module in _LFQ_MODULES else DEFAULT
 
 
 def folder() -> Path | None:
@@ -112,21 +128,22 @@ def folder() -> Path | None:
     return min(folders) if folders else None
 
 
-def is_prepared() -> bool:
-    """Whether all is compiled that can be kept, for this source and this machine."""
+def is_prepared(profile: str = DEFAULT) -> bool:
+    """Whether all of a profile is compiled that can be kept, for this source and this machine."""
     place = folder()
-    return place is None or _stamp(place).exists()
+    return place is None or _stamp(place, profile).exists()
 
 
-def _stamp(place: Path) -> Path:
-    return place / f"tokcodec-{compiled.stamp(Path(__file__))}.done"
+def _stamp(place: Path, profile: str) -> Path:
+    return place / f"tokcodec-{profile}-{compiled.stamp(Path(__file__))}.done"
 
 
-def prepare(progress: OnCompiled | None = None) -> bool:
+def prepare(progress: OnCompiled | None = None, profile: str = DEFAULT) -> bool:
     """Compile what encoding and decoding call, on all cores, unless that is done already.
 
     Args:
         progress: called after each function.
+        profile: of the streams; a key of `PACKAGES`.
 
     Returns:
         Whether there was anything to do.
@@ -137,7 +154,7 @@ def prepare(progress: OnCompiled | None = None) -> bool:
     place = folder()
     if place is None:
         raise TokcodecError("no folder to keep compiled code in; set NUMBA_CACHE_DIR")
-    if _stamp(place).exists():
+    if _stamp(place, profile).exists():
         return False
     weights = Weights.find()
     try:
@@ -148,31 +165,31 @@ def prepare(progress: OnCompiled | None = None) -> bool:
                 stack.callback(os.close, handle)
                 with contextlib.suppress(OSError):  # a file system without locks
                     locks.lock(handle, wait=True)
-            if _stamp(place).exists():  # another process was at it
+            if _stamp(place, profile).exists():  # another process was at it
                 return False
-            code = _compile(weights, progress)
+            code = _compile(weights, profile, progress)
             if code == CANNOT_KEEP:
                 raise TokcodecError(f"{place}: compiled code cannot be kept there")
             if code:
                 raise TokcodecError(f"a process that compiles ended with code {code}")
-            for old in place.glob("tokcodec-*.done"):
+            for old in place.glob(f"tokcodec-{profile}-*.done"):
                 old.unlink()
-            _stamp(place).touch()
+            _stamp(place, profile).touch()
     except OSError as error:
         raise TokcodecError(f"{place}: compiled code cannot be kept there: {error.strerror or error}") from error
     return True
 
 
-def _compile(weights: Weights, progress: OnCompiled | None) -> int:
+def _compile(weights: Weights, profile: str, progress: OnCompiled | None) -> int:
     """Have processes do all packages. The exit code of one that failed, else 0."""
     spawn = multiprocessing.get_context("spawn")
-    waiting, names = list(PACKAGES), set[str]()
-    known = compiled.kept()
+    waiting, names = list(PACKAGES[profile]), set[str]()
+    known = {name for name in compiled.kept() if profile_of(name.rpartition(".")[0]) == profile}
     workers: dict[connection.Connection[Any, Any], Any] = {}
     try:
-        for _ in range(min(max(available_cores(), 2), len(PACKAGES))):
+        for _ in range(min(max(available_cores(), 2), len(waiting))):
             pipe, theirs = spawn.Pipe()
-            worker = spawn.Process(target=_work, args=(theirs, weights), daemon=True)
+            worker = spawn.Process(target=_work, args=(theirs, weights, profile), daemon=True)
             worker.start()
             theirs.close()  # else the end of the process would not end the pipe
             workers[pipe] = worker
@@ -198,8 +215,9 @@ def _compile(weights: Weights, progress: OnCompiled | None) -> int:
             worker.terminate()
 
 
-def _work(pipe: connection.Connection[Any, Any], weights: Weights) -> None:
+def _work(pipe: connection.Connection[Any, Any], weights: Weights, profile: str) -> None:
     """The life of a process that compiles."""
+    gc.disable()  # a compiler makes much and drops little: an eighth of its time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
     compiled.on_unkept = lambda: os._exit(CANNOT_KEEP)
@@ -217,7 +235,7 @@ def _work(pipe: connection.Connection[Any, Any], weights: Weights) -> None:
         pipe.send(None)
         while (name := pipe.recv()) is not None:
             try:
-                PACKAGES[name](tokenizer)
+                PACKAGES[profile][name](tokenizer)
             except Exception:
                 if name == "whole":  # the others only go ahead of it
                     raise

@@ -158,7 +158,7 @@ def batch(
                 update(summary.frames, summary)
 
         if jobs != 1 and ray is None and not dry_run:
-            compile_ahead(meter.say if progress == "auto" else None)
+            compile_ahead(meter.say if progress == "auto" else None, profile)
         summary = run(
             source,
             target,

@@ -100,7 +100,15 @@ def compiling_told(say: Callable[[str], None] | None) -> Iterator[None]:
     """
     from tokcodec.compiled import telling  # with numba: who needs this calls compiled code
 
-    with telling(lambda: compile_loop(say)):
+    def tell(module: str) -> None:
+        if "tokcodec.coding.loop" not in sys.modules:
+            compile_loop(say, "")
+            return
+        from tokcodec.prepare import profile_of
+
+        compile_loop(say, profile_of(module))
+
+    with telling(tell):
         yield
 
 
@@ -112,11 +120,22 @@ class Warnings(logging.Handler):
             tqdm.write(self.format(record), file=sys.stderr)
 
 
-def compile_loop(say: Callable[[str], None] | None) -> None:
-    """Say that something is compiled; if it is of the coding loop, have all of that compiled on all cores."""
+_asked: set[str] = set()  # the profiles that this process has had compiled
+
+
+def compile_loop(say: Callable[[str], None] | None, profile: str) -> None:
+    """Say that something is compiled, and have all that a profile takes compiled on all cores; once a process.
+
+    Args:
+        say: prints a line; None keeps silent.
+        profile: of `prepare.PACKAGES`; "" if what is missing is not of the coding loop.
+    """
+    if profile in _asked:
+        return
+    _asked.add(profile)
     if say is not None:
-        say("compiling for this machine (once, a minute or two)")
-    if "tokcodec.coding.loop" not in sys.modules:
+        say(f"compiling {'the profile lfq ' if profile == 'lfq' else ''}for this machine (once, a minute or two)")
+    if not profile:
         return
     from tokcodec.prepare import prepare
 
@@ -130,15 +149,16 @@ def compile_loop(say: Callable[[str], None] | None) -> None:
                 bar.update(done - bar.n)
 
         with contextlib.suppress(TokcodecError):  # who calls the loop compiles, and tells of what is wrong
-            prepare(progress)
+            prepare(progress, profile)
 
 
-def compile_ahead(say: Callable[[str], None] | None) -> None:
-    """Have the coding loop compiled before processes are started that use it."""
-    from tokcodec.prepare import is_prepared
+def compile_ahead(say: Callable[[str], None] | None, profile: str) -> None:
+    """Have what streams of a profile take compiled before processes are started that need it."""
+    from tokcodec.prepare import DEFAULT, is_prepared
 
-    if not is_prepared():
-        compile_loop(say)
+    for name in dict.fromkeys([DEFAULT, profile]):
+        if not is_prepared(name):
+            compile_loop(say, name)
 
 
 def say(label: str, text: str) -> None:
