@@ -248,3 +248,18 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(prepare, "_compile", lambda *_: 0)
     assert prepare.prepare()
     assert not prepare.prepare()
+
+
+def test_a_command_loads_no_blas(make_clip: MakeClip, tmp_path: Path) -> None:
+    """Numba would, in half a second, wherever there is SciPy."""
+    make_clip("in.mp4", moving_frames(2))
+    script = """import sys
+from tokcodec.cli.entry import main
+try:
+    main()
+finally:
+    print('scipy.linalg' in sys.modules)"""
+    argv = [sys.executable, "-c", script, "encode", "in.mp4", "a.tokc", "--progress", "none"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"

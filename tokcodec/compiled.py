@@ -24,6 +24,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import caching, registry, types
+from numba.np import linalg
 
 from tokcodec.io import locks
 
@@ -38,6 +39,7 @@ _ASIDE = re.compile(rb"#[^\n]*|\bas\s+\w+")
 _UNTOLD = re.compile(rb"\b(import[l]ib|__[i]mport__|__[g]etattr__)\b")  # written so that it does not find itself
 _caching: Any = caching  # of numba, some of which has types
 _types: Any = types
+_linalg: Any = linalg
 
 _folders: dict[str, Path] = {}  # by function: where what is compiled of it is kept
 _scopes = threading.local()  # of each function that a thread compiles: what ends with that
@@ -260,6 +262,23 @@ def _scoped(compile_one: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return compile_one(sig)
 
     return scoped
+
+
+def without_blas() -> None:
+    """Keep numba from looking for SciPy's BLAS when it loads its first function, which takes half a second.
+
+    For programs alone: `numpy.cov` and `corrcoef` are then unknown to all functions that the process compiles.
+    """
+    found = _linalg.ensure_blas
+
+    def none() -> None:
+        raise ImportError
+
+    _linalg.ensure_blas = none
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        _linalg.ensure_blas = found
 
 
 @contextlib.contextmanager

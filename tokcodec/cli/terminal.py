@@ -98,7 +98,9 @@ def compiling_told(say: Callable[[str], None] | None) -> Iterator[None]:
     Args:
         say: prints a line; None keeps silent.
     """
-    from tokcodec.compiled import telling  # with numba: who needs this calls compiled code
+    from tokcodec.compiled import telling, without_blas  # with numba: who needs this calls compiled code
+
+    without_blas()
 
     def tell(module: str) -> None:
         if "tokcodec.coding.loop" not in sys.modules:
