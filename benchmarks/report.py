@@ -12,6 +12,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ from tokcodec.training.judged import judged_clips
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
+from matplotlib import colors, ticker  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402 (after the backend is chosen)
-from matplotlib import ticker  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 CROP = (240, 160)
@@ -274,7 +275,44 @@ def from_frame_to_frame(points: Points) -> str:
         "points; one that does not reach that rate is left out. Up is better."
     )
     title = f"{METRICS[metric].label} from frame to frame"
-    return f"<h2>{title}</h2><p>{note}</p>{frame_chart(points, metric)}"
+    return f"<h2>{title}</h2><p>{note}</p>{frame_chart(points, metric)}{zoomable(points)}"
+
+
+def zoomable(points: Points) -> str:
+    """Every score of every frame, of a chosen clip and setting, as curves that a wheel and keys enlarge."""
+    clips: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for clip in clips_of(points):
+        if points.get((clip, OURS)):
+            groups = {codec: points.get((clip, codec), []) for codec in codecs_of(points)}
+            clips[clip] = {codec: [_drawn(point) for point in group] for codec, group in groups.items() if group}
+    data = {
+        "clips": clips,
+        "metrics": {
+            name: {"label": METRICS[name].label, "lower": METRICS[name].lower_is_better} for name in metrics_of(points)
+        },
+        "colours": {name: colors.to_hex(colour) for name, colour in COLOURS.items()},
+    }
+    note = (
+        "tokcodec at the chosen setting, every other codec at its setting with the nearest number of bytes. Up is "
+        "better; grey lines are where a chunk begins. Turn the wheel or press + and - to enlarge, drag or press the "
+        "arrows to move, double click or press Home to see all."
+    )
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    template = resources.files("benchmarks").joinpath("frames.html").read_text()
+    return f"<h3>One clip, enlarged</h3><p>{note}</p>{template.replace('DATA', text)}"
+
+
+def _drawn(point: Point) -> dict[str, Any]:
+    """What the page needs of a point."""
+    scores = {
+        name: {
+            "first": (frames := judged_frames(score)).start,
+            "every": frames.step,
+            "values": [float(f"{value:.4g}") for value in score["frames"]],
+        }
+        for name, score in point["metrics"].items()
+    }
+    return {"rate": point["rate"], "bpp": point["bpp"], "borders": point.get("borders", []), "scores": scores}
 
 
 def may_show(point: Point) -> bool:

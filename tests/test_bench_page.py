@@ -18,6 +18,7 @@ from benchmarks.points import POINTS, read_points
 from benchmarks.report import write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CLIPS = ("flower", "davis-blackswan", "02_cups")
 RESULTS = Path(__file__).parents[1] / "benchmarks/results/eval-360p"
 MEASURE = """<script>addEventListener("load", () => {
 const texts = [...document.querySelectorAll("svg text")].map(each => {
@@ -26,19 +27,47 @@ const texts = [...document.querySelectorAll("svg text")].map(each => {
     return {text: each.textContent, height: box.height, inside, x: box.left, right: box.right, y: box.top,
             svg: [...document.querySelectorAll("svg")].indexOf(each.closest("svg"))};
 });
+const canvas = document.getElementById("zoom"), told = document.getElementById("zoom-told");
+const enlarged = () => {
+    const drawn = new Set(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data).size;
+    return {drawn, frames: shownFrames(), told: told.textContent};
+};
+const shownFrames = () => {  // what frame stands at either end
+    return [75, canvas.width - 15].map(px => {
+        const box = canvas.getBoundingClientRect();
+        canvas.dispatchEvent(new PointerEvent("pointermove",
+            {clientX: box.left + px * box.width / canvas.width, clientY: box.top + 9}));
+        return Number(/frame (\\d+)/.exec(told.textContent)[1]);
+    });
+};
+const zoom = [enlarged()];
+for (let i = 0; i < 5; i++) {
+    const box = canvas.getBoundingClientRect();
+    const at = {clientX: box.left + box.width / 2, clientY: box.top + 9, deltaY: -1};
+    canvas.dispatchEvent(new WheelEvent("wheel", at));
+}
+zoom.push(enlarged());
+canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+zoom.push(enlarged());
+canvas.dispatchEvent(new MouseEvent("dblclick"));
+zoom.push(enlarged());
+document.querySelector("[name=metric]").value = "psnr_rgb_db";
+document.querySelector("[name=metric]").dispatchEvent(new Event("change"));
+zoom.push(enlarged());
 const images = [...document.images].map(each => each.naturalWidth);
 const asked = performance.getEntriesByType("resource").map(each => each.name).filter(name => !name.startsWith("data:"));
 document.body.innerHTML = "";
-document.body.textContent = "FOUND" + JSON.stringify({texts, images, asked}) + "DNUOF";
+document.body.textContent = "FOUND" + JSON.stringify({texts, images, asked, zoom}) + "DNUOF";
 });</script>"""
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of the results in the repository, with grey pictures of one clip."""
+    """The page of some of the results in the repository, with grey pictures of one clip."""
     folder = tmp_path_factory.mktemp("results")
-    shutil.copy(RESULTS / POINTS, folder)
-    for title, point in read_points(folder).items():
+    points = {title: point for title, point in read_points(RESULTS).items() if point["clip"]["name"] in CLIPS}
+    (folder / POINTS).write_text(json.dumps(points))
+    for title, point in points.items():
         if point["clip"]["name"] == "flower":
             for frame in (point["middle_frame"], point["worst_frame"]):
                 for name in (Clip(**point["clip"]).key, title):
@@ -84,3 +113,16 @@ def test_axes_can_be_read(seen: dict[str, list]) -> None:  # type: ignore[type-a
         line.sort(key=lambda each: each["x"])
         for left, right in itertools.pairwise(line):
             assert left["right"] <= right["x"] + 1, f"{left['text']} runs into {right['text']}"
+
+
+def test_a_clip_is_enlarged(seen: dict[str, list]) -> None:  # type: ignore[type-arg]
+    """By the wheel around the pointer; moved by a key; a double click shows all again."""
+    whole, enlarged, moved, again, other = seen["zoom"]
+    assert whole["frames"] == [0, 63]
+    assert 15 < enlarged["frames"][0] < enlarged["frames"][1] < 48
+    assert moved["frames"][0] > enlarged["frames"][0]
+    assert again == whole
+    for each in seen["zoom"]:
+        assert each["drawn"] > 20  # colours
+        assert "tokcodec 1" in each["told"]
+    assert other["told"] != whole["told"]
