@@ -103,6 +103,14 @@ def test_a_chunk_ends_with_its_scene_however_many_are_coded_at_once(
         assert len(list(stream.frames())) == 80
 
 
+def test_a_source_that_is_not_coded_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, closed = lossless(tmp_path / "a.mkv", moving_frames(1)), []
+    monkeypatch.setattr(VideoReader, "close", lambda reader: closed.append(reader))
+    with pytest.raises(ModelError):
+        tokcodec.encode_video(source, tmp_path / "a.tokc", weights=tmp_path / "none.safetensors")
+    assert len(closed) == 1
+
+
 def test_timestamps_beyond_the_clock_are_told_in_a_line(tmp_path: Path, weights: Path) -> None:
     source = tmp_path / "b.mkv"
     with av.open(lossless(tmp_path / "a.mkv", moving_frames(3))) as file, av.open(source, "w") as wild:

@@ -122,7 +122,7 @@ def encode_video(
             warned=set(),
         )
         side = stack.enter_context(temporary_file())
-        reader = open_video(side=side if span is None else None)
+        reader = stack.enter_context(open_video(side=side if span is None else None))
 
         @functools.cache
         def rest() -> Rest:

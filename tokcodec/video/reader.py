@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -90,27 +91,29 @@ class VideoReader:
         self._complaints = Complaints(self.name, warned)
         self._warn = self._complaints.warn
         self._source = Demuxer(source, self.name, threads, self._complaints)
-        self._scaler = VideoReformatter()
-        self._chain = Chain(filters, self._source.clock, threads, crop_of(self._source.stream))
-        self._wanted = Wanted(self._chain.time_base, start_s, duration_s)
-        self._is_past_end = False
-        self._damaged_frames = 0
-        self._first_size: tuple[int, int] | None = None  # of a wanted frame, before the filters
-        self._first_aspect: Fraction | None = None  # of the pixels of a wanted frame, by the codec
-        self._recorder: Recorder | None = None
-        self._begin_at(source, start_s, span)
-        if side is not None:
-            self._recorder = Recorder.open(self._source, side, self._complaints)
-        self.side_format: str | None = None
-        self.last_duration = 0
-        self._frames = self._read()
-        first = next(self._frames, None)
-        if first is None:
-            self.close()
-            where = "" if start_s == 0 and duration_s is None else f" from {start_s:g} s"
-            raise VideoError(f"{self.name}: no frame could be decoded{where}")
-        self._frames = itertools.chain([first], self._frames)
-        self.info = self._describe(first[0], start_s, duration_s)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)  # if what follows fails
+            self._scaler = VideoReformatter()
+            self._chain = Chain(filters, self._source.clock, threads, crop_of(self._source.stream))
+            self._wanted = Wanted(self._chain.time_base, start_s, duration_s)
+            self._is_past_end = False
+            self._damaged_frames = 0
+            self._first_size: tuple[int, int] | None = None  # of a wanted frame, before the filters
+            self._first_aspect: Fraction | None = None  # of the pixels of a wanted frame, by the codec
+            self._recorder: Recorder | None = None
+            self._begin_at(source, start_s, span)
+            if side is not None:
+                self._recorder = Recorder.open(self._source, side, self._complaints)
+            self.side_format: str | None = None
+            self.last_duration = 0
+            self._frames = self._read()
+            first = next(self._frames, None)
+            if first is None:
+                where = "" if start_s == 0 and duration_s is None else f" from {start_s:g} s"
+                raise VideoError(f"{self.name}: no frame could be decoded{where}")
+            self._frames = itertools.chain([first], self._frames)
+            self.info = self._describe(first[0], start_s, duration_s)
+            stack.pop_all()
 
     @property
     def damaged(self) -> int:
