@@ -314,7 +314,7 @@ profile_options = gathered(
     ),
     click.option(
         "--depth", type=click.IntRange(1, MAX_DEPTH), default=Profile().depth, show_default=True,
-        help="Integers of lfq for 16x16 pixels, beside one of motion.",
+        help="Integers of lfq for 16x16 pixels, as well as one of motion.",
     ),
 )  # fmt: skip
 deinterlace_option = click.option(

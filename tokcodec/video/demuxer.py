@@ -167,7 +167,7 @@ class Demuxer:
         return None if self.container.duration is None else self.container.duration / av.time_base
 
     def times(self) -> list[int]:
-        """The timestamps of all frames, from `origin_s` on, told by the packets alone; the file is opened anew.
+        """The timestamps of all frames, from `origin_s` on, as the packets alone say; the file is opened anew.
 
         Returns:
             In ticks of `clock`, increasing; empty where packets do not tell (no or equal timestamps, damage, a clock

@@ -81,7 +81,7 @@ class VideoReader:
                 timestamps stay those of the whole. In place of `start_s` and `duration_s`.
             name: what messages call the source, if not its path.
             filters: what is done to the frames; parts are cut from what they make of the whole.
-            warned: of what was warned when the file was read before, which is not told again; takes what is told now.
+            warned: warnings given when the file was read before, which are not repeated; takes the new ones.
 
         Raises:
             VideoError: not a video, or nothing in it decodes. Iterating raises it too.
@@ -119,7 +119,7 @@ class VideoReader:
     def damaged(self) -> int:
         """Places that could not be read, and streams of sound or subtitles of which not all is in `side`.
 
-        Valid after the last frame; a warning has told of each.
+        Valid after the last frame; there was a warning of each.
         """
         return self._complaints.damaged
 
@@ -163,7 +163,7 @@ class VideoReader:
             pass
 
     def times(self) -> list[int]:
-        """The timestamps that iterating will give, told from the packets alone; the reader is used up.
+        """The timestamps that iterating will give, from the packets alone; the reader is used up.
 
         Returns:
             In `info.time_base`, increasing; empty where packets do not tell (no or equal timestamps, damage, a
@@ -232,7 +232,7 @@ class VideoReader:
         count = 0
         for frame in self._decode():
             count += 1
-            may_lack = source.is_untimed or source.is_flushing  # the last ones of an AVI are not told either
+            may_lack = source.is_untimed or source.is_flushing  # the last ones of an AVI have none either
             pts = mender.mend(time_of(frame), frame.duration or 0, may_lack)
             self._wanted.set_first(pts * source.clock)
             if self._wanted.holds(pts * source.clock / self._wanted.time_base):

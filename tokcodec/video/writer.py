@@ -129,7 +129,7 @@ class VideoWriter:
             format: one of TARGETS; None takes the suffix of the target.
             lossless: every pixel exactly; only for mkv (y4m and H.264 are not; png and rgb24 always are).
             codec: FFmpeg's name of an encoder, for mp4, mov, mkv and webm; None takes libx264, in webm VP9 or AV1.
-            crf: of the encoder, 0 to 51, smaller is better; None takes what cannot be told from the input by eye, 12 of
+            crf: of the encoder, 0 to 51, smaller is better; None takes what the eye cannot tell from the input, 12 of
                 libx264. Encoders without it have their own default.
             side: what VideoReader put aside (file, format), to be written along; what the target does not
                 take is dropped with a warning.
@@ -240,12 +240,12 @@ class VideoWriter:
 
     def _options_of(self, encoder: str, crf: float | None) -> dict[str, str]:
         """The options of an encoder."""
-        told = dict(OPTIONS.get(encoder, {}))
+        options = dict(OPTIONS.get(encoder, {}))
         if encoder in CRF:
-            told["crf"] = f"{CRF[encoder] if crf is None else crf:g}"
+            options["crf"] = f"{CRF[encoder] if crf is None else crf:g}"
         elif crf is not None:
             log.warning("%s: %s has no crf; that is left aside", self.name, encoder)
-        return told
+        return options
 
     def _tag(self, colour: Colour, is_rgb: bool) -> None:
         context = self._stream.codec_context
