@@ -203,7 +203,7 @@ def test_variable_frame_rate_sound_rotation_and_aspect_survive(make_clip: MakeCl
 
 
 def test_the_rate_is_that_of_the_video_without_the_sound(make_clip: MakeClip, tmp_path: Path) -> None:
-    """The same frames, with and without sound beside them: one rate, whoever reports it."""
+    """The same frames, with sound and without: one rate, whoever reports it."""
     silent = make_clip("v.mp4", moving_frames(70))
     sounded = with_sound(silent, tmp_path / "s.mp4")
     a, b = tmp_path / "a.tokc", tmp_path / "b.tokc"
