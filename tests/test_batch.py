@@ -543,8 +543,8 @@ def test_a_video_whose_size_changes_is_coded_as_by_encode(
     assert result.exit_code == 0, result.output
     note = json.loads(log.read_text())
     assert (note["frames"], note["tries"], note["pieces"]) == (120, 1, pieces_told)
-    told = "the size of its frames changes from 64x48 to 128x96; they are scaled to the first"
-    assert note["warnings"] == [f"{path}: {told}"]
+    warning = "the size of its frames changes from 64x48 to 128x96; they are scaled to the first"
+    assert note["warnings"] == [f"{path}: {warning}"]
     encode_video(path, tmp_path / "whole.tokc", weights=weights, **CODED)
     assert outputs(tmp_path / "dst") == {"both.tokc": (tmp_path / "whole.tokc").read_bytes()}
 
@@ -666,7 +666,7 @@ class Busy:
 
     started: str
 
-    def run(self, _: Settings, names: dict[str, str], told: OnFrames) -> Done:
+    def run(self, _: Settings, names: dict[str, str], coded: OnFrames) -> Done:
         threading.Thread(target=time.sleep, args=(2 * PATIENCE_S,)).start()
         Path(self.started).touch()
         time.sleep(2 * PATIENCE_S)
@@ -747,7 +747,7 @@ class TellGpu:
 
     begun: str
 
-    def run(self, _: Settings, names: dict[str, str], told: OnFrames) -> Done:
+    def run(self, _: Settings, names: dict[str, str], coded: OnFrames) -> Done:
         Path(self.begun, str(os.getpid())).touch()
         while len(os.listdir(self.begun)) < 2:
             time.sleep(0.02)
@@ -774,8 +774,8 @@ def test_workers_share_the_gpus_their_parent_sees(
     crew, unit = Processes(2, 1, gpus), cast("Unit", TellGpu(str(tmp_path / "begun")))
     try:
         futures = [crew.submit(unit, settings(weights)) for _ in range(6)]
-        told = {future.result(PATIENCE_S).error for future in futures}
-        assert told == theirs
+        errors = {future.result(PATIENCE_S).error for future in futures}
+        assert errors == theirs
     finally:
         crew.close()
 

@@ -577,8 +577,8 @@ def test_progress_for_programs(run: Run, make_clip: MakeClip) -> None:
     make_clip("in.mp4", moving_frames(40))
     result = run("encode", "in.mp4", "a.tokc", "--progress", "json", "--json")
     *_, last = map(json.loads, result.err.splitlines())
-    told = {"progress": "encode", "unit": "frames", "done": 40, "total": 40}
-    assert last == told | {name: last[name] for name in ("seconds", "bytes", "bpp")}
+    facts = {"progress": "encode", "unit": "frames", "done": 40, "total": 40}
+    assert last == facts | {name: last[name] for name in ("seconds", "bytes", "bpp")}
     assert last["bpp"] == round(8 * last["bytes"] / (40 * 48 * 64), 6)
     assert last["bytes"] <= json.loads(result.out)["bytes"]
     for line, label, end in (
@@ -608,7 +608,7 @@ def test_what_is_compiled_to_stay_is_told_of_once(tmp_path: Path) -> None:
         "print(sums.add(40, 2))"
     )
 
-    def told(progress: str, cache: str, **more: str) -> str:
+    def stderr_of(progress: str, cache: str, **more: str) -> str:
         env = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | more
         if cache:
             env["NUMBA_CACHE_DIR"] = str(tmp_path / cache)
@@ -620,10 +620,11 @@ def test_what_is_compiled_to_stay_is_told_of_once(tmp_path: Path) -> None:
         return done.stderr
 
     line = "tokcodec: encode: compiling for this machine (once, a minute or two)\n"
-    assert [told("auto", "a"), told("auto", "a"), told("json", "b"), told("none", "c")] == [line, "", "", ""]
+    runs = [("auto", "a"), ("auto", "a"), ("json", "b"), ("none", "c")]
+    assert [stderr_of(*run) for run in runs] == [line, "", "", ""]
     (tmp_path / "__pycache__").touch()  # a file, as none of the places of numba's can be one
     nowhere = str(tmp_path / "__pycache__" / "none")
-    (warning,) = told("auto", "", XDG_CACHE_HOME=nowhere, HOME=nowhere).splitlines()
+    (warning,) = stderr_of("auto", "", XDG_CACHE_HOME=nowhere, HOME=nowhere).splitlines()
     assert "every run compiles" in warning
 
 
@@ -633,23 +634,23 @@ def test_commands_without_progress_say_that_they_compile(
     """`verify` reads tokens, so it may be what compiles first."""
     make_clip("in.mp4", moving_frames(4))
     run("encode", "in.mp4", "a.tokc")
-    told: list[str] = []
+    events: list[str] = []
 
     @contextlib.contextmanager
     def telling(tell: Callable[[str], None]) -> Iterator[None]:
         for module in ("tokcodec.coding.motion", "tokcodec.coding.intra", "tokcodec.stream.integers"):
             tell(module)
         yield
-        told.append("closed")
+        events.append("closed")
 
     monkeypatch.setattr("tokcodec.compiled.telling", telling)
-    monkeypatch.setattr("tokcodec.prepare.prepare", lambda _, profile: told.append(profile))
+    monkeypatch.setattr("tokcodec.prepare.prepare", lambda _, profile: events.append(profile))
     monkeypatch.setattr("tokcodec.cli.terminal._asked", set())
     assert run("verify", "a.tokc").err == (
         "tokcodec: verify: compiling for this machine (once, a minute or two)\n"
         "tokcodec: verify: compiling the profile lfq for this machine (once, a minute or two)\n"
     )
-    assert told == ["default", "lfq", "closed"]
+    assert events == ["default", "lfq", "closed"]
 
 
 def test_progress_where_there_is_no_terminal(
@@ -681,21 +682,21 @@ def test_progress_moves_within_a_chunk_and_ends_at_the_total(
     make_clip: MakeClip, tmp_path: Path, weights: Path
 ) -> None:
     clip = make_clip("in.mp4", moving_frames(22))
-    told: list[tuple[int, int, int | None, int]] = []
+    calls: list[tuple[int, int, int | None, int]] = []
 
     def encode(rate: tokcodec.Rate) -> list[int]:
-        told.clear()
+        calls.clear()
         tokcodec.encode_video(
             clip,
             tmp_path / "a.tokc",
             rate=rate,
             weights=weights,
             overwrite=True,
-            progress=lambda *step: told.append(step),
+            progress=lambda *step: calls.append(step),
         )
-        assert told[-1][0] == told[-1][2] == 22
-        assert {px for *_, px in told} == {64 * 48}
-        return [frames for frames, *_ in told]
+        assert calls[-1][0] == calls[-1][2] == 22
+        assert {px for *_, px in calls} == {64 * 48}
+        return [frames for frames, *_ in calls]
 
     assert encode(tokcodec.Rate(quality=4)) == [*range(23), 22]
     passes = encode(tokcodec.Rate(target_size_bytes=1500))
@@ -849,7 +850,7 @@ def test_play_hands_frames_to_a_player(
     programs = os.environ["PATH"]
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert run("play", "a.tokc").err == "tokcodec: mpv or ffplay is needed to play, and is not installed\n"
-    player(tmp_path / "bin", "ffplay", f'PATH="{programs}"; echo "$@" >told; cat >seen.mkv')
+    player(tmp_path / "bin", "ffplay", f'PATH="{programs}"; echo "$@" >arguments; cat >seen.mkv')
     assert run("play", "a.tokc", "--restorer", "full") == Result(0, "", "")
     run("decode", "a.tokc", "wanted.mkv", "--vcodec", "ffv1")
     assert np.array_equal(frames_of(tmp_path / "seen.mkv"), frames_of(tmp_path / "wanted.mkv"))
@@ -857,7 +858,7 @@ def test_play_hands_frames_to_a_player(
         assert times_of(tmp_path / "seen.mkv", kind) == times_of(tmp_path / "wanted.mkv", kind)
     assert len(times_of(tmp_path / "seen.mkv", "audio")) > 50
     assert times_of(tmp_path / "seen.mkv")[20:22] == [Fraction(667, 1000), Fraction(867, 1000)]
-    assert "-window_title a.tokc" in (tmp_path / "told").read_text()
+    assert "-window_title a.tokc" in (tmp_path / "arguments").read_text()
     assert run("play", "a.tokc", "--player", "mpv").code == 1
     player(tmp_path / "bin", "mpv", "exit 3")
     assert run("play", "a.tokc").err == "tokcodec: mpv: stopped with exit code 3\n"

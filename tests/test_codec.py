@@ -103,6 +103,14 @@ def test_a_chunk_ends_with_its_scene_however_many_are_coded_at_once(
         assert len(list(stream.frames())) == 80
 
 
+def test_a_source_that_is_not_coded_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, closed = lossless(tmp_path / "a.mkv", moving_frames(1)), []
+    monkeypatch.setattr(VideoReader, "close", lambda reader: closed.append(reader))
+    with pytest.raises(ModelError):
+        tokcodec.encode_video(source, tmp_path / "a.tokc", weights=tmp_path / "none.safetensors")
+    assert len(closed) == 1
+
+
 def test_timestamps_beyond_the_clock_are_told_in_a_line(tmp_path: Path, weights: Path) -> None:
     source = tmp_path / "b.mkv"
     with av.open(lossless(tmp_path / "a.mkv", moving_frames(3))) as file, av.open(source, "w") as wild:
@@ -195,7 +203,7 @@ def test_variable_frame_rate_sound_rotation_and_aspect_survive(make_clip: MakeCl
 
 
 def test_the_rate_is_that_of_the_video_without_the_sound(make_clip: MakeClip, tmp_path: Path) -> None:
-    """The same frames, with and without sound beside them: one rate, whoever reports it."""
+    """The same frames, with sound and without: one rate, whoever reports it."""
     silent = make_clip("v.mp4", moving_frames(70))
     sounded = with_sound(silent, tmp_path / "s.mp4")
     a, b = tmp_path / "a.tokc", tmp_path / "b.tokc"

@@ -73,9 +73,9 @@ def test_what_comes_into_view_may_be_one_colour() -> None:
 
 
 def test_progress_is_told() -> None:
-    told: list[int] = []
-    LfqLoop(LOOP, Profile()).encode(np.stack(moving_frames(6)), 32.0, told.append)
-    assert told == [1] * 6
+    counts: list[int] = []
+    LfqLoop(LOOP, Profile()).encode(np.stack(moving_frames(6)), 32.0, counts.append)
+    assert counts == [1] * 6
 
 
 @settings(max_examples=25)

@@ -1,4 +1,4 @@
-"""The motion search, beside what test_coding_loop.py says of its fields."""
+"""The motion search, in addition to what test_coding_loop.py says of its fields."""
 
 from __future__ import annotations
 

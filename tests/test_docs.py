@@ -158,12 +158,12 @@ def test_python_examples(page: Path, workplace: Path) -> None:
 
 
 def test_every_command_is_told_of() -> None:
-    told = [
+    documented = [
         c[1:] for page in PAGES for line in lines(page.read_text()) for c in commands(line.words) if "tokcodec" in c
     ]
     for name, command in cli.commands.items():
         for path in [[name, inner] for inner in command.commands] if isinstance(command, click.Group) else [[name]]:
-            assert any(words[: len(path)] == path for words in told), path
+            assert any(words[: len(path)] == path for words in documented), path
 
 
 def test_numbers_of_how_it_works_are_those_of_the_code() -> None:

@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_closed_is_named(tmp_path: Path) -> None:
-    """As where the quota of a network's file system is told of last."""
+    """As where a network's file system reports its quota last."""
     file = NamedFile(tmp_path / "a", "wb", "dst")
     os.close(file.fileno())
     with pytest.raises(TokcodecError, match="dst: cannot write: Bad file descriptor"):

@@ -258,24 +258,24 @@ def test_references_take_the_nearest_that_is_known() -> None:
     assert not reference[0, 0, ..., 2, 4].any()
     assert torch.equal(reference[0, 1, 0, :, 0, 0], own[0])  # the span before
     known[0, 1, :, 0, 1] = True
-    assert torch.equal(references(vectors, known)[0, 1, ..., 0, 0], vectors[0, 1, ..., 0, 1])  # beside: first
+    assert torch.equal(references(vectors, known)[0, 1, ..., 0, 0], vectors[0, 1, ..., 0, 1])  # next to it: first
     known[0, 1, 2, 0, 1] = False  # each frame by itself
     assert torch.equal(references(vectors, known)[0, 1, 2, :, 0, 0], vectors[0, 1, 0, :, 0, 1])
     merges = torch.full((1, 2, 4, 3, 5), LEFT)
     assert torch.equal(against(reference, merges, vectors), reference)
     merges[0, 0, 0, 0, 1] = COPIES
-    told = against(reference, merges, vectors)
-    assert torch.equal(told[0, 0, 1:, :, 0, 1], vectors[0, 0, :1, :, 0, 1].expand(3, 2))
-    told[0, 0, 1:, :, 0, 1] = reference[0, 0, 1:, :, 0, 1]
-    assert torch.equal(told, reference)
+    made = against(reference, merges, vectors)
+    assert torch.equal(made[0, 0, 1:, :, 0, 1], vectors[0, 0, :1, :, 0, 1].expand(3, 2))
+    made[0, 0, 1:, :, 0, 1] = reference[0, 0, 1:, :, 0, 1]
+    assert torch.equal(made, reference)
 
 
 def test_motion_is_known_where_all_it_is_taken_from_is(tokens: Tokens) -> None:
     words = Layout(BLOCKS).words(tokens)
     whole = window_of(words, Layout(BLOCKS).first(tokens, 6.0), 0, 3, 6.0)
-    told = whole._replace(vectors=whole.vectors * (whole.merges >= COPIES).unsqueeze(-3))
+    shown = whole._replace(vectors=whole.vectors * (whole.merges >= COPIES).unsqueeze(-3))
     known = torch.ones_like(whole.merges[:, :, 0], dtype=torch.bool)
-    vectors, has = resolved(told, known)
+    vectors, has = resolved(shown, known)
     assert whole.vectors.any()
     assert has.all()
     assert torch.equal(vectors, whole.vectors)

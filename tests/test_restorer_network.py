@@ -15,8 +15,8 @@ STEP = torch.tensor([10.0, 40.0])
 OWN, KIND = STEP[:, None].expand(2, 4), torch.tensor([3, 2, 3, 1]).expand(2, 4)  # of the frames of a group
 
 
-def told(first: bool) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """What a network is given beside the planes of two chunks."""
+def inputs(first: bool) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """What a network is given as well as the planes of two chunks."""
     return (STEP, OWN[:, :1], 0 * KIND[:, :1], True) if first else (STEP, OWN, KIND, False)
 
 
@@ -43,7 +43,7 @@ def awake(config: RestorerConfig = TINY) -> Restorer:
 @pytest.mark.parametrize("first", [True, False])
 def test_untrained_it_shows_the_plain_base(first: bool) -> None:
     planes = group(1 if first else 4)
-    out, state = Restorer()(*planes, *told(first))
+    out, state = Restorer()(*planes, *inputs(first))
     assert out.dtype == torch.float32
     assert torch.equal(out, to_rgb(*planes[:2]))
     assert len(state) == sum(RestorerConfig().blocks)
@@ -86,14 +86,14 @@ def test_a_correction_lies_at_its_pixels_and_frames() -> None:
     ramp = torch.arange(48.0)
     network.pixel_out.bias.copy_(ramp)
     planes = group(4)
-    out, _ = network(*planes, *told(False))
+    out, _ = network(*planes, *inputs(False))
     correction = (out - to_rgb(*planes[:2]))[1, 2, :, 4:8, 8:12]
     assert torch.allclose(correction, ramp.view(3, 4, 4), atol=1e-4)
     network.pixel_out.bias.zero_()
     network.head.bias.view(4, 4, TINY.features)[2, 3, 1] = 1.0  # frame 2, lower right of its 2x2, feature 1
     network.pixel_in.weight[0, 48 + 1, 1, 1] = 100.0
     network.pixel_out.weight[0, 0] = 0.01
-    moved = (network(*planes, *told(False))[0] - to_rgb(*planes[:2])).abs() > 0.5
+    moved = (network(*planes, *inputs(False))[0] - to_rgb(*planes[:2])).abs() > 0.5
     where = moved[0].nonzero()
     assert set(where[:, 0].tolist()) == {2}
     assert set((where[:, 2] % 8).tolist()) == set((where[:, 3] % 8).tolist()) == {4}
@@ -106,7 +106,7 @@ def test_a_group_depends_on_the_ones_before_and_on_nothing_later() -> None:
         state: State | None = None
         outs = []
         for index, seed in enumerate(seeds):
-            out, state = network(*group(4 if index else 1, seed), *told(index == 0), state)
+            out, state = network(*group(4 if index else 1, seed), *inputs(index == 0), state)
             outs.append(out)
         return outs
 
@@ -119,18 +119,18 @@ def test_a_group_depends_on_the_ones_before_and_on_nothing_later() -> None:
 def test_step_and_first_are_seen_and_chunks_of_a_batch_are_not() -> None:
     network = awake()
     planes = group(4)
-    out, _ = network(*planes, *told(False))
+    out, _ = network(*planes, *inputs(False))
     other, _ = network(*planes, torch.tensor([10.0, 80.0]), OWN, KIND, False)
     assert torch.allclose(out[0], other[0], atol=1e-5)
     assert not torch.allclose(out[1], other[1], atol=1e-3)
-    alone, _ = network(*(x[:1] for x in (*planes, *told(False)[:3])), False)
+    alone, _ = network(*(x[:1] for x in (*planes, *inputs(False)[:3])), False)
     assert torch.allclose(out[:1], alone, atol=1e-5)
 
 
 def test_step_and_kind_of_a_frame_are_seen() -> None:
     network = awake()
     planes = group(4)
-    out, _ = network(*planes, *told(False))
+    out, _ = network(*planes, *inputs(False))
     finer, leaf = OWN.clone(), KIND.clone()
     finer[0, 2] /= 2
     leaf[1, 3] = 3
@@ -150,12 +150,12 @@ def test_what_is_no_group_is_refused(frames: int, first: bool, height: int) -> N
 def test_bfloat16_is_near() -> None:
     network = awake()
     planes = group(4)
-    exact, _ = network(*planes, *told(False))
+    exact, _ = network(*planes, *inputs(False))
     with torch.autocast("cpu", torch.bfloat16):
-        out, state = network(*planes, *told(False))
+        out, state = network(*planes, *inputs(False))
     assert (out.dtype, state[0].dtype) == (torch.float32, torch.bfloat16)
     assert (out - exact).abs().mean() < 0.02 * (exact - to_rgb(*planes[:2])).abs().mean()
-    whole, _ = awake().to(torch.bfloat16)(*planes, *told(False))
+    whole, _ = awake().to(torch.bfloat16)(*planes, *inputs(False))
     assert (whole - exact).abs().mean() < 0.05 * (exact - to_rgb(*planes[:2])).abs().mean()
 
 

@@ -86,12 +86,12 @@ def test_the_network_is_told_what_went_before(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spans", [None, 4])
 def test_what_is_packed_frame_by_frame_is_what_is_coded_at_once(tmp_path: Path, spans: int | None) -> None:
-    codec, told = tokenizer(tmp_path / "w.safetensors", None), []
+    codec, counts = tokenizer(tmp_path / "w.safetensors", None), []
     clip = np.stack(moving_frames(8, 48, 64))
-    packed = codec.pack(clip, STEP, on_frame=told.append, spans=spans)
+    packed = codec.pack(clip, STEP, on_frame=counts.append, spans=spans)
     tokens = codec.encode(clip, STEP, spans=spans).tokens
     assert packed == encode_chunk(tokens, round(16 * STEP), codec.tables)
-    assert told == [1] * 8
+    assert counts == [1] * 8
     if spans:
         assert tokens.spans.tolist() == [4, 2, 1]
 
@@ -117,8 +117,8 @@ def test_on_a_cpu_pictures_are_those_of_a_gpu(tmp_path: Path, frames: int, first
     """The conversions by numba and those by torch, which the network was trained with."""
     codec = tokenizer(tmp_path / "w.safetensors", trained())
     planes = [from_rgb(np.stack(moving_frames(frames + 3, *size)[k : k + frames])) for k in (3, 0)]
-    told = np.linspace(5, 30, frames, dtype=np.float32), np.arange(frames, dtype=np.uint8) % 4
-    group = Group(planes[0], planes[1], *told, first)
+    of_frames = np.linspace(5, 30, frames, dtype=np.float32), np.arange(frames, dtype=np.uint8) % 4
+    group = Group(planes[0], planes[1], *of_frames, first)
     network, _ = codec._network.get() or (Restorer(TINY), None)
     with torch.inference_mode():
         (a, after), (b, also) = (run(network, group, STEP, None, *size) for run in (_on_cpu, _on_gpu))

@@ -178,12 +178,12 @@ def test_a_signal_during_an_evaluation_is_told_to_all_processes(
 
 def test_finish_reaches_the_end_of_the_schedule_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of its own, on which a step takes some tenths of a second."""
-    told = itertools.count()
-    monkeypatch.setattr("tokcodec.training.train.time", SimpleNamespace(monotonic=lambda: next(told) / 10))
+    ticks = itertools.count()
+    monkeypatch.setattr("tokcodec.training.train.time", SimpleNamespace(monotonic=lambda: next(ticks) / 10))
     begun = trainer(steps=10**6)
     run(begun, tmp_path, minutes=6 / 60, finish=True)
     assert begun.position == 1.0
-    assert 5 < next(told) / 10 < 7
+    assert 5 < next(ticks) / 10 < 7
     assert begun.step > 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -775,6 +776,23 @@ def test_damage_in_the_middle_costs_frames_not_the_file(make_clip: MakeClip, cap
     frames, _, _ = read(path)
     assert len(frames) >= 9
     np.testing.assert_array_equal(frames[-1], moving_frames(10)[-1])
+
+
+@pytest.mark.parametrize("start_s", [0.0, 0.5, 9.0])
+def test_no_container_stays_open(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, start_s: float) -> None:
+    opened, real = [], av.open
+
+    def remembered(*arguments: Any, **options: Any) -> Any:
+        opened.append(real(*arguments, **options))
+        return opened[-1]
+
+    source = make_clip("a.mp4", moving_frames(30))
+    monkeypatch.setattr(av, "open", remembered)
+    with contextlib.suppress(VideoError), VideoReader(source, start_s) as reader:
+        list(reader)
+    for container in filter(lambda c: isinstance(c, av.container.InputContainer), opened):
+        with pytest.raises(AssertionError, match="not open"):
+            container.seek(0)
 
 
 def test_no_frame_decodes(make_clip: MakeClip) -> None:

@@ -1,10 +1,15 @@
-"""Signals that end a program by an exception, so that partial files are removed; also where that exception is lost."""
+"""Signals that end a program by an exception, so that partial files are removed; also where that exception is lost.
+
+And signals that a long run takes note of, to end at a good place.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 _sent: int | None = None  # the newest signal
@@ -52,6 +57,23 @@ def check() -> None:
     """Raise what `stop` has raised, if it was called: for who has caught an error that may stand in its place."""
     if _sent is not None:
         _raise(_sent)
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[Callable[[], bool]]:
+    """Let SIGINT and SIGTERM end nothing for the time of a block, which asks what it is given whether one came."""
+    came = False
+
+    def note(*_: object) -> None:
+        nonlocal came
+        came = True
+
+    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _raise(number: int) -> NoReturn:

@@ -63,7 +63,7 @@ class _OnDevice:
         self._tier = compute.restorer
         if self._tier == "auto":
             self._tier = next((tier for tier in TIERS if tier in weights.configs), "off")
-        if self._tier not in (*weights.configs, "off"):  # told before the work
+        if self._tier not in (*weights.configs, "off"):  # refused before the work
             raise ModelError(f"{weights.name}: these weights hold no {self._tier} restorer")
         self._lock = threading.Lock()
 
@@ -304,8 +304,8 @@ def _on_gpu(
     device = model.stem.weight.device
     whole = functools.partial(_whole, first=group.first)
     planes = [whole(p) for pair in (group.base, group.prediction) for p in pair]
-    told = (whole(group.steps), whole(group.kinds))
-    *given, steps, of_frames = (torch.from_numpy(p)[None].to(device) for p in (*planes, *told))
+    of_each = (whole(group.steps), whole(group.kinds))
+    *given, steps, of_frames = (torch.from_numpy(p)[None].to(device) for p in (*planes, *of_each))
     of_chunk = torch.tensor([step], dtype=torch.float32, device=device)
     rgb, state = model(*given, of_chunk, steps, of_frames, group.first, state)
     pictures: Frames = to_levels(rgb[0, : len(group.steps), :, :height, :width].permute(0, 2, 3, 1)).cpu().numpy()
@@ -373,7 +373,7 @@ def load_tokenizer(weights: Weights, compute: Compute = AUTO) -> Tokenizer:
     Raises:
         ModelError: the weights cannot be used, or CUDA is asked for and absent.
     """
-    if compute.device == "cuda":  # to be told before the work
+    if compute.device == "cuda":  # to be refused before the work
         from tokcodec.restorer.device import pick_device
 
         pick_device(compute.device)

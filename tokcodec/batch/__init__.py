@@ -113,7 +113,7 @@ class Crew:
         if self.ray is not None:
             return RayTasks(self.ray, compute.threads or 1, device)
         if compute.device == "cuda":
-            pick_device(compute.device)  # to be told once, not of every file
+            pick_device(compute.device)  # to fail once, not for every file
         return local_workers(self.jobs, compute.threads, device)
 
 

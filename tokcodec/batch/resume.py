@@ -86,7 +86,7 @@ class Records:
             raise TokcodecError(f"{self._tree.url('')}: is not a folder")
 
     def prepare(self) -> None:
-        """Make the folder, so that what cannot be written at all is told once."""
+        """Make the folder, so that what cannot be written at all fails once."""
         if self._tree.is_local:
             with errors_of(self._tree.url("")):
                 os.makedirs(f"{self._root}/{FOLDER}", exist_ok=True)

@@ -18,21 +18,21 @@ from tokcodec.cli.options import (
     Within,
     deinterlace_option,
     examples,
+    gathered,
     network_options,
     output_options,
-    profile_of,
     profile_options,
     progress_option,
-    rate_of,
     rate_options,
     refuse_unused,
 )
 from tokcodec.cli.terminal import Meter, compile_ahead, tell
 from tokcodec.compute import Compute
-from tokcodec.rate import DEFAULT_RATE
+from tokcodec.rate import DEFAULT_RATE, Rate
+from tokcodec.stream.profile import Profile
 
 if TYPE_CHECKING:
-    from tokcodec.batch import Note, Summary
+    from tokcodec.batch import Crew, Note, Summary, Which
 
 
 class Shard(click.ParamType[tuple[int, int]]):
@@ -47,6 +47,53 @@ class Shard(click.ParamType[tuple[int, int]]):
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             self.fail(f"{value!r} is not a part such as 2/8", param, ctx)
         return int(match[1]), int(match[2])
+
+
+def _which_of(globs: tuple[str, ...], ext: tuple[str, ...], listing: TextIO | None, shard: tuple[int, int]) -> Which:
+    """Which files options choose."""
+    from tokcodec.batch import Which
+
+    names = None if listing is None else [line.rstrip("\r\n") for line in listing if line.strip()]
+    return Which(globs, ext, names, shard)
+
+
+def _crew_of(jobs: int | None, ray: str | None, piece: int | None) -> Crew:
+    """Who works, as options say."""
+    if ray is not None and jobs:
+        raise click.UsageError("give one of --jobs and --ray")
+    from tokcodec.batch import Crew
+
+    return Crew(jobs, ray, piece)
+
+
+which_options = gathered(
+    "which",
+    _which_of,
+    ("globs", "ext", "listing", "shard"),
+    click.option("--glob", "globs", multiple=True, help="Only names that match: 'a/*.mp4' (* matches slashes, too)."),
+    click.option("--ext", multiple=True, help="Only files with this extension [default: the usual ones of videos]."),
+    click.option(
+        "--list",
+        "listing",
+        type=click.File(errors="surrogateescape"),
+        help="Only the names in this file, one a line (- is stdin).",
+    ),
+    click.option("--shard", type=Shard(), default=(1, 1), help="Only the i-th of n parts, as in 1/8."),
+)
+crew_options = gathered(
+    "crew",
+    _crew_of,
+    ("jobs", "ray", "piece"),
+    click.option(
+        "--jobs",
+        type=click.IntRange(1),
+        help="Worker processes [default: one for every two cores; where a network is needed, one for each GPU].",
+    ),
+    click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]", help="Work on a Ray cluster."),
+    click.option(
+        "--piece", type=click.IntRange(0), help="Split long files into pieces of so many chunks [32]; 0: never."
+    ),
+)
 
 
 @click.command(
@@ -65,22 +112,8 @@ class Shard(click.ParamType[tuple[int, int]]):
     "--to", type=click.Choice(["mp4", "mkv", "mov"]), default="mp4", show_default=True, help="Container for --decode."
 )
 @click.option("--crf", type=Within(0, 51), default=12.0, show_default=True, help="Quality of H.264 for --decode.")
-@click.option("--glob", "globs", multiple=True, help="Only names that match: 'a/*.mp4' (* matches slashes, too).")
-@click.option("--ext", multiple=True, help="Only files with this extension [default: the usual ones of videos].")
-@click.option(
-    "--list",
-    "listing",
-    type=click.File(errors="surrogateescape"),
-    help="Only the names in this file, one a line (- is stdin).",
-)
-@click.option("--shard", type=Shard(), default=(1, 1), help="Only the i-th of n parts, as in 1/8.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    help="Worker processes [default: one for every two cores; where a network is needed, one for each GPU].",
-)
-@click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]", help="Work on a Ray cluster.")
-@click.option("--piece", type=click.IntRange(0), help="Split long files into pieces of so many chunks [32]; 0: never.")
+@which_options
+@crew_options
 @click.option(
     "--retries", type=click.IntRange(0), default=1, show_default=True, help="Further attempts at files that fail."
 )
@@ -100,27 +133,15 @@ def batch(
     decode: bool,
     to: str,
     crf: float,
-    globs: tuple[str, ...],
-    ext: tuple[str, ...],
-    listing: TextIO | None,
-    shard: tuple[int, int],
-    jobs: int | None,
-    ray: str | None,
-    piece: int | None,
+    which: Which,
+    crew: Crew,
     retries: int,
     verify: bool,
     delete_source: bool,
     log: Path | None,
     dry_run: bool,
-    quality: int | None,
-    step: float | None,
-    bitrate: float | None,
-    target_size: float | None,
-    target_lpips: float | None,
-    target_psnr: float | None,
-    profile: str,
-    bits: int,
-    depth: int,
+    rate: Rate | None,
+    profile: Profile | None,
     deinterlace: bool,
     weights: Path | None,
     compute: Compute,
@@ -134,19 +155,14 @@ def batch(
     skipped, so an interrupted run continues where it stopped. Files that fail are tried again, then listed at the end,
     with exit code 1. The number of workers does not change the bytes, given the same device and dtype.
     """
-    rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr)
     if decode and (verify or delete_source or deinterlace or rate is not None):
         raise click.UsageError("a rate, --deinterlace, --verify and --delete-source are for streams, not for --decode")
     if decode:
         refuse_unused("for streams, not for --decode", "profile", "bits", "depth")
     else:
         refuse_unused("for --decode", "to", "crf")
-    chosen = profile_of(profile, bits, depth)
-    if ray is not None and jobs:
-        raise click.UsageError("give one of --jobs and --ray")
-    from tokcodec.batch import Crew, Decode, Encode, Which, run
+    from tokcodec.batch import Decode, Encode, run
 
-    names = None if listing is None else [line.rstrip("\r\n") for line in listing if line.strip()]
     notes: list[Note] = []
     with contextlib.closing(Meter("batch", "files", "none" if dry_run else progress)) as meter:
         update = _updating(meter)
@@ -157,14 +173,14 @@ def batch(
             else:
                 update(summary.frames, summary)
 
-        if jobs != 1 and ray is None and not dry_run:
-            compile_ahead(meter.say if progress == "auto" else None, profile)
+        if crew.jobs != 1 and crew.ray is None and not dry_run:
+            compile_ahead(meter.say if progress == "auto" else None, "default" if profile is None else "lfq")
         summary = run(
             source,
             target,
-            Decode(to, crf) if decode else Encode(rate or DEFAULT_RATE, chosen, deinterlace, verify, delete_source),
-            which=Which(globs, ext, names, shard),
-            crew=Crew(jobs, ray, piece),
+            Decode(to, crf) if decode else Encode(rate or DEFAULT_RATE, profile, deinterlace, verify, delete_source),
+            which=which,
+            crew=crew,
             retries=retries,
             overwrite=force,
             weights=weights,
@@ -174,20 +190,7 @@ def batch(
             progress=settled,
             coding=update,
         )
-    if not summary.files:
-        found = sum(summary.skipped.values())
-        tell(f"tokcodec: {source}: nothing to do: none of its {found} files is chosen", err=True)
-    if as_json:
-        listed = {"notes": [dataclasses.asdict(note) for note in notes]} if dry_run else {}
-        click.echo(json.dumps(dataclasses.asdict(summary) | listed))
-    else:
-        for note in notes:
-            made = f" -> {note.output}" if note.output else ""
-            why = note.error or note.why
-            tell(f"{note.status:<9} {note.name}{made}{f': {why}' if why else ''}")
-        tell(f"{target}: {_line(summary, dry_run)}")
-    for name, error in summary.failed.items():
-        tell(f"tokcodec: {name}: {error}", err=True)
+    _show(summary, notes, source, target, dry_run, as_json)
     click.get_current_context().exit(1 if summary.failed else 0)
 
 
@@ -210,6 +213,24 @@ def _updating(meter: Meter) -> Callable[[int, Summary], None]:
         )
 
     return update
+
+
+def _show(summary: Summary, notes: list[Note], source: str, target: str, dry_run: bool, as_json: bool) -> None:
+    """Print what became of a batch, or with `dry_run` what would."""
+    if not summary.files:
+        found = sum(summary.skipped.values())
+        tell(f"tokcodec: {source}: nothing to do: none of its {found} files is chosen", err=True)
+    if as_json:
+        listed = {"notes": [dataclasses.asdict(note) for note in notes]} if dry_run else {}
+        click.echo(json.dumps(dataclasses.asdict(summary) | listed))
+    else:
+        for note in notes:
+            made = f" -> {note.output}" if note.output else ""
+            why = note.error or note.why
+            tell(f"{note.status:<9} {note.name}{made}{f': {why}' if why else ''}")
+        tell(f"{target}: {_line(summary, dry_run)}")
+    for name, error in summary.failed.items():
+        tell(f"tokcodec: {name}: {error}", err=True)
 
 
 def _line(summary: Summary, dry_run: bool) -> str:

@@ -20,10 +20,8 @@ from tokcodec.cli.options import (
     examples,
     network_options,
     output_options,
-    profile_of,
     profile_options,
     progress_option,
-    rate_of,
     rate_options,
     refuse_unused,
     span_options,
@@ -32,7 +30,8 @@ from tokcodec.cli.options import (
 from tokcodec.cli.terminal import frames_meter, show, tell
 from tokcodec.compute import Compute
 from tokcodec.errors import TokcodecError
-from tokcodec.rate import DEFAULT_RATE
+from tokcodec.rate import DEFAULT_RATE, Rate
+from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import SPANS
 
 
@@ -89,21 +88,14 @@ def _refuse_crf(ctx: click.Context, param: click.Parameter, value: str | None) -
 def encode(
     source: str,
     target: str | None,
-    quality: int | None,
-    step: float | None,
-    bitrate: float | None,
-    target_size: float | None,
-    target_lpips: float | None,
-    target_psnr: float | None,
+    rate: Rate | None,
     start_s: float,
     duration_s: float | None,
     scale: tuple[int, int] | None,
     fps: Fraction | None,
     deinterlace: bool,
     spans: str,
-    profile: str,
-    bits: int,
-    depth: int,
+    profile: Profile | None,
     tonemap: bool,
     weights: Path | None,
     compute: Compute,
@@ -119,11 +111,10 @@ def encode(
     from tokcodec.video import Filters
 
     target = target or default_target(source, ".tokc")
-    if target_lpips is not None or target_psnr is not None:  # else torch has nothing to do
+    rate = rate or DEFAULT_RATE
+    if rate.is_of_quality:  # else torch has nothing to do
         use_threads(compute.threads)
-    rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
-    chosen = profile_of(profile, bits, depth)
-    if chosen and spans not in ("auto", "4"):
+    if profile and spans not in ("auto", "4"):
         raise click.UsageError("--profile lfq has spans of 4 frames")
     try:
         filters = Filters(deinterlace=deinterlace, tonemap=tonemap, fps=fps, scale=scale)
@@ -135,7 +126,7 @@ def encode(
             target,
             rate=rate,
             spans=None if spans == "auto" else int(spans),
-            profile=chosen,
+            profile=profile,
             weights=weights,
             compute=compute,
             start_s=start_s,
@@ -242,15 +233,8 @@ def roundtrip(
     target: str,
     stream: Path | None,
     lpips_dir: Path | None,
-    quality: int | None,
-    step: float | None,
-    bitrate: float | None,
-    target_size: float | None,
-    target_lpips: float | None,
-    target_psnr: float | None,
-    profile: str,
-    bits: int,
-    depth: int,
+    rate: Rate | None,
+    profile: Profile | None,
     weights: Path | None,
     compute: Compute,
     progress: str,
@@ -268,8 +252,7 @@ def roundtrip(
     from tokcodec.scoring.scores import METRICS
     from tokcodec.video import is_pattern, is_pipe, kind_of
 
-    rate = rate_of(quality, step, bitrate, target_size, target_lpips, target_psnr) or DEFAULT_RATE
-    chosen = profile_of(profile, bits, depth)
+    rate = rate or DEFAULT_RATE
     if is_pipe(source):
         raise click.UsageError("INPUT is read twice and cannot be a pipe")
     if stream is not None and is_pipe(str(stream)):
@@ -285,7 +268,7 @@ def roundtrip(
                 source,
                 coded,
                 rate=rate,
-                profile=chosen,
+                profile=profile,
                 weights=weights,
                 compute=compute,
                 overwrite=force,
@@ -293,14 +276,7 @@ def roundtrip(
                 progress=update,
             )
         with frames_meter("decode", progress) as update:
-            decoded = decode_video(
-                coded,
-                target,
-                weights=weights,
-                compute=compute,
-                overwrite=force,
-                progress=update,
-            )
+            decoded = decode_video(coded, target, weights=weights, compute=compute, overwrite=force, progress=update)
         with frames_meter("compare", progress) as update:
             found = compare(source, coded, weights=weights, compute=compute, lpips_dir=lpips_dir, progress=update)
     scores = {name: found.scores[name]["mean"] for name in METRICS if name in found.scores}

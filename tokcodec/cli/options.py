@@ -8,7 +8,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -202,18 +202,25 @@ COMPUTE = {
 }
 
 
-def compute_options(*names: str) -> Callable[[Any], Any]:
-    """Options of COMPUTE, which reach the command as one argument, `compute`."""
+def gathered(
+    name: str, make: Callable[..., Any], keys: Iterable[str], *options: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """Options, whose parameters are `keys`, that reach the command as one argument, `name`, which `make` makes."""
 
     def decorate(command: Any) -> Any:
         @functools.wraps(command)
         def run(**given: Any) -> Any:
-            compute = Compute(**{name: given.pop(name) for name in names})  # before the rest is handed on
-            return command(**given, compute=compute)
+            made = make(**{key: given.pop(key) for key in keys})  # before the rest is handed on
+            return command(**given, **{name: made})
 
-        return shared(*(COMPUTE[name] for name in names))(run)
+        return shared(*options)(run)
 
     return decorate
+
+
+def compute_options(*names: str) -> Callable[[Any], Any]:
+    """Options of COMPUTE, which reach the command as `compute`."""
+    return gathered("compute", Compute, names, *(COMPUTE[name] for name in names))
 
 
 device_options = compute_options("device", "dtype", "threads")
@@ -235,50 +242,10 @@ span_options = shared(
     click.option("--start", "start_s", type=Seconds(), default=0.0, help="Begin here: seconds or HH:MM:SS."),
     click.option("--duration", "duration_s", type=Seconds(), help="Take this much: seconds or HH:MM:SS."),
 )
-rate_options = shared(
-    click.option("-q", "--quality", type=click.IntRange(1, 8), help="1 (small) to 8 (best) [default: 4]."),
-    click.option("--step", type=Within(1 / 16, 4095), help="Quantizer step, in levels of 255."),
-    click.option("--bitrate", type=Amount(), help="Bits per second of the video, at most, as in 300k."),
-    click.option("--target-size", type=Amount(), help="Bytes of the whole file, at most, as in 2M."),
-    click.option("--target-lpips", type=Within(0, min_open=True), help="LPIPS of every chunk, at most."),
-    click.option("--target-psnr", type=Within(0, min_open=True), help="PSNR of every chunk in dB, at least."),
-)
-profile_options = shared(
-    click.option(
-        "--profile",
-        type=click.Choice(["default", "lfq"]),
-        default="default",
-        show_default=True,
-        help="lfq: tokens are integers of a fixed vocabulary.",
-    ),
-    click.option(
-        "--bits", type=click.IntRange(2, MAX_BITS), default=Profile().bits, show_default=True,
-        help="Of an integer of lfq; an even number.",
-    ),
-    click.option(
-        "--depth", type=click.IntRange(1, MAX_DEPTH), default=Profile().depth, show_default=True,
-        help="Integers of lfq for 16x16 pixels, beside one of motion.",
-    ),
-)  # fmt: skip
-deinterlace_option = click.option(
-    "--deinterlace", is_flag=True, help="Turn the fields of interlaced video into whole frames (bwdif)."
-)
-progress_option = click.option(
-    "--progress",
-    "progress",
-    type=click.Choice(["auto", "json", "none"]),
-    default="auto",
-    show_default=True,
-    help="Progress on stderr: auto is a bar on a terminal, else a line every 30 s; json is one object per line.",
-)
-weights_option = click.option(
-    "--weights", type=FileName(".safetensors"), help="Weights file to use instead of the released one."
-)
-network_options = shared(weights_option, compute_options("device", "dtype", "restorer", "threads"))
 
 
-def profile_of(profile: str, bits: int, depth: int) -> Profile | None:
-    """The profile that the options of a command name; None is the default one."""
+def _profile_of(profile: str, bits: int, depth: int) -> Profile | None:
+    """The profile that options name; None is the default one."""
     if profile == "default":
         refuse_unused("for --profile lfq", "bits", "depth")
         return None
@@ -288,7 +255,7 @@ def profile_of(profile: str, bits: int, depth: int) -> Profile | None:
         raise click.UsageError(str(error)) from error
 
 
-def rate_of(
+def _rate_of(
     quality: int | None,
     step: float | None,
     bitrate: float | None,
@@ -296,7 +263,7 @@ def rate_of(
     target_lpips: float | None,
     target_psnr: float | None,
 ) -> Rate | None:
-    """The rate the options name, None if they name none."""
+    """The rate that options name, None if they name none."""
     given = [x for x in (quality, step, bitrate, target_size, target_lpips, target_psnr) if x is not None]
     if len(given) > 1:
         raise click.UsageError(
@@ -317,6 +284,54 @@ def rate_of(
         )
     except ValueError as error:  # not a number, or infinite
         raise click.UsageError(str(error)) from error
+
+
+rate_options = gathered(
+    "rate",
+    _rate_of,
+    ("quality", "step", "bitrate", "target_size", "target_lpips", "target_psnr"),
+    click.option("-q", "--quality", type=click.IntRange(1, 8), help="1 (small) to 8 (best) [default: 4]."),
+    click.option("--step", type=Within(1 / 16, 4095), help="Quantizer step, in levels of 255."),
+    click.option("--bitrate", type=Amount(), help="Bits per second of the video, at most, as in 300k."),
+    click.option("--target-size", type=Amount(), help="Bytes of the whole file, at most, as in 2M."),
+    click.option("--target-lpips", type=Within(0, min_open=True), help="LPIPS of every chunk, at most."),
+    click.option("--target-psnr", type=Within(0, min_open=True), help="PSNR of every chunk in dB, at least."),
+)
+profile_options = gathered(
+    "profile",
+    _profile_of,
+    ("profile", "bits", "depth"),
+    click.option(
+        "--profile",
+        type=click.Choice(["default", "lfq"]),
+        default="default",
+        show_default=True,
+        help="lfq: tokens are integers of a fixed vocabulary.",
+    ),
+    click.option(
+        "--bits", type=click.IntRange(2, MAX_BITS), default=Profile().bits, show_default=True,
+        help="Of an integer of lfq; an even number.",
+    ),
+    click.option(
+        "--depth", type=click.IntRange(1, MAX_DEPTH), default=Profile().depth, show_default=True,
+        help="Integers of lfq for 16x16 pixels, as well as one of motion.",
+    ),
+)  # fmt: skip
+deinterlace_option = click.option(
+    "--deinterlace", is_flag=True, help="Turn the fields of interlaced video into whole frames (bwdif)."
+)
+progress_option = click.option(
+    "--progress",
+    "progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="Progress on stderr: auto is a bar on a terminal, else a line every 30 s; json is one object per line.",
+)
+weights_option = click.option(
+    "--weights", type=FileName(".safetensors"), help="Weights file to use instead of the released one."
+)
+network_options = shared(weights_option, compute_options("device", "dtype", "restorer", "threads"))
 
 
 def use_threads(threads: int | None) -> None:

@@ -20,6 +20,7 @@ from tokcodec.io.files import temporary_file
 from tokcodec.pipeline import blas_limited, in_background
 from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Reader, Rest
+from tokcodec.stream.records import Entry
 from tokcodec.stream_reader import AHEAD_PX, Stream, checked_streams, overlapping, reading, span_ticks, tokenizer_of
 
 
@@ -80,16 +81,16 @@ def decode_video(
         wanted = overlapping(reader, start_s, end_s)
         place, format, label = stack.enter_context(_placed(target, Path(source), stdout_format, overwrite))
         tokenizer = tokenizer_of(reader, weights, compute).counted()
-        ahead = max(4, AHEAD_PX // (header.height * header.width))
         stream = Stream(Path(source), reader, lambda: tokenizer)
+        ahead = max(4, AHEAD_PX // (header.height * header.width))
         frames = in_background(stream.frames(start_s, end_s), depth=ahead)
         stack.enter_context(contextlib.closing(frames))
         first = next(frames, None)
         if first is None:
             raise TokcodecError(f"{source}: no frames from {start_s:g} s")
-        shift = -first[1] if start_s > 0 else 0
         begin = first[1] if start_s > 0 else None
         end = None if end_s is None else span_ticks(reader, start_s, end_s)[1]
+        shift = -(begin or 0)
         metadata, streams = stack.enter_context(_rest_of(reader, begin, end, shift))
         writer = stack.enter_context(
             video.VideoWriter(
@@ -105,9 +106,7 @@ def decode_video(
             )
         )
         index = [reader.index[i] for i in wanted]
-        size = video_bytes = sum(entry.bytes for entry in index)
-        if len(index) == len(reader.index):
-            size, video_bytes = reader.bytes, reader.video_bytes
+        size, video_bytes = _bytes_of(reader, index)
         total, count = stream.count(start_s, end_s), 0
         for frame, pts, duration in itertools.chain([first], frames):
             writer.write(frame, pts + shift, duration)
@@ -118,6 +117,14 @@ def decode_video(
                 progress(count, video_bytes * count // total, total, header.width * header.height)
     made = report_of(header, index, size, video_bytes, started, reader.damaged)
     return dataclasses.replace(made, frames=count, **tokenizer.usage())
+
+
+def _bytes_of(reader: Reader, index: list[Entry]) -> tuple[int, int]:
+    """Of some chunks, and of the video in them; of all chunks those of the whole file."""
+    if len(index) == len(reader.index):
+        return reader.bytes, reader.video_bytes
+    size = sum(entry.bytes for entry in index)
+    return size, size
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tokcodec import video
 from tokcodec.arguments import check_stream_name
@@ -28,8 +29,9 @@ from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Rest, no_rest
 from tokcodec.stream.profile import Profile
 from tokcodec.stream.pyramid import SPANS
+from tokcodec.stream.records import Header
 from tokcodec.stream.vocabulary import SPAN
-from tokcodec.tokenizer import load_tokenizer
+from tokcodec.tokenizer import Tokenizer, load_tokenizer
 from tokcodec.weights import Weights
 
 FLIGHT_PX = 3 << 27  # of the frames of all chunks that are coded at once
@@ -50,6 +52,38 @@ def _rereadable(source: str | Path, is_needed: bool) -> Iterator[str | Path]:
                 with Path(source).open("rb") as pipe:
                     shutil.copyfileobj(pipe, spool)
         yield str(copy)
+
+
+def _check_spans(spans: int | None, profile: Profile | None) -> None:
+    if spans is not None and spans not in SPANS:
+        raise ValueError(f"spans have {', '.join(map(str, SPANS))} frames, not {spans}")
+    if profile is not None and spans not in (None, SPAN):
+        raise ValueError(f"the profile lfq has spans of {SPAN} frames, not {spans}")
+
+
+def _header(source: str, info: video.VideoInfo, tokenizer: Tokenizer, profile: Profile | None) -> Header:
+    try:
+        return header_of(info, tokenizer.weights.sha256, profile)
+    except ValueError as error:
+        raise TokcodecError(f"{source}: {error}") from error
+
+
+def _rest_of(reader: video.VideoReader, side: BinaryIO) -> Rest:
+    """Metadata and other streams, once all frames are read."""
+    return metadata_of(reader.info), (reader.side_format, side) if reader.side_format else None
+
+
+@contextlib.contextmanager
+def _helping(threads: int) -> Iterator[Helpers | None]:
+    """So many threads for parts of a chunk's work, which ends with the block; None for none."""
+    if threads == 0:
+        yield None
+        return
+    helpers = Helpers(threads, "tokcodec helper")
+    try:
+        yield helpers
+    finally:
+        helpers.shutdown(cancel_futures=True)
 
 
 def encode_video(
@@ -101,10 +135,7 @@ def encode_video(
         ValueError: an argument is out of range, there are no spans of so many frames, or the target's suffix is that of
             another kind of file.
     """
-    if spans is not None and spans not in SPANS:
-        raise ValueError(f"spans have {', '.join(map(str, SPANS))} frames, not {spans}")
-    if profile is not None and spans not in (None, SPAN):
-        raise ValueError(f"the profile lfq has spans of {SPAN} frames, not {spans}")
+    _check_spans(spans, profile)
     check_stream_name(target)
     started, source = time.monotonic(), str(source)
     with contextlib.ExitStack() as stack:
@@ -122,21 +153,14 @@ def encode_video(
             warned=set(),
         )
         side = stack.enter_context(temporary_file())
-        reader = open_video(side=side if span is None else None)
+        with contextlib.ExitStack() as unread:  # closes a source that cannot be coded; later who reads it does
+            reader = unread.enter_context(open_video(side=side if span is None else None))
+            tokenizer = load_tokenizer(Weights.find(weights), compute).of(profile).counted()
+            header = _header(source, reader.info, tokenizer, profile)
+            control = control_of(rate, lpips_dir)
+            unread.pop_all()
 
-        @functools.cache
-        def rest() -> Rest:
-            return metadata_of(reader.info), (reader.side_format, side) if reader.side_format else None
-
-        tokenizer = load_tokenizer(Weights.find(weights), compute).of(profile).counted()
-        try:
-            header = header_of(reader.info, tokenizer.weights.sha256, profile)
-        except ValueError as error:
-            raise TokcodecError(f"{source}: {error}") from error
         cores = compute.threads or available_cores()
-        helpers = None if cores == 1 else Helpers(cores - 1, "tokcodec helper")
-        if helpers:
-            stack.callback(helpers.shutdown, cancel_futures=True)
         passes = Passes(
             name=source,
             readers=itertools.chain([reader], iter(open_video, None)),
@@ -145,11 +169,11 @@ def encode_video(
             tokenizer=tokenizer,
             spans=spans,
             workers=min(cores, max(1, FLIGHT_PX // (header.chunk_frames * header.height * header.width))),
-            helpers=helpers,
-            rest=rest if span is None else no_rest,
+            helpers=stack.enter_context(_helping(cores - 1)),
+            rest=no_rest if span else functools.cache(functools.partial(_rest_of, reader, side)),
             keep=rate.is_of_quality,
             progress=progress,
         )
-        writer = control_of(rate, lpips_dir)(passes, file)
+        writer = control(passes, file)
     made = report_of(header, writer.index, writer.bytes, writer.video_bytes, started, reader.damaged)
     return dataclasses.replace(made, **tokenizer.usage())

@@ -18,7 +18,7 @@ from tokcodec.video import VideoInfo, VideoReader
 
 
 class Counter:
-    """How far a pass over a video is, told to `progress` by several threads, one at a time."""
+    """How far a pass over a video is; `progress` hears it from several threads, one at a time."""
 
     def __init__(self, progress: Progress | None, info: VideoInfo) -> None:
         self._progress, self._total, self._frame_px = progress, info.frames, info.width * info.height

@@ -116,13 +116,13 @@ class LfqLoop:
     def __init__(self, loop: Loop, profile: Profile) -> None:
         self.profile, self._basis = profile, loop.basis
 
-    def encode(self, frames: U8 | Planes, step: float, told: Callable[[int], None] | None = None) -> IntegerCoding:
-        """`code`, all frames as one, in the order they are shown; `told` is called with 1 when a frame is coded."""
+    def encode(self, frames: U8 | Planes, step: float, on_frame: Callable[[int], None] | None = None) -> IntegerCoding:
+        """`code`, all frames as one, in the order they are shown; `on_frame` is called with 1 when a frame is coded."""
         coded = []
         for frame in self.code(frames, step):
             coded.append(frame)
-            if told:
-                told(1)
+            if on_frame:
+                on_frame(1)
         coded.sort(key=lambda c: c.tokens.place.frame if c.tokens.place else 0)
         places, step16 = [c.tokens.place for c in coded], round(step * STEP_UNITS)
         return IntegerCoding(

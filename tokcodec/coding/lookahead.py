@@ -184,7 +184,7 @@ class Lookahead:
 
 
 def _texture(small: I32) -> F32:
-    """What blocks of 4x4 samples of a small plane hold, float32 `[H / 16, W / 16]`: as errors, beside their mean."""
+    """What blocks of 4x4 samples of a small plane hold, float32 `[H / 16, W / 16]`: as errors, without their mean."""
     blocks = small.reshape(small.shape[0] // COARSE_CELL, COARSE_CELL, small.shape[1] // COARSE_CELL, COARSE_CELL)
     around: F32 = np.abs(blocks - blocks.mean((1, 3), keepdims=True)).sum((1, 3)).astype(np.float32)
     return FLOOR + 4 * around

@@ -136,14 +136,14 @@ class Loop:
         step: float,
         helpers: Helpers | None = None,
         spans: Sequence[int] | None = None,
-        told: Callable[[int], None] | None = None,
+        on_frame: Callable[[int], None] | None = None,
     ) -> Coding:
-        """`code`, all frames as one, in the order they are shown; `told` is called with 1 when a frame is coded."""
+        """`code`, all frames as one, in the order they are shown; `on_frame` is called with 1 when a frame is coded."""
         coded = []
         for frame in self.code(frames, step, helpers, spans):
             coded.append(frame)
-            if told:
-                told(1)
+            if on_frame:
+                on_frame(1)
         tokens = gathered((c.tokens for c in coded), len(coded))
         shown = sorted(coded, key=lambda c: c.tokens.place.frame if c.tokens.place else 0)
         return Coding(tokens, joined([c.base for c in shown]), joined([c.prediction for c in shown]))

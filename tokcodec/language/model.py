@@ -36,7 +36,7 @@ from tokcodec.language.words import (
 )
 
 WINDOW = 8  # positions a side of attention within a span
-PLACES = 9  # numbers of spans that are told apart; later ones count as the last
+PLACES = 9  # numbers of spans that are distinguished; later ones count as the last
 MOST_SPANS = 8  # of a window
 VERSION = 3  # of the words that a model speaks
 STEP_CENTRE = math.log(64.0)  # of the steps in use

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tokcodec import signals
 from tokcodec.compute import AUTO, Compute
 from tokcodec.errors import TokcodecError
 from tokcodec.io.find import find_streams
@@ -252,38 +252,30 @@ def learn(
     print(
         f"{len(texts)} chunks, {words} words, {learner.model.parameters_in_all} parameters", file=sys.stderr, flush=True
     )
-    begin_position, stopped = learner.position, False
-
-    def stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
-
-    handlers = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    begin_position = learner.position
     losses: list[float] = []
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        while learner.position < 1 and not stopped:
-            losses.append(learner.train_step())
-            if minutes is None:
-                learner.position = advanced(learner.position, settings.steps)
-            else:
-                used = (time.monotonic() - started) / (60 * minutes)
-                learner.position = begin_position + (1 - begin_position) * min(1.0, used)
-            if learner.step % LOG_EVERY == 0:
-                fields = {"step": learner.step, "bits": round(float(np.mean(losses)), 3)}
-                fields |= {"position": round(learner.position, 4), "seconds": round(time.monotonic() - started, 1)}
-                with (out / "train.jsonl").open("a") as file:
-                    file.write(json.dumps(fields) + "\n")
-                print(" ".join(f"{k} {v}" for k, v in fields.items()), file=sys.stderr, flush=True)
-                losses = []
-            if learner.step % SAVE_EVERY == 0:
-                _save(learner, out)
-        _save(learner, out)
+        with signals.noted() as is_ended:
+            out.mkdir(parents=True, exist_ok=True)
+            while learner.position < 1 and not is_ended():
+                losses.append(learner.train_step())
+                if minutes is None:
+                    learner.position = advanced(learner.position, settings.steps)
+                else:
+                    used = (time.monotonic() - started) / (60 * minutes)
+                    learner.position = begin_position + (1 - begin_position) * min(1.0, used)
+                if learner.step % LOG_EVERY == 0:
+                    fields = {"step": learner.step, "bits": round(float(np.mean(losses)), 3)}
+                    fields |= {"position": round(learner.position, 4), "seconds": round(time.monotonic() - started, 1)}
+                    with (out / "train.jsonl").open("a") as file:
+                        file.write(json.dumps(fields) + "\n")
+                    print(" ".join(f"{k} {v}" for k, v in fields.items()), file=sys.stderr, flush=True)
+                    losses = []
+                if learner.step % SAVE_EVERY == 0:
+                    _save(learner, out)
+            _save(learner, out)
     except OSError as error:
         raise TokcodecError(f"{out}: cannot write: {error.strerror or error}") from error
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     return learner.model.eval(), learner.step
 
 

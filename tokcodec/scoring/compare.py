@@ -37,6 +37,7 @@ log = logging.getLogger("tokcodec")
 HOTTEST = 64  # mean absolute error of a pixel, in levels, that is white in a heat map
 
 Pairs = Iterator[tuple[Frames, Frames]]
+Picture = Callable[[Frames, Frames], Frames]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +164,38 @@ def joined_view(shown: VideoInfo, left: Frames, right: Frames) -> Frames:
     return np.concatenate([left, right], axis)
 
 
+def _tell(progress: Progress, total: int | None, frame_px: int, done: int, is_end: bool) -> None:
+    progress(done, 0, done if is_end else total and max(total, done), frame_px)
+
+
+def _pairs(
+    sources: list[Path],
+    true_frames: Iterator[tuple[Frames, int]],
+    seen_frames: Iterator[tuple[Frames, int]],
+    outputs: list[tuple[video.VideoWriter, Picture]],
+    tell: Callable[[int, bool], None] | None,
+) -> Pairs:
+    """The frames of two videos that meet by number; pictures of them go to `outputs` on the way.
+
+    `tell` is called with the frames done, and whether they are all.
+
+    Raises:
+        SyncError: one has fewer frames.
+    """
+    done = 0
+    for a, b in itertools.zip_longest(true_frames, seen_frames):
+        if a is None or b is None:
+            raise SyncError(f"{sources[a is not None]}: has {done} frames, fewer than the other")
+        for writer, picture in outputs:
+            writer.write(picture(a[0], b[0]), a[1])
+        yield a[0], b[0]
+        done += 1
+        if tell is not None:
+            tell(done, False)
+    if tell is not None:
+        tell(done, True)
+
+
 def compare(
     reference: str | Path,
     seen: str | Path,
@@ -214,7 +247,7 @@ def compare(
         clock = video.VideoInfo(
             width, height, info.time_base, info.frame_rate, info.sample_aspect, info.rotation, mirrored=info.mirrored
         )
-        outputs = [
+        outputs: list[tuple[video.VideoWriter, Picture]] = [
             (stack.enter_context(_writer(Path(path), shape, sources, overwrite)), picture)
             for path, shape, picture in (
                 (side_by_side, doubled(clock), functools.partial(joined_view, clock)),
@@ -222,22 +255,8 @@ def compare(
             )
             if path is not None
         ]
-
-        def pairs() -> Pairs:
-            for done, (a, b) in enumerate(itertools.zip_longest(true_frames, seen_frames)):
-                if a is None or b is None:
-                    shorter = reference if a is None else seen
-                    raise SyncError(f"{shorter}: has {done} frames, fewer than the other")
-                for writer, picture in outputs:
-                    writer.write(picture(a[0], b[0]), a[1])
-                yield a[0], b[0]
-                if progress is not None:
-                    total = info.frames or other.frames
-                    progress(done + 1, 0, total and max(total, done + 1), height * width)
-            if progress is not None:
-                progress(done + 1, 0, done + 1, height * width)
-
-        scored = pairs()
+        tell = progress and functools.partial(_tell, progress, info.frames or other.frames, height * width)
+        scored = _pairs(sources, true_frames, seen_frames, outputs, tell)
         missing: dict[str, str] = {}  # scores, and the packages that bring them
         if (ffmpeg := _vmaf_program(height, width, missing)) is not None:
             scored = scoring(ffmpeg, scored, (height, width), found, info.frame_rate or DEFAULT_FPS, compute.threads)

@@ -89,7 +89,7 @@ def in_turn(make: Callable[[], T]) -> T:
 
 
 def agree(position: float, stopped: bool) -> tuple[float, bool]:
-    """The first process's position (clocks differ), and whether any process is told to stop."""
+    """The first process's position (clocks differ), and whether any process is to stop."""
     if count() == 1:
         return position, stopped
     votes = torch.tensor([position if rank() == 0 else 0.0, float(stopped)], dtype=torch.float64)

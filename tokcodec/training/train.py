@@ -13,7 +13,6 @@ import fnmatch
 import functools
 import json
 import math
-import signal
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from tokcodec import signals
 from tokcodec.coding.planes import from_rgb
 from tokcodec.compute import AUTO, Compute
 from tokcodec.dtypes import Array, Frames
@@ -147,64 +147,76 @@ def run(
     if finish and minutes is None:
         raise ValueError("finish needs minutes")
     started = time.monotonic()
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        trainer.load(checkpoint)
+    if (out / "checkpoint.pt").exists():
+        trainer.load(out / "checkpoint.pt")
     first = processes.rank() == 0
     if first and trainer.step:
         print(f"{out} goes on at step {trainer.step}", file=sys.stderr, flush=True)
-    begin_position, last_step_s, stopped = trainer.position, 0.0, False
-    told = False  # by a signal: all processes stop after the same step, by what they agree on
-
-    def stop(*_: object) -> None:
-        nonlocal told
-        told = True
-
-    handlers = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    begin_position, stopped = trainer.position, False
+    keeper = _Keeper(trainer, out, evaluator, eval_every, save_every) if first else None
     batches = in_background(trainer.batches(), depth=2)
-    means_of_terms = RunningMeans(trainer)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        while trainer.position < 1 and not stopped:
-            step_began = time.monotonic()
-            batch = next(batches)
-            waited_s = time.monotonic() - step_began
-            means_of_terms.add(trainer.train_step(batch), waited_s)
-            now = time.monotonic()
-            last_step_s = now - step_began
-            # the share of the time that is gone when one more step is done
-            used = 0.0 if minutes is None else (now - started + last_step_s) / (60 * minutes)
-            if finish:
-                position = begin_position + (1 - begin_position) * min(1.0, used)
-            else:
-                position = advanced(trainer.position, trainer.settings.steps)
-            trainer.position, stopped = processes.agree(position, told or used >= 1)
-            if not first:
-                continue
-            if trainer.step % LOG_EVERY == 0:
-                line = means_of_terms.line(trainer)
-                append_line(out / "train.jsonl", line)
-                print(" ".join(f"{k} {v}" for k, v in line.items()), file=sys.stderr, flush=True)
-                means_of_terms = RunningMeans(trainer)
-            if trainer.step % save_every == 0:
-                trainer.save(checkpoint)
-            if evaluator is not None and trainer.step % eval_every == 0:
-                evaluation_began = time.monotonic()
-                evaluator(trainer)
-                means_of_terms.since += time.monotonic() - evaluation_began  # rates are of training alone
-        if first:
-            trainer.save(checkpoint)
-            with replacing(out / "weights.safetensors", [], overwrite=True) as partial:
-                note = {"steps": str(trainer.step), "pixels": str(trainer.pixels)}
-                save_weights(partial, trainer.ema, trainer.arrays, note)
-            if evaluator is not None and trainer.position >= 1:
-                evaluator(trainer)
+        with signals.noted() as is_ended:
+            while trainer.position < 1 and not stopped:
+                step_began = time.monotonic()
+                batch = next(batches)
+                waited_s = time.monotonic() - step_began
+                terms = trainer.train_step(batch)
+                now = time.monotonic()
+                # the share of the time that is gone when one more step is done
+                used = 0.0 if minutes is None else ((now - started) + (now - step_began)) / (60 * minutes)
+                if finish:
+                    position = begin_position + (1 - begin_position) * min(1.0, used)
+                else:
+                    position = advanced(trainer.position, trainer.settings.steps)
+                # all processes stop after the same step
+                trainer.position, stopped = processes.agree(position, is_ended() or used >= 1)
+                if keeper:
+                    keeper.step(terms, waited_s)
+            if keeper:
+                keeper.end()
     except OSError as error:
         raise TokcodecError(f"{out}: cannot write: {error.strerror or error}") from error
     finally:
         batches.close()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+
+
+class _Keeper:
+    """Keeps what a run comes to: logs, checkpoints, evaluations and, at its end, the weights."""
+
+    def __init__(
+        self, trainer: Trainer, out: Path, evaluator: Evaluator | None, eval_every: int, save_every: int
+    ) -> None:
+        self._trainer, self._out, self._evaluator = trainer, out, evaluator
+        self._eval_every, self._save_every = eval_every, save_every
+        self._means = RunningMeans(trainer)
+
+    def step(self, terms: dict[str, float], waited_s: float) -> None:
+        """A step is done, as `RunningMeans.add` has it."""
+        trainer = self._trainer
+        self._means.add(terms, waited_s)
+        if trainer.step % LOG_EVERY == 0:
+            line = self._means.line(trainer)
+            append_line(self._out / "train.jsonl", line)
+            print(" ".join(f"{k} {v}" for k, v in line.items()), file=sys.stderr, flush=True)
+            self._means = RunningMeans(trainer)
+        if trainer.step % self._save_every == 0:
+            trainer.save(self._out / "checkpoint.pt")
+        if self._evaluator is not None and trainer.step % self._eval_every == 0:
+            evaluation_began = time.monotonic()
+            self._evaluator(trainer)
+            self._means.since += time.monotonic() - evaluation_began  # rates are of training alone
+
+    def end(self) -> None:
+        """No step follows."""
+        trainer = self._trainer
+        trainer.save(self._out / "checkpoint.pt")
+        with replacing(self._out / "weights.safetensors", [], overwrite=True) as partial:
+            note = {"steps": str(trainer.step), "pixels": str(trainer.pixels)}
+            save_weights(partial, trainer.ema, trainer.arrays, note)
+        if self._evaluator is not None and trainer.position >= 1:
+            self._evaluator(trainer)
 
 
 def open_data(
@@ -316,6 +328,22 @@ def settings_of(given: dict[str, Any]) -> tuple[TrainSettings, RestorerConfig | 
     return settings, RestorerConfig.from_json(config.to_json())  # which checks it
 
 
+def _check_segments(settings: TrainSettings) -> None:
+    longest = max(settings.frames)
+    if longest > SEGMENT_FRAMES or settings.crop_px > CACHE_PX:
+        raise TokcodecError(
+            f"no segment has {longest} frames of {settings.crop_px} pixels: {SEGMENT_FRAMES} of {CACHE_PX} are the most"
+        )
+
+
+def _loop_of(tables: Path | None, code: Code | None) -> tuple[dict[str, Array], Code]:
+    """The tables of some weights and the loop that has them, or another one, which needs none."""
+    if code is not None and tables is None:
+        return {}, code
+    weights = Weights.load(find_weights(tables))
+    return weights.arrays, code or coding_loop(weights)
+
+
 def train(
     source: Path,
     out: Path,
@@ -359,22 +387,11 @@ def train(
     Raises:
         TokcodecError: data, weights, checkpoint, folder or another process failed.
     """
-    if tables is None and init is not None and init.suffix != ".pt":
-        tables = init
-    arrays: dict[str, Array] = {}
-    if tables is not None or code is None:
-        weights = Weights.load(find_weights(tables))
-        arrays = weights.arrays
-        code = code or coding_loop(weights)
-    loop = code
+    _check_segments(settings)
+    arrays, loop = _loop_of(init if tables is None and init is not None and init.suffix != ".pt" else tables, code)
     started = starting_network(init) if init else None  # now: data may take hours
     if started and config:
         raise TokcodecError(f"{init} brings its own shape; leave out the options that give one")
-    longest = max(settings.frames)
-    if longest > SEGMENT_FRAMES or settings.crop_px > CACHE_PX:
-        raise TokcodecError(
-            f"no segment has {longest} frames of {settings.crop_px} pixels: {SEGMENT_FRAMES} of {CACHE_PX} are the most"
-        )
     teacher = MeanDistance([load_lpips(net, lpips_dir) for net in ("alex", "squeeze")])
     folder = cache or out / "cache"
     target = pick_device(compute.device)

@@ -146,8 +146,8 @@ def restore(network: Callable[..., tuple[Tensor, State]], batch: Batch) -> Tenso
         first = batch.first and not begin
         end = begin + (1 if first else GROUP)
         group = [plane[:, begin:end] for plane in (*base, *prediction)]
-        told = (batch.step, batch.own[:, begin:end], batch.kind[:, begin:end])
-        output, state = network(*group, *told, first, state)
+        of_frames = (batch.step, batch.own[:, begin:end], batch.kind[:, begin:end])
+        output, state = network(*group, *of_frames, first, state)
         outputs.append(output)
         begin = end
     return torch.cat(outputs, 1)

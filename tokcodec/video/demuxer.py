@@ -101,12 +101,19 @@ class Demuxer:
                 break
         self._bytes = _size_of(self._url)
         self._steady = JumpingClock(complaints.warn)
-        self.reopen()
+        self._opened = contextlib.ExitStack()  # closes the container
+        try:
+            self.reopen()
+        except BaseException:
+            self.close()
+            raise
 
     def reopen(self) -> None:
         """Go back to the beginning, with a fresh decoder."""
+        self._opened.close()
         with errors(self.name, "not a video"):
             self.container: InputContainer = av.open(self._url, "r", options=self._options, metadata_errors="replace")
+        self._opened.callback(self.container.close)
         # PyAV lets the demuxer make up what is missing, wrongly where frames are reordered (AVI); see `time_of`
         self.container.flags &= ~ContainerFlags.gen_pts.value
         if self.container.format.name == "tty":  # FFmpeg renders text files as video
@@ -128,7 +135,7 @@ class Demuxer:
         self.stream.codec_context.thread_count = self._threads
 
     def close(self) -> None:
-        self.container.close()
+        self._opened.close()
         if self._pipe is not None:
             self._pipe.close()
 
@@ -160,7 +167,7 @@ class Demuxer:
         return None if self.container.duration is None else self.container.duration / av.time_base
 
     def times(self) -> list[int]:
-        """The timestamps of all frames, from `origin_s` on, told by the packets alone; the file is opened anew.
+        """The timestamps of all frames, from `origin_s` on, as the packets alone say; the file is opened anew.
 
         Returns:
             In ticks of `clock`, increasing; empty where packets do not tell (no or equal timestamps, damage, a clock

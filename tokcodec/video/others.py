@@ -209,9 +209,9 @@ class Copy:
         elif not last and exact(packet.time_base) * rate == 1:  # else the duration is rounded
             lacking = whole - samples
             if lacking > 0:
-                told = PacketSideData(get_args(PktSideDataT).index("skip_samples"), 10)  # type: ignore[call-arg]
-                told.update(struct.pack("<IIBB", first, lacking, 0, 0))
-                packet.set_sidedata(told)
+                trimming = PacketSideData(get_args(PktSideDataT).index("skip_samples"), 10)  # type: ignore[call-arg]
+                trimming.update(struct.pack("<IIBB", first, lacking, 0, 0))
+                packet.set_sidedata(trimming)
 
     def _refuse(self, stream: Stream, why: str) -> None:
         """Count a packet that is not kept, and tell of the first one."""
@@ -301,8 +301,8 @@ def delay_s(stream: Stream) -> Fraction:
 
 def _skipped(packet: Packet[Any]) -> tuple[int, int]:
     """Samples at the beginning and at the end of a packet that are not to be heard."""
-    told = bytes(packet.get_sidedata("skip_samples"))
-    return struct.unpack_from("<II", told) if len(told) >= 8 else (0, 0)
+    trimming = bytes(packet.get_sidedata("skip_samples"))
+    return struct.unpack_from("<II", trimming) if len(trimming) >= 8 else (0, 0)
 
 
 def is_related(stream: Stream, video: Stream, container: InputContainer) -> bool:

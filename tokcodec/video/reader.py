@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ class VideoReader:
                 timestamps stay those of the whole. In place of `start_s` and `duration_s`.
             name: what messages call the source, if not its path.
             filters: what is done to the frames; parts are cut from what they make of the whole.
-            warned: of what was warned when the file was read before, which is not told again; takes what is told now.
+            warned: warnings given when the file was read before, which are not repeated; takes the new ones.
 
         Raises:
             VideoError: not a video, or nothing in it decodes. Iterating raises it too.
@@ -90,33 +91,35 @@ class VideoReader:
         self._complaints = Complaints(self.name, warned)
         self._warn = self._complaints.warn
         self._source = Demuxer(source, self.name, threads, self._complaints)
-        self._scaler = VideoReformatter()
-        self._chain = Chain(filters, self._source.clock, threads, crop_of(self._source.stream))
-        self._wanted = Wanted(self._chain.time_base, start_s, duration_s)
-        self._is_past_end = False
-        self._damaged_frames = 0
-        self._first_size: tuple[int, int] | None = None  # of a wanted frame, before the filters
-        self._first_aspect: Fraction | None = None  # of the pixels of a wanted frame, by the codec
-        self._recorder: Recorder | None = None
-        self._begin_at(source, start_s, span)
-        if side is not None:
-            self._recorder = Recorder.open(self._source, side, self._complaints)
-        self.side_format: str | None = None
-        self.last_duration = 0
-        self._frames = self._read()
-        first = next(self._frames, None)
-        if first is None:
-            self.close()
-            where = "" if start_s == 0 and duration_s is None else f" from {start_s:g} s"
-            raise VideoError(f"{self.name}: no frame could be decoded{where}")
-        self._frames = itertools.chain([first], self._frames)
-        self.info = self._describe(first[0], start_s, duration_s)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)  # if what follows fails
+            self._scaler = VideoReformatter()
+            self._chain = Chain(filters, self._source.clock, threads, crop_of(self._source.stream))
+            self._wanted = Wanted(self._chain.time_base, start_s, duration_s)
+            self._is_past_end = False
+            self._damaged_frames = 0
+            self._first_size: tuple[int, int] | None = None  # of a wanted frame, before the filters
+            self._first_aspect: Fraction | None = None  # of the pixels of a wanted frame, by the codec
+            self._recorder: Recorder | None = None
+            self._begin_at(source, start_s, span)
+            if side is not None:
+                self._recorder = Recorder.open(self._source, side, self._complaints)
+            self.side_format: str | None = None
+            self.last_duration = 0
+            self._frames = self._read()
+            first = next(self._frames, None)
+            if first is None:
+                where = "" if start_s == 0 and duration_s is None else f" from {start_s:g} s"
+                raise VideoError(f"{self.name}: no frame could be decoded{where}")
+            self._frames = itertools.chain([first], self._frames)
+            self.info = self._describe(first[0], start_s, duration_s)
+            stack.pop_all()
 
     @property
     def damaged(self) -> int:
         """Places that could not be read, and streams of sound or subtitles of which not all is in `side`.
 
-        Valid after the last frame; a warning has told of each.
+        Valid after the last frame; there was a warning of each.
         """
         return self._complaints.damaged
 
@@ -160,7 +163,7 @@ class VideoReader:
             pass
 
     def times(self) -> list[int]:
-        """The timestamps that iterating will give, told from the packets alone; the reader is used up.
+        """The timestamps that iterating will give, from the packets alone; the reader is used up.
 
         Returns:
             In `info.time_base`, increasing; empty where packets do not tell (no or equal timestamps, damage, a
@@ -229,7 +232,7 @@ class VideoReader:
         count = 0
         for frame in self._decode():
             count += 1
-            may_lack = source.is_untimed or source.is_flushing  # the last ones of an AVI are not told either
+            may_lack = source.is_untimed or source.is_flushing  # the last ones of an AVI have none either
             pts = mender.mend(time_of(frame), frame.duration or 0, may_lack)
             self._wanted.set_first(pts * source.clock)
             if self._wanted.holds(pts * source.clock / self._wanted.time_base):

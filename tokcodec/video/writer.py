@@ -129,7 +129,7 @@ class VideoWriter:
             format: one of TARGETS; None takes the suffix of the target.
             lossless: every pixel exactly; only for mkv (y4m and H.264 are not; png and rgb24 always are).
             codec: FFmpeg's name of an encoder, for mp4, mov, mkv and webm; None takes libx264, in webm VP9 or AV1.
-            crf: of the encoder, 0 to 51, smaller is better; None takes what cannot be told from the input by eye, 12 of
+            crf: of the encoder, 0 to 51, smaller is better; None takes what the eye cannot tell from the input, 12 of
                 libx264. Encoders without it have their own default.
             side: what VideoReader put aside (file, format), to be written along; what the target does not
                 take is dropped with a warning.
@@ -143,10 +143,7 @@ class VideoWriter:
         path = "" if not isinstance(target, (str, Path)) or target == "-" else str(target)
         self.name = name or path or ("stdout" if target == "-" else str(getattr(target, "name", "output")))
         kind = format or kind_of(Path(path), self.name)
-        if lossless and kind != "mkv":
-            raise ValueError(f"lossless video is written to mkv, not to {kind}")
-        if codec is not None and (lossless or kind not in CODED):
-            raise ValueError(f"a codec is chosen for {', '.join(CODED)}, and not for lossless video")
+        _check_options(kind, lossless, codec)
         muxer = TARGETS[kind][0]
         encoder, pixel_format = self._coding(kind, lossless, codec)
         self._is_single = muxer == "image2" and path != "" and not is_pattern(Path(path))
@@ -159,11 +156,6 @@ class VideoWriter:
         if encoder in ("libx264", "libx265") and (width % 2 or height % 2):
             pixel_format = "yuv444p"
             log.warning("%s: %dx%d is odd; written as 4:4:4, which some players do not play", self.name, width, height)
-        if lossless and info.sample_aspect != 1:
-            log.warning("%s: the sample aspect %s is lost in lossless video", self.name, info.sample_aspect)
-        if kind in ("gif", "webp") and info.sample_aspect != 1:
-            log.warning("%s: %s has no room for its sample aspect %s", self.name, kind, info.sample_aspect)
-
         colour = _colour_in(kind, pixel_format, info.colour, height)
         aspect = 1 / info.sample_aspect if self._turns % 2 else info.sample_aspect
         rate = info.frame_rate or Fraction(25)
@@ -184,31 +176,36 @@ class VideoWriter:
             file = url_of(path, is_pattern(Path(path))) if path else file
             self._path = path if muxer in ("mp4", "mov") else ""
             self._container: OutputContainer = av.open(file, "w", format=muxer, container_options=options)
-            try:
-                stream = self._container.add_stream(
-                    encoder,
-                    rate=rate,
-                    options=self._options_of(encoder, crf),
-                    width=width,
-                    height=height,
-                    time_base=info.time_base,
-                )
-            except ValueError as error:
-                raise VideoError(f"{self.name}: {kind} does not take the codec of {encoder}") from error
-            self._stream = cast(av.VideoStream, stream)
-            self._stream.codec_context.pix_fmt = pixel_format
-            self._stream.codec_context.thread_count = threads
-            self._stream.codec_context.sample_aspect_ratio = aspect
+            self._stream = self._add_stream(kind, encoder, self._options_of(encoder, crf), info.time_base, rate)
+            context = self._stream.codec_context
+            context.width, context.height, context.sample_aspect_ratio = width, height, aspect
+            context.pix_fmt, context.thread_count = pixel_format, threads
             self._tag(colour, is_rgb=not pixel_format.startswith("yuv"))
             lost, tags = _kept(info, rate, muxer, options)
-            if lost:
-                log.warning("%s: %s has no room for its %s", self.name, kind, ", ".join(lost))
+            self._warn_of_loss(kind, lossless, info.sample_aspect, lost)
             if not bare:
                 self._describe(dataclasses.replace(info, tags=tags))
             is_kept = side is not None and is_known(side[1], self.name)
             self._side = Side(*side, self._container, self.name, kind) if side and is_kept else None
             self._palette = _palette(width, height, info.time_base) if kind == "gif" else None
             self._container.start_encoding()
+
+    def _warn_of_loss(self, kind: str, lossless: bool, sample_aspect: Fraction, lost: Sequence[str]) -> None:
+        if lossless and sample_aspect != 1:
+            log.warning("%s: the sample aspect %s is lost in lossless video", self.name, sample_aspect)
+        if kind in ("gif", "webp") and sample_aspect != 1:
+            log.warning("%s: %s has no room for its sample aspect %s", self.name, kind, sample_aspect)
+        if lost:
+            log.warning("%s: %s has no room for its %s", self.name, kind, ", ".join(lost))
+
+    def _add_stream(
+        self, kind: str, encoder: str, options: dict[str, str], time_base: Fraction, rate: Fraction
+    ) -> av.VideoStream:
+        try:
+            stream = self._container.add_stream(encoder, rate=rate, options=options, time_base=time_base)
+        except ValueError as error:
+            raise VideoError(f"{self.name}: {kind} does not take the codec of {encoder}") from error
+        return cast(av.VideoStream, stream)
 
     def _coding(self, kind: str, lossless: bool, codec: str | None) -> tuple[str, str]:
         """FFmpeg's names of an encoder and of the pixels that it is given."""
@@ -243,12 +240,12 @@ class VideoWriter:
 
     def _options_of(self, encoder: str, crf: float | None) -> dict[str, str]:
         """The options of an encoder."""
-        told = dict(OPTIONS.get(encoder, {}))
+        options = dict(OPTIONS.get(encoder, {}))
         if encoder in CRF:
-            told["crf"] = f"{CRF[encoder] if crf is None else crf:g}"
+            options["crf"] = f"{CRF[encoder] if crf is None else crf:g}"
         elif crf is not None:
             log.warning("%s: %s has no crf; that is left aside", self.name, encoder)
-        return told
+        return options
 
     def _tag(self, colour: Colour, is_rgb: bool) -> None:
         context = self._stream.codec_context
@@ -362,6 +359,13 @@ class VideoWriter:
                 )
                 packet = marked
             self._container.mux_one(packet)
+
+
+def _check_options(kind: str, lossless: bool, codec: str | None) -> None:
+    if lossless and kind != "mkv":
+        raise ValueError(f"lossless video is written to mkv, not to {kind}")
+    if codec is not None and (lossless or kind not in CODED):
+        raise ValueError(f"a codec is chosen for {', '.join(CODED)}, and not for lossless video")
 
 
 def _colour_in(kind: str, pixel_format: str, colour: Colour, height: int) -> Colour:
