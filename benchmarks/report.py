@@ -21,13 +21,13 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from benchmarks.bdrate import at_rate
 from benchmarks.codecs import MODES
 from benchmarks.evenness import evenness_table
 from benchmarks.points import Point, judged_frames
 from benchmarks.tables import (
     OURS,
     Points,
+    Table,
     bd_clip_table,
     bd_table,
     clips_of,
@@ -77,40 +77,6 @@ def chart(points: Points, metric: str) -> str:
         axis.grid(alpha=0.3, which="both")
         if METRICS[metric].lower_is_better:
             axis.invert_yaxis()  # up is better on every chart
-    return finished(figure, axes, len(clips))
-
-
-def at_one_rate(group: Sequence[Point], metric: str, bpp: float) -> list[float] | None:
-    """A codec's score of every frame, interpolated between its points; None where it does not reach the rate."""
-    having = [point for point in group if metric in point["metrics"]]
-    frames = zip(*(point["metrics"][metric]["frames"] for point in having), strict=True)
-    bits = [point["bpp"] for point in having]
-    values = [at_rate(list(zip(bits, frame, strict=True)), bpp) for frame in frames]
-    found = [value for value in values if value is not None]
-    return found if found and len(found) == len(values) else None
-
-
-def frame_chart(points: Points, metric: str) -> str:
-    """A metric from frame to frame, a panel a clip, all codecs at the rate of tokcodec's middle setting, inline SVG."""
-    clips = [clip for clip in clips_of(points) if points.get((clip, OURS))]
-    columns = min(3, len(clips))
-    rows = -(-len(clips) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(4.4 * columns + 0.4, 2.8 * rows + 0.8), squeeze=False, layout="constrained"
-    )
-    for axis, clip in zip(axes.flat, clips, strict=False):
-        group = points[clip, OURS]
-        bpp = group[len(group) // 2]["bpp"]
-        for codec in codecs_of(points):
-            if values := at_one_rate(points.get((clip, codec), []), metric, bpp):
-                width = 2.4 if codec == OURS else 1.1
-                frames = judged_frames(points[clip, codec][0]["metrics"][metric])
-                axis.plot(frames, values, label=codec, color=COLOURS[codec], linewidth=width)
-        axis.set(title=f"{clip.rsplit('_', 2)[0]}, {bpp:.4f} bpp", xlabel="frame", ylabel=METRICS[metric].label)
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
-        if METRICS[metric].lower_is_better:
-            axis.invert_yaxis()
     return finished(figure, axes, len(clips))
 
 
@@ -266,20 +232,9 @@ HEAD = f"""<!doctype html>
 
 
 def from_frame_to_frame(points: Points) -> str:
-    """LPIPS of every frame, or PSNR where there is no LPIPS."""
+    """Every score of every frame, of a chosen clip and setting, as curves that a wheel and keys enlarge."""
     if OURS not in codecs_of(points):
         return ""
-    metric = "lpips_alex" if "lpips_alex" in metrics_of(points) else "psnr_rgb_db"
-    note = (
-        "Each codec at the rate of tokcodec's middle setting on the clip, interpolated frame by frame between its "
-        "points; one that does not reach that rate is left out. Up is better."
-    )
-    title = f"{METRICS[metric].label} from frame to frame"
-    return f"<h2>{title}</h2><p>{note}</p>{frame_chart(points, metric)}{zoomable(points)}"
-
-
-def zoomable(points: Points) -> str:
-    """Every score of every frame, of a chosen clip and setting, as curves that a wheel and keys enlarge."""
     clips: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for clip in clips_of(points):
         if points.get((clip, OURS)):
@@ -299,7 +254,7 @@ def zoomable(points: Points) -> str:
     )
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     template = resources.files("benchmarks").joinpath("frames.html").read_text()
-    return f"<h3>One clip, enlarged</h3><p>{note}</p>{template.replace('DATA', text)}"
+    return f"<h2>From frame to frame</h2><p>{note}</p>{template.replace('DATA', text)}"
 
 
 def _drawn(point: Point) -> dict[str, Any]:
@@ -321,19 +276,20 @@ def may_show(point: Point) -> bool:
     return not point["clip"]["dataset"] if known is None else known.may_show
 
 
-def write_report(results: Path, frames: Path, anchor: str = "hevc-medium") -> None:
-    """Write `report.html`, `tables.md`, `points.csv` and `bdrate.csv` into the folder of the results.
+def write_tables(results: Path, anchor: str = "hevc-medium") -> list[Table]:
+    """Write `tables.md`, `points.csv` and `bdrate.csv` into the folder of the results.
 
     Args:
-        frames: folder with the PNG frames of the run; pictures that are not there, or may not be shown, are left out.
         anchor: codec the BD-rates refer to; the first there is if it was not measured.
+
+    Returns:
+        The tables of `tables.md`.
 
     Raises:
         TokcodecError: there is no point to report.
     """
     points = load_points(results)
     anchor = anchor if anchor in codecs_of(points) else codecs_of(points)[0]
-    shown = sorted({clip for (clip, _), group in points.items() if may_show(group[0])})
     tables = [bd_table(points, anchor)]
     if OURS in codecs_of(points):
         clips = judging(points)
@@ -344,6 +300,24 @@ def write_report(results: Path, frames: Path, anchor: str = "hevc-medium") -> No
     paper = paper_table(points)
     tables += [paper] if paper else []
     tables += [speed_table(points), mode_table(points)]
+    (results / "tables.md").write_text("\n".join(table.markdown() for table in tables))
+    point_table(points).csv(results / "points.csv")
+    bd_clip_table(points, anchor).csv(results / "bdrate.csv")
+    return tables
+
+
+def write_report(results: Path, frames: Path, anchor: str = "hevc-medium") -> None:
+    """Write `report.html` into the folder of the results, and what `write_tables` does.
+
+    Args:
+        frames: folder with the PNG frames of the run; pictures that are not there, or may not be shown, are left out.
+        anchor: as of `write_tables`.
+
+    Raises:
+        TokcodecError: there is no point to report.
+    """
+    tables, points = write_tables(results, anchor), load_points(results)
+    shown = sorted({clip for (clip, _), group in points.items() if may_show(group[0])})
     charts = "".join(f"<h3>{METRICS[metric].label}</h3>{chart(points, metric)}" for metric in metrics_of(points))
     body = [
         "<h1>tokcodec: rate and distortion</h1>",
@@ -355,9 +329,6 @@ def write_report(results: Path, frames: Path, anchor: str = "hevc-medium") -> No
         worst_frames(points, frames, shown),
     ]
     (results / "report.html").write_text(HEAD + "\n".join(body) + "\n</html>\n")
-    (results / "tables.md").write_text("\n".join(table.markdown() for table in tables))
-    point_table(points).csv(results / "points.csv")
-    bd_clip_table(points, anchor).csv(results / "bdrate.csv")
 
 
 @click.command()
