@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.clips import Clip, file_source, prepare
-from benchmarks.codecs import MODES, TOKENIZER, decode_argv, encode_argv
+from benchmarks.codecs import FAST, LOOP, MODES, TOKENIZER, decode_argv, encode_argv
 from benchmarks.provenance import machine, versions
 from benchmarks.run import parse_rates, parse_size
 from benchmarks.tools import Finished, Tools, find_tools, run, shown
@@ -38,8 +38,14 @@ from tokcodec.video import VideoReader
 from tokcodec.weights import Weights, find_weights
 
 CHUNK_FRAMES = 33  # of a run in memory
-NAMES = {"tokcodec": "tokcodec", "hevc-medium": "x265 medium", "vvc-visual": "VVenC medium"}
-RATES = ("tokcodec=112", "hevc-medium=37", "vvc-visual=40")
+NAMES = {
+    "tokcodec": "tokcodec",
+    FAST: "tokcodec, restorer fast",
+    LOOP: "tokcodec, restorer off",
+    "hevc-medium": "x265 medium",
+    "vvc-visual": "VVenC medium",
+}
+RATES = ("tokcodec=112", f"{FAST}=112", f"{LOOP}=112", "hevc-medium=37", "vvc-visual=40")
 
 
 def file_to_file(

@@ -178,13 +178,16 @@ def table_of(points: Points) -> str:
 
 
 def rates() -> str:
-    """Bits at equal score against every codec, on all clips and on those that only judge."""
+    """Bits at equal score against every codec, on all clips and on those that only judge, if these are not all."""
     points = _points()
     scores = _scores(points)
+    groups = {"all": clips_of(points), "only judge": judging(points)}
+    if groups["all"] == groups["only judge"]:
+        del groups["all"]
     heads = [SHORT[metric] for metric in scores]
     lines = [f"| bits against | clips | {' | '.join(heads)} |", "|---" * (len(scores) + 2) + "|"]
     for codec, name in NAMES.items():
-        for clips, which in ((clips_of(points), "all"), (judging(points), "only judge")):
+        for which, clips in groups.items():
             if codec in codecs_of(points):
                 cells = [
                     bd_cell([bd_rate_of(points, clip, codec, OURS, metric) for clip in clips]) for metric in scores
@@ -201,10 +204,11 @@ def origin() -> str:
     weights = sorted({point["program"]["weights_sha256"][:16] for point in ours})
     only = [clip.rsplit("_", 2)[0] for clip in judging(points)]
     chose = [clip.rsplit("_", 2)[0] for clip in clips_of(points) if clip not in judging(points)]
+    chosen = f"; by {', '.join(chose)} settings and weights were also chosen" if chose else ""
     return (
         f"Measured with the code `{', '.join(codes)}` and the weights `{', '.join(weights)}` (the first digits of "
-        f"their SHA-256, as every point has them whole). {', '.join(only)} only judge; by {', '.join(chose)} settings "
-        "and weights were also chosen. None of them was trained on.\n"
+        f"their SHA-256, as every point has them whole). {', '.join(only)} only judge{chosen}. None of them was "
+        "trained on.\n"
     )
 
 

@@ -18,7 +18,7 @@ from benchmarks.points import POINTS, read_points
 from benchmarks.report import write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CLIPS = ("flower", "davis-blackswan", "02_cups")
+CLIPS = ("02_cups", "davis-blackswan", "max-heromode")
 RESULTS = Path(__file__).parents[1] / "benchmarks/results/eval-360p"
 MEASURE = """<script>addEventListener("load", () => {
 const texts = [...document.querySelectorAll("svg text")].map(each => {
@@ -68,7 +68,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     points = {title: point for title, point in read_points(RESULTS).items() if point["clip"]["name"] in CLIPS}
     (folder / POINTS).write_text(json.dumps(points))
     for title, point in points.items():
-        if point["clip"]["name"] == "flower":
+        if point["clip"]["name"] == "02_cups":
             for frame in (point["middle_frame"], point["worst_frame"]):
                 for name in (Clip(**point["clip"]).key, title):
                     Image.new("RGB", (640, 360), "grey").save(folder / f"{name}__{frame}.png")

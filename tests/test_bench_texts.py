@@ -25,6 +25,7 @@ def test_readme_and_the_page_of_the_benchmark_quote_all_there_is_once() -> None:
 
 def test_longer_clips_have_a_table_of_scores_and_one_of_evenness() -> None:
     points = {key: group for key, group in texts._points().items() if key[0].startswith("02_cups")}
+    points |= {(clip, "vvc-ra"): group for (clip, codec), group in points.items() if codec == "vvc-visual"}
     text = texts.longer_of("one clip", points)
     assert text.startswith("Of one clip:\n\n| bpp | codec | LPIPS (AlexNet) |")
     assert "\n\n| step | bpp | codec | fade, dB | pop | pulse, dB | ghosts, % | clips |\n" in text
