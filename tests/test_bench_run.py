@@ -312,21 +312,21 @@ def test_the_paper_row_stands_beside_ours_on_its_data_set(bench: Runner, make_cl
     ("name", "change"),
     [
         ("clip", {"clip": {"pixels_sha256": "0"}}),
-        ("scored_by", {"scored_by": {"code_sha256": "0"}}),
+        ("scored_by", {"scored_by": {"vmaf": "0"}}),
         ("program", {"program": {"version": "n8"}}),
         ("command", {"argv": {"encode": ["ffmpeg", "-preset", "fast"]}}),
     ],
 )
 def test_points_that_cannot_be_compared_are_refused(tmp_path: Path, name: str, change: dict[str, Any]) -> None:
     measured = read_points(provenance.ROOT / "benchmarks/results/eval-360p")
-    title, other = [title for title in measured if title.startswith("flower") and "hevc-medium" in title][:2]
+    title, other = [title for title in measured if title.startswith("02_cups") and "hevc-medium" in title][:2]
     for one in (title, other):
         write_point(tmp_path, one, measured[one])
     assert [len(group) for group in load_points(tmp_path).values()] == [2]
     for key, value in change.items():
         measured[title][key] |= value
     write_point(tmp_path, title, measured[title])
-    with pytest.raises(TokcodecError, match=f"its {name} is not that of flower"):
+    with pytest.raises(TokcodecError, match=f"its {name} is not that of 02_cups"):
         load_points(tmp_path)
 
 
