@@ -7,7 +7,6 @@ tokcodec's chunks, on the same frames.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from benchmarks.tables import OURS, Points, Table, codecs_of, named, ours_by_ste
 from tokcodec.scoring.scores import METRICS, mse_of
 from tokcodec.scoring.stability import stability
 
+Values = dict[str, float | None]  # None stands for what the clip is too short for, or was not measured
 MEASURES = {"fade_db": "fade, dB", "pop": "pop", "pulse_db": "pulse, dB"}
 NOTE = (
     "Fade: PSNR of frames 2 to 17 of a chunk less that of its last 16. Pop: the largest change of the error where a "
@@ -31,7 +31,7 @@ def _borders(points: Points, clip: str) -> list[int]:
     return next((point.get("borders", []) for point in points.get((clip, OURS), [])), [])
 
 
-def evenness(point: Point, borders: Sequence[int]) -> dict[str, float | None]:
+def evenness(point: Point, borders: Sequence[int]) -> Values:
     """Fade, pop and pulse of a point, by the names of `MEASURES`."""
     found = stability([mse_of(psnr) for psnr in point["metrics"]["psnr_rgb_db"]["frames"]], borders)
     return {name: getattr(found, name) for name in MEASURES}
@@ -42,31 +42,35 @@ def evenness_table(points: Points, steps: Collection[int] | None = None) -> Tabl
     others = [codec for codec in codecs_of(points) if codec != OURS]
     header = ["step", "bpp", "codec", *MEASURES.values(), METRICS["ghosts"].label, "clips"]
     table = Table("How even it is in time", NOTE, header)
+    curves = {
+        (clip, codec): [(point["bpp"], _values(points, clip, point)) for point in measured]
+        for (clip, codec), measured in points.items()
+    }
     for step, group in ours_by_step(points).items():
         if steps is not None and step not in steps:
             continue
         bpp = f"{np.mean([point['bpp'] for _, point in group]):.4f}"
         for codec in (OURS, *others):
-            found = [_values_at(points, clip, codec, point) for clip, point in group]
-            columns = [[each[name] for each in found if each.get(name) is not None] for name in (*MEASURES, "ghosts")]
+            found = [
+                _values(points, clip, point) if codec == OURS else _at_rate(curves.get((clip, codec), []), point["bpp"])
+                for clip, point in group
+            ]
+            columns = [[value for each in found if (value := each[name]) is not None] for name in (*MEASURES, "ghosts")]
             if any(columns):
                 cells = [f"{np.mean(column):.3g}" if column else "" for column in columns]
                 table.rows.append([str(step), bpp, named(codec), *cells, str(max(map(len, columns)))])
     return table
 
 
-def _values_at(points: Points, clip: str, codec: str, ours: Point) -> dict[str, Any]:
-    """What a codec has on a clip at the bits of one of tokcodec's points there; None for what it does not reach."""
-    borders = _borders(points, clip)
+def _values(points: Points, clip: str, point: Point) -> Values:
+    """Fade, pop, pulse and ghosts of a point, by the borders of tokcodec's chunks."""
+    return evenness(point, _borders(points, clip)) | {"ghosts": point["metrics"].get("ghosts", {}).get("mean")}
 
-    def values(point: Point) -> dict[str, float | None]:
-        return evenness(point, borders) | {"ghosts": point["metrics"].get("ghosts", {}).get("mean")}
 
-    if codec == OURS:
-        return values(ours)
-    curve = [(point["bpp"], values(point)) for point in points.get((clip, codec), [])]
-    found = {}
+def _at_rate(curve: Sequence[tuple[float, Values]], bpp: float) -> Values:
+    """Each value of a codec's points, interpolated; None where they do not reach that many bits."""
+    found: Values = {}
     for name in (*MEASURES, "ghosts"):
-        having = [(bpp, value) for bpp, each in curve if (value := each[name]) is not None]
-        found[name] = at_rate(having, ours["bpp"])
+        having = [(bits, value) for bits, each in curve if (value := each[name]) is not None]
+        found[name] = at_rate(having, bpp)
     return found

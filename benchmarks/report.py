@@ -41,6 +41,7 @@ from benchmarks.tables import (
     ours_table,
     paper_table,
     point_table,
+    restorer_table,
     speed_table,
 )
 from tokcodec.errors import TokcodecError
@@ -276,29 +277,25 @@ def may_show(point: Point) -> bool:
     return not point["clip"]["dataset"] if known is None else known.may_show
 
 
-def write_tables(results: Path, anchor: str = "hevc-medium") -> list[Table]:
-    """Write `tables.md`, `points.csv` and `bdrate.csv` into the folder of the results.
+def write_tables(points: Points, results: Path, anchor: str) -> list[Table]:
+    """Write `tables.md`, `points.csv` and `bdrate.csv`.
 
     Args:
-        anchor: codec the BD-rates refer to; the first there is if it was not measured.
+        points: of the run.
+        results: the folder to write to.
+        anchor: codec the BD-rates refer to.
 
     Returns:
-        The tables of `tables.md`.
-
-    Raises:
-        TokcodecError: there is no point to report.
+        The tables of `tables.md`, in its order.
     """
-    points = load_points(results)
-    anchor = anchor if anchor in codecs_of(points) else codecs_of(points)[0]
     tables = [bd_table(points, anchor)]
     if OURS in codecs_of(points):
         clips = judging(points)
         tables.append(ours_table(points, clips_of(points), "BD-rate of tokcodec"))
         tables.append(ours_table(points, clips, f"BD-rate of tokcodec on the {len(clips)} clips that only judge"))
-    tables += [matched_table(points, metric) for metric in metrics_of(points)] if OURS in codecs_of(points) else []
-    tables += [evenness_table(points)] if OURS in codecs_of(points) else []
-    paper = paper_table(points)
-    tables += [paper] if paper else []
+        tables += [matched_table(points, metric) for metric in metrics_of(points)]
+        tables.append(evenness_table(points))
+    tables += filter(None, [restorer_table(points), paper_table(points)])
     tables += [speed_table(points), mode_table(points)]
     (results / "tables.md").write_text("\n".join(table.markdown() for table in tables))
     point_table(points).csv(results / "points.csv")
@@ -307,16 +304,18 @@ def write_tables(results: Path, anchor: str = "hevc-medium") -> list[Table]:
 
 
 def write_report(results: Path, frames: Path, anchor: str = "hevc-medium") -> None:
-    """Write `report.html` into the folder of the results, and what `write_tables` does.
+    """Write `report.html` and all tables into the folder of the results.
 
     Args:
         frames: folder with the PNG frames of the run; pictures that are not there, or may not be shown, are left out.
-        anchor: as of `write_tables`.
+        anchor: codec the BD-rates refer to; the first there is if it was not measured.
 
     Raises:
         TokcodecError: there is no point to report.
     """
-    tables, points = write_tables(results, anchor), load_points(results)
+    points = load_points(results)
+    anchor = anchor if anchor in codecs_of(points) else codecs_of(points)[0]
+    tables = write_tables(points, results, anchor)
     shown = sorted({clip for (clip, _), group in points.items() if may_show(group[0])})
     charts = "".join(f"<h3>{METRICS[metric].label}</h3>{chart(points, metric)}" for metric in metrics_of(points))
     body = [

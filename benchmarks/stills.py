@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from benchmarks.clips import Clip, file_source, prepare
-from benchmarks.codecs import MODES, TOKENIZER, Mode, decode_argv, encode_argv
+from benchmarks.codecs import MODES, TOKENIZER, X264, X265, Mode, decode_argv, encode_argv
 from benchmarks.provenance import code_sha256, ffmpeg_of, weights_sha256
 from benchmarks.run import load_judges, parse_codecs, parse_size
 from benchmarks.scoring import Video, read_frames, rgb_argv
@@ -91,16 +91,34 @@ def coarsest_rate(size_at: Callable[[int], int], wanted: int, guess: int, low: i
     Raises:
         ToolError: even the finest gives fewer.
     """
-    rate = min(max(guess, low), high)
-    if size_at(rate) >= wanted:
-        while rate < high and size_at(rate + 1) >= wanted:
-            rate += 1
-        return rate
-    while rate > low:
-        rate -= 1
+    rate, stride = min(max(guess, low), high), 1
+    enough, few = low - 1, high + 1  # between which the border lies
+    while few - enough > 1:
         if size_at(rate) >= wanted:
-            return rate
-    raise ToolError(f"no rate gives {wanted} bytes")
+            enough = rate
+        else:
+            few = rate
+        ahead = rate + stride if enough == rate else rate - stride
+        stride *= 2
+        rate = ahead if enough < ahead < few else (enough + few) // 2
+    if enough < low:
+        raise ToolError(f"no rate gives {wanted} bytes")
+    return enough
+
+
+def check_shown(clip: Clip, path: Path) -> None:
+    """
+    Raises:
+        TokcodecError: the licence of a known clip keeps its pictures from being shown.
+    """
+    known = judged_clips().get(clip.sha256)
+    if known is not None and not known.may_show:
+        raise TokcodecError(f"{path}: pictures of {known.name} may not be shown")
+
+
+def rates_of(mode: Mode) -> tuple[int, int]:
+    """The finest and the coarsest rate of a reference encoder."""
+    return RATE_RANGE[0], 51 if mode.encoder in (X264, X265) else RATE_RANGE[1]
 
 
 def guessed(points: Points, clip: str, codec: str, size: int, pixels: int) -> int:
@@ -163,9 +181,7 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
         for path in files:
             clip, reference = prepare(tools, file_source(path), size, frames, work / "references")
-            known = judged_clips().get(clip.sha256)
-            if known is not None and not known.may_show:
-                raise TokcodecError(f"{path}: pictures of {known.name} may not be shown")
+            check_shown(clip, path)
             coder = Coder(tools, clip, reference, clip.frames // 2, threads, folder)
             ours = coder.still(MODES[OURS], step)
             original = coder.read(Video(reference, rgb=True))
@@ -177,8 +193,7 @@ def main(
                     lambda rate, coder=coder, mode=mode: coder.still(mode, rate)["bytes"],  # type: ignore[misc]
                     ours["bytes"],
                     guess,
-                    RATE_RANGE[0],
-                    51 if mode.encoder.rate_name == "crf" and mode.encoder.format != "obu" else RATE_RANGE[1],
+                    *rates_of(mode),
                 )
                 chosen.append(coder.still(mode, rate))
             shown = [("original", original)]

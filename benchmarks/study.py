@@ -1,280 +1,301 @@
-"""A blind test: people see the original between two codecs at equal bytes, and say which is nearer to it.
+"""A blind test by people: which of two codecs with as many bytes looks better beside the original.
 
-    python -m benchmarks.study make CLIP ... --size 640x360 --out study     # study/page/index.html, study/key.json
-    python -m benchmarks.study read study/key.json answers-*.json           # preference, with its interval
+    python -m benchmarks.study make CLIP ... --size 640x360 --step 160 --codecs hevc-visual,vvc-visual --out study
+    python -m benchmarks.study read answers-*.json --key study.key.json
 
-The folder `page` may be given to anyone: neither names nor order in it tell which codec is on which side. Who has
-answered saves a file; `key.json` says what the pairs were.
+`make` writes a folder with one page and its videos. Which codec is where is only in the key, a file beside the folder
+that nobody who takes part should get. Each video has the original, and below it the two codecs in an order that is
+drawn, so all three always show the same frame. The page draws the order of pairs, and which codec stands left, anew for
+each person. The other codec has the coarsest setting that has no fewer bytes than tokcodec.
 """
 
 from __future__ import annotations
 
-import hashlib
-import html
 import json
+import os
 import random
+import secrets
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
-from math import sqrt
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import av
 import click
+import numpy as np
 
 from benchmarks.clips import Clip, file_source, prepare
-from benchmarks.codecs import MODES, TAGS, Mode, decode_argv, encode_argv
-from benchmarks.run import parse_codecs, parse_size
-from benchmarks.stills import RATE_RANGE, coarsest_rate, guessed
-from benchmarks.tables import OURS, Points, load_points, named
-from benchmarks.tools import Tools, find_tools, run
+from benchmarks.codecs import MODES, TAGS, TOKENIZER, Mode, decode_argv
+from benchmarks.provenance import machine, versions
+from benchmarks.run import Bench, code, identity, parse_codecs, parse_size
+from benchmarks.scoring import Video
+from benchmarks.stills import check_shown, coarsest_rate, guessed, rates_of
+from benchmarks.tables import OURS, Points, Table, clips_of, load_points
+from benchmarks.tools import ToolError, Tools, find_tools, run
 from tokcodec.errors import TokcodecError
 from tokcodec.io.output import replacing
-from tokcodec.scoring.vmaf import YUV_FROM_RGB
-from tokcodec.training.judged import judged_clips
 
-Z_95 = 1.959964  # of the normal distribution: 95 % lie within
-ANSWERS = ("first", "second", "same")  # of a pair: which is nearer to the original
+PAGE = Path(__file__).with_suffix(".html")
+VP9 = "-c:v libvpx-vp9 -crf 4 -b:v 0 -deadline realtime -cpu-used 7 -g 30"  # far finer than the codecs
+RESAMPLES = 10000
+NOTE = (
+    "Preference: the share of answers for tokcodec, of each person first, then the mean over people; no difference "
+    "counts half. The interval is of 95 %, by bootstrap over people (percentiles of {resamples} resamples: Efron and "
+    "Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), which is too narrow if people are few "
+    "(Hesterberg, What Teachers Should Know about the Bootstrap, 2015). Bytes: the other's, in units of tokcodec's."
+)
 
 
-@dataclass(frozen=True)
-class Coded:
-    """A clip by a codec: the file that a browser plays, and the bytes of the stream."""
+class Coded(NamedTuple):
+    """A stream of a mode at a setting."""
 
-    codec: str
+    mode: Mode
     rate: int
+    stream: Path
     bytes: int
-    video: Path
 
 
-class Coder:
-    """Codes a clip, each rate once, and makes files that a browser plays.
-
-    Args:
-        folder: where streams and videos are kept.
-    """
-
-    def __init__(self, tools: Tools, clip: Clip, reference: Path, threads: int, folder: Path) -> None:
-        self._tools, self._clip, self._reference = tools, clip, reference
-        self._threads, self._folder = threads, folder
-
-    def _stream(self, mode: Mode, rate: int) -> Path:
-        stream = self._folder / f"{self._clip.key}__{mode.name}__{rate}.{mode.encoder.format}"
-        if not stream.exists():
-            part = stream.with_name(f"part-{stream.name}")
-            run(encode_argv(self._tools, mode, rate, self._reference, part, self._threads))
-            part.rename(stream)
-        return stream
-
-    def size(self, mode: Mode, rate: int) -> int:
-        """Bytes of its stream."""
-        return self._stream(mode, rate).stat().st_size
-
-    def coded(self, mode: Mode, rate: int) -> Coded:
-        """The clip by a codec at a rate."""
-        stream = self._stream(mode, rate)
-        video = stream.with_suffix(".mp4")
-        if mode.name == OURS:
-            with tempfile.TemporaryDirectory(dir=self._folder) as name:
-                decoded = Path(name) / "decoded.mkv"
-                run(decode_argv(self._tools, mode, stream, decoded, self._threads))
-                self.playable(decoded, video, rgb=True)
-        else:
-            self.playable(stream, video, rgb=False)
-        return Coded(mode.name, rate, stream.stat().st_size, video)
-
-    def playable(self, source: Path, target: Path, *, rgb: bool) -> None:
-        """H.264 that every browser plays, so fine (CRF 8) that it hides nothing; timestamps from the rate alone."""
-        convert = f"{YUV_FROM_RGB},format=yuv420p" if rgb else "format=yuv420p"
-        head = [self._tools.ffmpeg, "-v", "error", "-y", "-i", str(source)]
-        at_rate = f"setpts=N/({self._clip.fps})/TB,fps={self._clip.fps}"
-        coding = ["-c:v", "libx264", "-preset", "medium", "-crf", "8", "-movflags", "+faststart", *TAGS]
-        run([*head, "-an", "-vf", f"{convert},{at_rate}", *coding, "-map_metadata", "-1", str(target)])
+def coded(bench: Bench, clip: Clip, reference: Path, mode: Mode, rate: int) -> Coded:
+    """The stream that the benchmark has coded, or codes now."""
+    stream, known = code(bench, identity(bench, clip, mode, rate), clip, reference, mode, rate)
+    return Coded(mode, rate, stream, known["bytes"])
 
 
-def at_equal_bytes(coder: Coder, clip: Clip, mode: Mode, wanted: int, points: Points) -> Coded:
-    """A clip by another codec, at the coarsest rate that gives at least `wanted` bytes.
+def opponent(bench: Bench, clip: Clip, reference: Path, mode: Mode, ours: Coded, points: Points) -> Coded:
+    """The coarsest setting of a codec that has no fewer bytes than tokcodec.
 
     Raises:
-        ToolError: even its finest rate gives fewer, or a program fails.
+        ToolError: its finest has fewer.
     """
-    guess = guessed(points, clip.key, mode.name, wanted, clip.width * clip.height * clip.frames)
-    highest = 51 if mode.encoder.rate_name == "crf" and mode.encoder.format != "obu" else RATE_RANGE[1]
-    return coder.coded(mode, coarsest_rate(lambda rate: coder.size(mode, rate), wanted, guess, RATE_RANGE[0], highest))
+
+    def size_at(rate: int) -> int:
+        return coded(bench, clip, reference, mode, rate).bytes
+
+    of_any_length = (known for known in clips_of(points) if known.rsplit("_", 1)[0] == clip.key.rsplit("_", 1)[0])
+    pixels = clip.width * clip.height * clip.frames
+    guess = guessed(points, next(of_any_length, clip.key), mode.name, ours.bytes, pixels)
+    return coded(bench, clip, reference, mode, coarsest_rate(size_at, ours.bytes, guess, *rates_of(mode)))
 
 
-def page_of(study: str, pairs: int, what: str) -> str:
-    """The page: `pairs` are played from NNN-original.mp4, NNN-first.mp4 and NNN-second.mp4 beside it."""
-    template = resources.files("benchmarks").joinpath("study.html").read_text()
-    return template.replace("STUDY", study).replace("PAIRS", str(pairs)).replace("WHAT", html.escape(what))
+def write_video(tools: Tools, clip: Clip, reference: Path, pair: Sequence[Coded], target: Path, threads: int) -> None:
+    """Original, first and second codec, one below the other, as VP9 that browsers play.
 
-
-def write_study(
-    out: Path, pairs: Sequence[tuple[Clip, Path, Coded, Coded]], step: int, rng: random.Random
-) -> dict[str, Any]:
-    """Write `out/page` and `out/key.json`: pairs in a drawn order, on drawn sides.
-
-    Args:
-        pairs: clip, its original as a browser plays it, tokcodec, the other codec.
-
-    Returns:
-        The key.
+    Raises:
+        ToolError: a program fails, the size is odd, or a codec has not the frames of the clip.
     """
-    drawn = rng.sample(list(pairs), len(pairs))
-    (out / "page").mkdir(parents=True)
-    key: list[dict[str, Any]] = []
-    for number, (clip, original, ours, other) in enumerate(drawn):
-        sides = rng.sample([ours, other], 2)
-        for name, video in zip(("original", *ANSWERS), (original, sides[0].video, sides[1].video), strict=False):
-            (out / "page" / f"{number:03}-{name}.mp4").write_bytes(video.read_bytes())
-        key.append(
-            {"clip": clip.key}
-            | {
-                side: {"codec": coded.codec, "rate": coded.rate, "bytes": coded.bytes}
-                for side, coded in zip(ANSWERS, sides, strict=False)
-            }
+    if clip.width % 2 or clip.height % 2:
+        raise ToolError(f"{clip.key}: width and height must be even; name a --size")
+    with tempfile.TemporaryDirectory() as folder:
+        videos = [Video(reference, rgb=True)]
+        for one in pair:
+            is_ours = one.mode.encoder is TOKENIZER
+            decoded = Path(folder) / f"{len(videos)}.mkv"
+            if is_ours:
+                run(decode_argv(tools, one.mode, one.stream, decoded, threads))
+            videos.append(Video(decoded if is_ours else one.stream, rgb=is_ours))
+        inputs = [word for video in videos for word in ("-r", clip.fps, "-i", str(video.path))]
+        parts = [f"[{i}:v]{video.to_yuv},setsar=1[v{i}]" for i, video in enumerate(videos)]
+        stack = ";".join([*parts, "[v0][v1][v2]vstack=inputs=3:shortest=1[v]"])
+        plain = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-threads", str(threads)]
+        argv = [tools.ffmpeg, "-v", "error", "-y", *inputs, "-filter_complex", stack, "-map", "[v]"]
+        run([*argv, *VP9.split(), *TAGS, *plain, "-f", "webm", str(target)])
+    with av.open(str(target)) as file:
+        count = sum(1 for packet in file.demux(video=0) if packet.size)
+    if count != clip.frames:
+        raise ToolError(
+            f"{clip.key}: {count} of {clip.frames} frames came out of {' and '.join(p.mode.name for p in pair)}"
         )
-    study = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    whole = {"study": study, "step": step, "pairs": key}
-    (out / "page" / "index.html").write_text(page_of(study, len(key), f"{len(key)} pairs"))
-    with replacing(out / "key.json", [], overwrite=False) as partial:
-        partial.write_text(json.dumps(whole, indent=1) + "\n")
-    return whole
 
 
-def wilson(share: float, count: float) -> tuple[float, float]:
-    """The 95 % interval of a share of `count` answers (Wilson, Probable Inference, JASA 22, 1927)."""
-    centre = (share + Z_95**2 / (2 * count)) / (1 + Z_95**2 / count)
-    half = Z_95 / (1 + Z_95**2 / count) * sqrt(share * (1 - share) / count + (Z_95 / (2 * count)) ** 2)
-    return centre - half, centre + half
+def page_of(study: str, trials: Sequence[Mapping[str, Any]]) -> str:
+    """The page of a study: it knows of every pair its name and its size."""
+    known = json.dumps({"id": study, "trials": list(trials)})
+    return PAGE.read_text().replace("const study = STUDY;", f"const study = {known};")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """
+Answers = dict[str, int]  # by trial the part of the video that is better: 1, 2, or 0 for no difference
+
+
+def read_key(path: Path) -> dict[str, Any]:
+    """The key of a study.
+
     Raises:
-        TokcodecError: it cannot be read, or is no object.
+        TokcodecError: it cannot be read, or is none.
+    """
+    try:
+        key = json.loads(path.read_text())
+        for trial in key["trials"].values():
+            if sorted(one == OURS for one in trial["codecs"]) != [False, True]:
+                raise ValueError("a pair is not of tokcodec and another codec")
+            str(key["study"]), trial["clip"], trial["step"], float(trial["ratio"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TokcodecError(f"{path}: not the key of a study ({error})") from error
+    return dict(key)
+
+
+def read_answers(path: Path, key: Mapping[str, Any]) -> tuple[str, Answers]:
+    """Who answered, and what.
+
+    Raises:
+        TokcodecError: it cannot be read, is of another study, or holds no answers to its pairs.
     """
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise TokcodecError(f"{path}: {error}") from error
-    if not isinstance(found, dict):
-        raise TokcodecError(f"{path}: this is no object of JSON")
-    return found
+        answers = {answer["trial"]: answer["better"] for answer in found["answers"]}
+        count, person, study = len(found["answers"]), str(found["person"]), found["study"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TokcodecError(f"{path}: no answers of a study ({error})") from error
+    if study != key["study"]:
+        raise TokcodecError(f"{path}: its answers are to another study")
+    if not answers or len(answers) < count:
+        raise TokcodecError(f"{path}: no answers, or two to one pair")
+    if not answers.keys() <= key["trials"].keys() or any(value not in (0, 1, 2) for value in answers.values()):
+        raise TokcodecError(f"{path}: an answer is to no pair of the study, or is none")
+    return person, answers
 
 
-def tallied(key: dict[str, Any], files: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, dict[str, float]]:
-    """By codec how often tokcodec, it and neither was nearer to the original.
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of a mean by bootstrap, the percentiles of `RESAMPLES` resamples; None of fewer than 2 values."""
+    if len(values) < 2:
+        return None
+    drawn = np.random.default_rng(0).choice(np.asarray(values, float), (RESAMPLES, len(values)))
+    low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
+    return float(low), float(high)
 
-    Args:
-        key: of the study.
-        files: the answers of people, with the names of their files.
 
-    Raises:
-        TokcodecError: a file is of another study, or holds what is no answer.
-    """
-    tally: dict[str, dict[str, float]] = {}
-    for path, person in files:
-        if person.get("study") != key["study"]:
-            raise TokcodecError(f"{path}: these are answers to another study")
-        for number, answer in dict(person.get("answers") or {}).items():
-            if answer not in ANSWERS or not str(number).isdecimal() or int(number) >= len(key["pairs"]):
-                raise TokcodecError(f"{path}: {number}: {answer!r} is no answer")
-            pair = key["pairs"][int(number)]
-            codecs = [pair[side]["codec"] for side in ANSWERS[:2]]
-            (other,) = [codec for codec in codecs if codec != OURS]
-            chosen = "neither" if answer == "same" else codecs[ANSWERS.index(answer)]
-            counts = tally.setdefault(other, {"tokcodec": 0, "other": 0, "neither": 0})
-            counts[{OURS: "tokcodec", other: "other"}.get(chosen, "neither")] += 1
-    return tally
+def preferences(key: Mapping[str, Any], people: Mapping[str, Answers]) -> Table:
+    """How people prefer tokcodec to every other codec, over all clips and by clip."""
+    header = ["against", "step", "clip", "bytes", "people", "answers", "tokcodec", "no difference", "other"]
+    table = Table("Preference", NOTE.format(resamples=RESAMPLES), [*header, "preference", "95 %"])
+    rows: dict[tuple[str, str, str], list[str]] = {}  # trials by what a row is of
+    for name, trial in sorted(key["trials"].items(), key=lambda item: str(item[1]["clip"])):
+        other = next(one for one in trial["codecs"] if one != OURS)
+        for clip in ("all", str(trial["clip"])):
+            rows.setdefault((other, str(trial["step"]), clip), []).append(name)
+    for title, trials in sorted(rows.items(), key=lambda row: (row[0][:2], row[0][2] != "all")):
+        scores = [
+            [_score(key["trials"][name]["codecs"], answers[name]) for name in trials if name in answers]
+            for answers in people.values()
+        ]
+        scores = [each for each in scores if each]
+        if not scores:
+            continue
+        every = [score for each in scores for score in each]
+        means = [float(np.mean(each)) for each in scores]
+        bounds = interval(means)
+        ratio = np.mean([key["trials"][name]["ratio"] for name in trials])
+        counts = [str(every.count(score)) for score in (1, 0.5, 0)]
+        shown = "" if bounds is None else f"{bounds[0]:.0%} to {bounds[1]:.0%}"
+        cells = [f"{ratio:.3f}", str(len(scores)), str(len(every)), *counts, f"{np.mean(means):.0%}", shown]
+        table.rows.append([*title, *cells])
+    return table
+
+
+def _score(codecs: Sequence[str], better: int) -> float:
+    """1 where tokcodec is better, 0 where the other is."""
+    return 0.5 if better == 0 else float(codecs[better - 1] == OURS)
 
 
 @click.group()
 def main() -> None:
-    """A blind test of codecs at equal bytes."""
+    """Have people compare tokcodec and other codecs blindly."""
 
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @click.option("--size", callback=parse_size, help="Scale to WxH first, as 640x360.")
-@click.option("--frames", default=96, show_default=True, type=click.IntRange(2), help="Frames of each clip, at most.")
-@click.option("--step", default=112, show_default=True, help="Of tokcodec.")
+@click.option("--frames", default=150, show_default=True, type=click.IntRange(2), help="Frames of each clip, at most.")
+@click.option("--step", "steps", default=(160,), multiple=True, show_default=True, type=click.IntRange(1))
 @click.option("--codecs", "modes", default="hevc-visual,vvc-visual", show_default=True, callback=parse_codecs)
 @click.option("--results", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Measured points.")
-@click.option("--seed", default=0, show_default=True, help="Of order and sides.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--seed", type=int, help="Draws names, and the order of codecs in videos [another each time].")
+@click.option("--threads", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--out", default=Path("study"), show_default=True, type=click.Path(path_type=Path), help="Folder to make."
+)
+@click.option("--key", type=click.Path(path_type=Path), help="File that says which codec is where [OUT.key.json].")
 @click.option("--work", default=Path("bench-out/work"), show_default=True, type=click.Path(path_type=Path))
 def make(
     files: tuple[Path, ...],
-    out: Path,
     size: tuple[int, int] | None,
     frames: int,
-    step: int,
+    steps: tuple[int, ...],
     modes: list[Mode],
     results: Path | None,
-    seed: int,
+    seed: int | None,
     threads: int,
+    out: Path,
+    key: Path | None,
     work: Path,
 ) -> None:
-    """Make the page of a study, and its key.
-
-    The others have at least as many bytes as tokcodec for every clip: an encoder has no option for bytes, so its rate
-    is the coarsest that gives them.
-    """
+    """Make a study of FILES: a folder with a page, and beside it a key. Streams in --work are not coded again."""
+    key = key or out.with_name(f"{out.name}.key.json")
+    if any(mode.encoder is TOKENIZER for mode in modes):
+        raise click.UsageError("--codecs names the others: tokcodec is in every pair")
+    seed = secrets.randbits(32) if seed is None else seed
+    drawn = random.Random(seed)
+    study = f"{drawn.getrandbits(32):08x}"
+    trials: dict[str, dict[str, Any]] = {}
     try:
-        if out.exists():
-            raise TokcodecError(f"{out} exists")
-        tools, points = find_tools(), load_points(results) if results else {}
-        folder = work / "study"
-        folder.mkdir(parents=True, exist_ok=True)
-        pairs = []
-        for path in files:
-            clip, reference = prepare(tools, file_source(path), size, frames, work / "references")
-            known = judged_clips().get(clip.sha256)
-            if known is not None and not known.may_show:
-                raise TokcodecError(f"{path}: {known.name} may not be shown")
-            coder, original = Coder(tools, clip, reference, threads, folder), folder / f"{clip.key}.mp4"
-            coder.playable(reference, original, rgb=True)
-            ours = coder.coded(MODES[OURS], step)
-            for mode in modes:
-                other = at_equal_bytes(coder, clip, mode, ours.bytes, points)
-                click.echo(f"{clip.key}: {ours.bytes} bytes, {named(mode.name)} {other.bytes}", err=True)
-                pairs.append((clip, original, ours, other))
-        write_study(out, pairs, step, random.Random(seed))
+        if out.exists() or key.exists():
+            raise TokcodecError(f"{out} or {key} exists")
+        if out.resolve() in key.resolve().parents:
+            raise TokcodecError(f"{key}: the key must not be in the folder that people get")
+        tools = find_tools()
+        points = load_points(results) if results else {}
+        bench = Bench(tools, frozenset(), {}, threads, out, work, {}, machine(1), False)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent) as name:
+            made = Path(name) / "study"
+            (made / "videos").mkdir(parents=True)
+            pages = []
+            for path in files:
+                clip, reference = prepare(tools, file_source(path), size, frames, work / "references")
+                check_shown(clip, path)
+                for step in steps:
+                    ours = coded(bench, clip, reference, MODES[OURS], step)
+                    for mode in modes:
+                        other = opponent(bench, clip, reference, mode, ours, points)
+                        pair = drawn.sample([ours, other], 2)
+                        trial = f"{drawn.getrandbits(32):08x}"
+                        write_video(tools, clip, reference, pair, made / "videos" / f"{trial}.webm", threads)
+                        pages.append({"id": trial, "width": clip.width, "height": clip.height})
+                        trials[trial] = {
+                            "clip": clip.key,
+                            "step": step,
+                            "codecs": [one.mode.name for one in pair],
+                            "rates": [one.rate for one in pair],
+                            "bytes": [one.bytes for one in pair],
+                            "ratio": other.bytes / ours.bytes,
+                        }
+                        click.echo(f"{clip.key}: step {step}, {mode.name} {other.rate}", err=True)
+            (made / "index.html").write_text(page_of(study, sorted(pages, key=lambda each: str(each["id"]))))
+            content = {"study": study, "seed": seed, "versions": versions(tools), "trials": trials}
+            with replacing(key, []) as partial:
+                partial.write_text(json.dumps(content, indent=1) + "\n")
+            made.rename(out)
     except TokcodecError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(out / "page" / "index.html")
+    click.echo(out / "index.html")
 
 
 @main.command()
-@click.argument("key", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("answers", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def read(key: Path, answers: tuple[Path, ...]) -> None:
-    """Tally the ANSWERS of people to the study of KEY.
-
-    "No difference" counts as half an answer for each. The interval takes answers for independent of each other: with
-    many of few people it is too narrow.
-    """
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--key", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Of the study."
+)
+def read(files: tuple[Path, ...], key: Path) -> None:
+    """Count the answers in FILES, one of each person, and print the preferences as Markdown."""
     try:
-        tally = tallied(read_json(key), [(path, read_json(path)) for path in answers])
-    except KeyError as error:
-        raise click.ClickException(f"{key}: this is no key of a study") from error
+        known, people = read_key(key), {}
+        for path in files:
+            person, answers = read_answers(path, known)
+            if person in people:
+                raise TokcodecError(f"{path}: the answers of this person are given twice")
+            people[person] = answers
     except TokcodecError as error:
         raise click.ClickException(str(error)) from error
-    if not tally:
-        raise click.ClickException("there are no answers")
-    click.echo(f"{len(answers)} people")
-    for codec, counts in sorted(tally.items()):
-        total = sum(counts.values())
-        share = (counts["tokcodec"] + counts["neither"] / 2) / total
-        low, high = wilson(share, total)
-        click.echo(
-            f"tokcodec against {named(codec)}: {100 * share:.0f} % prefer tokcodec "
-            f"({100 * low:.0f} to {100 * high:.0f}); {counts['tokcodec']:.0f} for it, "
-            f"{counts['other']:.0f} against, {counts['neither']:.0f} no difference"
-        )
+    click.echo(preferences(known, people).markdown(), nl=False)
 
 
 if __name__ == "__main__":

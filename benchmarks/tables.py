@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.bdrate import MIN_OVERLAP, BDRate, Curve, at_rate, bd_rate
 from benchmarks.clips import Clip
-from benchmarks.codecs import MODES
+from benchmarks.codecs import FAST, LOOP, MODES
 from benchmarks.points import POINTS, Point, read_points
 from tokcodec.errors import TokcodecError
 from tokcodec.scoring.scores import METRICS
@@ -253,6 +253,36 @@ def at_equal_rate(points: Points, ours: Sequence[tuple[str, Point]], codec: str,
         return None
     other, delta = np.mean(pairs, axis=0)
     return Matched(float(other), float(delta), len(pairs))
+
+
+def restorer_table(points: Points) -> Table | None:
+    """Every metric of tokcodec's streams behind each network and by the loop alone; None where that was not measured.
+
+    The bytes are the same, so nothing is interpolated; a row is of the clips that all of them have at that step.
+    """
+    codecs = [codec for codec in codecs_of(points) if codec in (OURS, FAST, LOOP)]
+    if OURS not in codecs or len(codecs) < 2:
+        return None
+    metrics = metrics_of(points)
+    note = "Means over clips, of the same streams. LPIPS, ST-LPIPS and ghosts are better low, all else high."
+    header = ["step", "bpp", "codec", *(METRICS[metric].label for metric in metrics), "clips"]
+    table = Table("The same streams with and without the network", note, header)
+    steps = sorted({point["rate"] for clip in clips_of(points) for point in points.get((clip, OURS), [])})
+    for step in steps:
+        by_clip = [
+            {codec: point for codec in codecs for point in points.get((clip, codec), []) if point["rate"] == step}
+            for clip in clips_of(points)
+        ]
+        shared = [found for found in by_clip if len(found) == len(codecs)]
+        for codec in codecs if shared else ():
+            cells = []
+            for metric in metrics:
+                scores = [found[codec]["metrics"].get(metric) for found in shared]
+                means = [score["mean"] for score in scores if score is not None]
+                cells.append(f"{np.mean(means):.4g}" if len(means) == len(shared) else "")
+            bpp = float(np.mean([found[codec]["bpp"] for found in shared]))
+            table.rows.append([str(step), f"{bpp:.4f}", codec, *cells, str(len(shared))])
+    return table
 
 
 def paper_table(points: Points) -> Table | None:

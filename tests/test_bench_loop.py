@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,22 @@ from conftest import TINY, MakeClip, loop_arrays, moving_frames
 from benchmarks import run
 from benchmarks.codecs import LFQ, LOOP
 from benchmarks.points import read_points
+from benchmarks.report import write_tables
+from benchmarks.tables import load_points
+from benchmarks.tools import Finished
+from benchmarks.tools import run as run_program
+from tokcodec.cli import cli
 from tokcodec.restorer.network import Restorer
 from tokcodec.weights import save_weights
+
+
+def in_process(argv: Sequence[str], cwd: Path | None = None) -> Finished:
+    """As `tools.run`, but tokcodec runs in this process: to start Python and torch five times takes longer."""
+    if Path(argv[0]).name != "tokcodec":
+        return run_program(argv, cwd)
+    result = CliRunner().invoke(cli, argv[1:], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return Finished(1.0, 0, result.stdout, result.stderr)
 
 
 def test_one_run_makes_both_rows_of_one_stream(
@@ -23,6 +38,8 @@ def test_one_run_makes_both_rows_of_one_stream(
     torch.nn.init.constant_(network.pixel_out.bias, 0.1)
     save_weights(tmp_path / "w.safetensors", network, loop_arrays())
     monkeypatch.setenv("TOKCODEC_WEIGHTS", str(tmp_path / "w.safetensors"))
+    monkeypatch.setattr(run, "run", in_process)
+    monkeypatch.setattr(run, "write_report", lambda out, frames: write_tables(load_points(out), out, "tokcodec"))
     clip = make_clip("clip.mp4", moving_frames(6, 96, 128))
     places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--threads", "1", "--lpips=alex"]
     arguments = ["--codecs", f"tokcodec,{LOOP},{LFQ}"]

@@ -1,139 +1,267 @@
-"""The blind test: what the page tells, what its keys answer, and what the reader makes of answers."""
+"""The blind test: what the page gives away, what it shows in a browser, and how its answers are counted."""
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
-import random
+import os
+import queue
 import re
-import shutil
+import signal
 import subprocess
-from html import unescape
+import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from click.testing import CliRunner
-from conftest import MakeClip, moving_frames
+from click.testing import CliRunner, Result
+from conftest import frames_of
+from test_bench_page import BROWSER
 
 from benchmarks import study
-from benchmarks.clips import Clip
-from benchmarks.study import Coded, main, tallied, wilson, write_study
-from tokcodec.errors import TokcodecError
+from benchmarks.codecs import MODES
+from benchmarks.scoring import Video
+from benchmarks.study import interval, main, preferences
+from benchmarks.tools import Tools
+from tokcodec.scoring.vmaf import find_ffmpeg
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CLIP = Clip("a", "", "", 64, 48, 4, "25", "", "")
-SCRIPT = """<script>setTimeout(() => {
-const sizes = [...document.querySelectorAll("video")].map(video => video.videoWidth);
-for (const key of ["ArrowRight", "ArrowLeft", "Backspace", "ArrowDown", "x", "ArrowLeft"])
-    dispatchEvent(new KeyboardEvent("keydown", {key}));
-fetch(document.getElementById("save").href).then(blob => blob.text()).then(text => {
-    document.body.innerHTML = "";
-    document.body.textContent = "FOUND" + JSON.stringify({text, sizes, ended: now}) + "DNUOF";
-});
-}, 4000);</script>"""
-
-
-@pytest.fixture
-def made(make_clip: MakeClip, tmp_path: Path) -> Path:
-    """A study of three pairs."""
-    video = make_clip("v.mp4", moving_frames(4))
-    pairs = [
-        (CLIP, video, Coded("tokcodec", 112, 10, video), Coded(f"{n}", 30, 11, video)) for n in ("av1", "avc", "avc")
-    ]
-    write_study(tmp_path / "study", pairs, 112, random.Random(0))
-    return tmp_path / "study"
-
-
-def test_the_page_does_not_tell_which_is_which(made: Path) -> None:
-    names = [path.name for path in sorted((made / "page").iterdir())]
-    sides = ("first", "original", "second")
-    assert names == [*(f"{i:03}-{side}.mp4" for i in range(3) for side in sides), "index.html"]
-    page = (made / "page" / "index.html").read_text()
-    assert not re.search("tokcodec|av1|avc|http", page)
-    key = json.loads((made / "key.json").read_text())
-    assert len({tuple(pair[side]["codec"] for side in ("first", "second")) for pair in key["pairs"]}) > 1
+FFMPEG = find_ffmpeg() or ""
+BYTES = 1500
+STAND_IN = f"""#!/bin/sh
+if [ "$1" = encode ]; then head -c {BYTES} /dev/zero > "$3"; else cp "$(dirname "$0")/red.mkv" "$3"; fi
+echo '{{"seconds": 1, "network_s": 0, "peak_vram_bytes": 0}}'
+"""
+DRIVE = """<script>addEventListener("load", () => {
+const canvases = [...document.querySelectorAll("canvas")], seen = [], said = ["ArrowLeft", "ArrowDown", "ArrowRight"];
+const key = name => dispatchEvent(new KeyboardEvent("keydown", {key: name}));
+let blob = null, before = "", undone = false;
+URL.createObjectURL = given => { blob = given; return "blob:x"; };
+document.getElementById("begin").click();
+const timer = setInterval(async () => {
+    const video = canvases.map(canvas => [...canvas.getContext("2d").getImageData(9, 9, 1, 1).data]);
+    const progress = document.getElementById("progress").textContent;
+    if (video.some(([, , , alpha]) => !alpha) || progress === before) return;
+    before = progress;
+    if (!undone && seen.length === 1) { undone = true; key("Backspace"); seen.pop(); return; }
+    seen.push(video.map(([red, green]) => red > 200 && green < 60));
+    key(said[seen.length - 1]);
+    if (seen.length < 3) return;
+    clearInterval(timer);
+    const text = await blob.text(), name = document.getElementById("save").download;
+    const found = {seen, name, answers: JSON.parse(text), end: !document.getElementById("end").hidden};
+    fetch("found", {method: "POST", body: JSON.stringify(found)});
+}, 50);
+});</script>"""
 
 
-def test_keys_answer_in_a_browser(made: Path) -> None:
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def filmed(path: Path, source: str) -> Path:
+    """A lossless file of 4 frames of 128x96 that FFmpeg draws."""
+    options = ["-frames:v", "4", "-c:v", "ffv1", "-pix_fmt", "bgr0"]
+    subprocess.run([FFMPEG, "-v", "error", "-f", "lavfi", "-i", f"{source}:s=128x96:r=30", *options, path], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study of three clips, in which tokcodec makes all red."""
+    folder = tmp_path_factory.mktemp("study")
+    filmed(folder / "red.mkv", "color=red")
+    clips = [filmed(folder / f"clip{i}.mkv", f"testsrc2=alpha={255 - i}") for i in range(3)]
+    program = folder / "tokcodec"
+    program.write_text(STAND_IN)
+    program.chmod(0o755)
+    (folder / "weights.safetensors").write_bytes(b"some")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKCODEC_WEIGHTS", str(folder / "weights.safetensors"))
+        patch.setattr(study, "find_tools", lambda: Tools(FFMPEG, str(program)))
+        places = ["--out", folder / "study", "--work", folder / "work", "--threads", "1", "--seed", "2"]
+        result = invoke("make", *clips, "--codecs", "avc", *places)
+    assert result.exit_code == 0, result.output
+    return folder / "study"
+
+
+def posted(folder: Path, page: str) -> dict[str, Any]:
+    """What a page of a folder sends back when it is open in a browser, in real time: videos have to play."""
     if BROWSER is None:
         pytest.skip("no chromium")
-    page = made / "page" / "index.html"
-    page.write_text(page.read_text().replace("</html>", f"{SCRIPT}</html>"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
-    options += [f"--user-data-dir={made / 'profile'}", "--virtual-time-budget=20000"]
-    done = subprocess.run([BROWSER, *options, page.as_uri()], capture_output=True, text=True, timeout=600)
-    match = re.search("FOUND({.*})DNUOF", done.stdout, re.DOTALL)
-    assert match, done.stderr[-500:]
-    found = json.loads(unescape(match[1]))
-    key = json.loads((made / "key.json").read_text())
-    answers = {"0": "second", "1": "same", "2": "first"}
-    assert json.loads(found["text"]) == {"study": key["study"], "answers": answers}
-    assert (found["sizes"], found["ended"]) == ([64, 64, 64], 3)
+    found: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1440,900"]
+    options += [f"--user-data-dir={folder.parent / 'user'}", "--autoplay-policy=no-user-gesture-required"]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/{page}"
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([BROWSER, *options, address], start_new_session=True, **quiet) as browser:
+            try:
+                return found.get(timeout=300)
+            finally:
+                os.killpg(browser.pid, signal.SIGKILL)
+                server.shutdown()
 
 
-def test_answers_are_counted(made: Path, tmp_path: Path) -> None:
-    key = json.loads((made / "key.json").read_text())
-    ours = [next(side for side in ("first", "second") if pair[side]["codec"] == "tokcodec") for pair in key["pairs"]]
-    others = [{pair[side]["codec"] for side in ("first", "second")} - {"tokcodec"} for pair in key["pairs"]]
-    people = [
-        {str(i): side for i, side in enumerate(ours)},
-        {str(i): "same" for i in range(3)},
-        {str(i): "second" if side == "first" else "first" for i, side in enumerate(ours)},
+def test_nothing_in_the_folder_tells_which_is_which(made: Path) -> None:
+    key = json.loads((made.parent / "study.key.json").read_text())
+    files = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
+    assert files == sorted(["index.html", *(f"videos/{trial}.webm" for trial in key["trials"])])
+    assert len(files) == 1 + 3
+    orders = [trial["codecs"].index("tokcodec") for trial in key["trials"].values()]
+    assert set(orders) == {0, 1}
+    for path in made.rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        assert not re.search(b"tokcodec|x264|h264|clip[0-9]", data, re.IGNORECASE), path
+    page = (made / "index.html").read_text()
+    assert not re.findall(r"https?:|(?:src|href)=|@import", page.replace('save").href =', ""))
+    for trial in key["trials"].values():
+        ours = trial["codecs"].index("tokcodec")
+        assert trial["bytes"][ours] == BYTES <= trial["bytes"][1 - ours]
+        assert trial["ratio"] == trial["bytes"][1 - ours] / BYTES
+        frames = frames_of(made / "videos" / f"{next(k for k, each in key['trials'].items() if each is trial)}.webm")
+        assert [frame.shape for frame in frames] == [(3 * 96, 128, 3)] * 4
+        reds = [bool((frames[0][96 * part + 20 : 96 * part + 76, :, 2] < 60).all()) for part in range(3)]
+        assert reds[1 + ours]
+        assert reds.count(True) == 1
+
+
+def test_the_original_is_shown_without_loss_that_matters(made: Path) -> None:
+    video = next((made / "videos").glob("*.webm"))
+    key = json.loads((made.parent / "study.key.json").read_text())["trials"][video.stem]
+    name = key["clip"].split("_")[0]
+    reference = Video(made.parent / "work/references" / f"{name}_150.mkv", rgb=True)
+    planes = []
+    for path, picture in ((reference.path, reference.to_yuv), (video, "crop=128:96:0:0")):
+        argv = [FFMPEG, "-v", "error", "-i", path, "-vf", picture, "-pix_fmt", "yuv420p", "-f", "rawvideo", "-"]
+        planes.append(np.frombuffer(subprocess.run(argv, check=True, capture_output=True).stdout, np.uint8))
+    true, seen = planes
+    assert len(true) == len(seen) == 4 * 128 * 96 * 3 // 2
+    assert 10 * np.log10(255**2 / ((true - seen.astype(float)) ** 2).mean()) > 42
+
+
+def test_the_page_shows_the_pairs_and_saves_the_answers(made: Path) -> None:
+    page = (made / "index.html").read_text()
+    (made / "driven.html").write_text(page.replace("</html>", f"{DRIVE}</html>"))
+    try:
+        found = posted(made, "driven.html?seed=5")
+    finally:
+        (made / "driven.html").unlink()
+    assert found["end"]
+    assert found["name"].startswith("answers-")
+    (made.parent / "a.json").write_text(json.dumps(found["answers"]))
+    key = json.loads((made.parent / "study.key.json").read_text())["trials"]
+    answers = found["answers"]["answers"]
+    assert sorted(answer["trial"] for answer in answers) == sorted(key)
+    for (left, middle, right), answer, said in zip(found["seen"], answers, ("left", "same", "right"), strict=True):
+        assert not middle
+        assert left != right, "one side is tokcodec, which is red here"
+        ours = key[answer["trial"]]["codecs"].index("tokcodec") + 1
+        assert left == (answer["left"] == ours)
+        chosen = {"left": answer["left"], "same": 0, "right": 3 - answer["left"]}[said]
+        assert answer["better"] == chosen
+        assert answer["seconds"] >= 0
+    result = invoke("read", made.parent / "a.json", "--key", made.parent / "study.key.json")
+    assert result.exit_code == 0, result.output
+    assert "| avc | 160 | all |" in result.stdout
+
+
+def test_a_study_is_not_overwritten_and_no_key_lies_in_it(made: Path, tmp_path: Path) -> None:
+    clip = made.parent / "clip0.mkv"
+    result = invoke("make", clip, "--out", made)
+    assert result.exit_code == 1
+    assert "exists" in result.stderr
+    result = invoke("make", clip, "--out", tmp_path / "new", "--key", tmp_path / "new/key.json")
+    assert result.exit_code == 1
+    assert "must not be in the folder" in result.stderr
+    assert invoke("make", clip, "--codecs", "tokcodec").exit_code == 2
+
+
+TRIALS: dict[str, dict[str, Any]] = {
+    "a": {"clip": "one", "step": 160, "codecs": ["tokcodec", "av1"], "ratio": 1.0},
+    "b": {"clip": "two", "step": 160, "codecs": ["av1", "tokcodec"], "ratio": 1.5},
+}
+KEY = {"study": "s", "trials": TRIALS}
+
+
+def test_answers_are_counted_person_by_person() -> None:
+    people = {"p": {"a": 1, "b": 2}, "q": {"a": 2, "b": 0}, "r": {"b": 1}}
+    first, *rest = preferences(KEY, people).rows
+    # 1, 0.25 and 0: the mean of people, and not of answers
+    assert first[:10] == ["av1", "160", "all", "1.250", "3", "5", "2", "1", "2", "42%"]
+    assert [(row[2], *row[4:10]) for row in rest] == [
+        ("one", "2", "2", "1", "0", "1", "50%"),
+        ("two", "3", "3", "1", "1", "1", "50%"),
     ]
-    files = [tmp_path / f"{i}.json" for i in range(3)]
-    for file, answers in zip(files, people, strict=True):
-        file.write_text(json.dumps({"study": key["study"], "answers": answers}))
-    found = tallied(key, [(file, json.loads(file.read_text())) for file in files])
-    count = others.count({"avc"})
-    assert found["avc"] == {"tokcodec": count, "other": count, "neither": count}
-    result = CliRunner().invoke(main, ["read", str(made / "key.json"), *map(str, files)])
-    assert result.exit_code == 0
-    assert "against av1: 50 % prefer tokcodec (13 to 87); 1 for it, 1 against, 1 no difference" in result.output
+    assert not preferences(KEY, {"p": {"a": 1}}).rows[0][10], "one person has no interval"
 
 
-def test_the_interval_is_that_of_wilson() -> None:
-    assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+def test_the_interval_is_near_that_of_theory() -> None:
+    values = np.random.default_rng(1).normal(0.6, 0.2, 400)
+    low, high = interval(list(values)) or (0, 0)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.003)
+    assert high == pytest.approx(values.mean() + half, abs=0.003)
+    assert interval([0.5, 0.5]) == (0.5, 0.5)
+    assert interval([1]) is None
+
+
+GOOD = {"study": "s", "person": "p", "answers": [{"trial": "a", "better": 1}]}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "Expecting"),
-        ("[]", "this is no object of JSON"),
-        ('{"study": "another", "answers": {}}', "these are answers to another study"),
-        ('{"study": "ID", "answers": {"0": "third"}}', "0: 'third' is no answer"),
-        ('{"study": "ID", "answers": {"3": "same"}}', "3: 'same' is no answer"),
-        ('{"study": "ID", "answers": {"-1": "same"}}', "-1: 'same' is no answer"),
-        ('{"study": "ID"}', "there are no answers"),
+        ("{", "no answers of a study"),
+        ("[]", "no answers of a study"),
+        ("\xff", "no answers of a study"),
+        ('{"study": "s", "person": "p", "answers": 5}', "no answers of a study"),
+        ('{"study": "s", "person": "p", "answers": [{"trial": ["a"], "better": 1}]}', "no answers of a study"),
+        (json.dumps(GOOD | {"study": "t"}), "to another study"),
+        (json.dumps(GOOD | {"answers": []}), "no answers, or two"),
+        (json.dumps(GOOD | {"answers": GOOD["answers"] * 2}), "no answers, or two"),
+        (json.dumps(GOOD | {"answers": [{"trial": "c", "better": 1}]}), "an answer is to no pair"),
+        (json.dumps(GOOD | {"answers": [{"trial": "a", "better": 3}]}), "an answer is to no pair"),
+        (json.dumps(GOOD | {"answers": [{"trial": "a", "better": [1]}]}), "an answer is to no pair"),
     ],
 )
-def test_a_file_that_holds_no_answers_is_one_line(made: Path, tmp_path: Path, text: str, message: str) -> None:
-    key = json.loads((made / "key.json").read_text())
-    (tmp_path / "bad.json").write_text(text.replace("ID", key["study"]))
-    result = CliRunner().invoke(main, ["read", str(made / "key.json"), str(tmp_path / "bad.json")])
+def test_answers_that_are_none_are_a_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "key.json").write_text(json.dumps(KEY))
+    (tmp_path / "bad.json").write_text(text, encoding="latin-1")
+    (tmp_path / "good.json").write_text(json.dumps(GOOD | {"person": "q"}))
+    result = invoke("read", tmp_path / "good.json", tmp_path / "bad.json", "--key", tmp_path / "key.json")
     assert result.exit_code == 1
-    assert message in result.output
-    assert result.output.count("\n") == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith(f"Error: {tmp_path / 'bad.json'}: ")
+    assert message in result.stderr
+    assert not result.stdout
 
 
-def test_a_study_is_made_of_streams_with_at_least_as_many_bytes(make_clip: MakeClip, tmp_path: Path) -> None:
-    clip = make_clip("clip.mp4", moving_frames(6, 96, 128))
-    options = ["--codecs", "avc", "--frames", "6", "--step", "40", "--work", str(tmp_path / "work")]
-    argv = ["make", str(clip), "--out", str(tmp_path / "study"), *options]
-    result = CliRunner().invoke(main, argv)
-    assert result.exit_code == 0, result.output
-    (pair,) = json.loads((tmp_path / "study" / "key.json").read_text())["pairs"]
-    sizes = {pair[side]["codec"]: pair[side]["bytes"] for side in ("first", "second")}
-    assert sizes["avc"] >= sizes["tokcodec"] > 0
-    assert study.read_json(tmp_path / "study" / "key.json")["step"] == 40
-    again = CliRunner().invoke(main, argv)
-    assert (again.exit_code, again.output) == (1, f"Error: {tmp_path / 'study'} exists\n")
+def test_a_person_is_counted_once_and_a_key_is_a_key(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(GOOD))
+    (tmp_path / "key.json").write_text(json.dumps(KEY))
+    pair = tmp_path / "one.json", tmp_path / "two.json"
+    result = invoke("read", *pair, "--key", tmp_path / "key.json")
+    assert result.exit_code == 1
+    assert "given twice" in result.stderr
+    result = invoke("read", *pair, "--key", pair[0])
+    assert result.exit_code == 1
+    assert "not the key of a study" in result.stderr
 
 
-def test_a_key_that_is_none_is_told(made: Path, tmp_path: Path) -> None:
-    (tmp_path / "key.json").write_text("{}")
-    (tmp_path / "a.json").write_text('{"study": "a"}')
-    result = CliRunner().invoke(main, ["read", str(tmp_path / "key.json"), str(tmp_path / "a.json")])
-    assert (result.exit_code, "this is no key of a study" in result.output) == (1, True)
-    with pytest.raises(TokcodecError):
-        study.read_json(tmp_path / "none.json")
+def test_the_modes_that_take_part_have_rates() -> None:
+    assert study.rates_of(MODES["hevc-visual"]) == (1, 51)
+    assert study.rates_of(MODES["av1"]) == study.rates_of(MODES["vvc-visual"]) == (1, 63)
