@@ -251,7 +251,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: py
 
 
 def test_a_command_loads_no_blas(make_clip: MakeClip, tmp_path: Path) -> None:
-    """Numba would, in half a second, wherever there is SciPy."""
+    """Numba would, wherever there is SciPy."""
     make_clip("in.mp4", moving_frames(2))
     script = """import sys
 from tokcodec.cli.entry import main

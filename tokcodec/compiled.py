@@ -265,7 +265,7 @@ def _scoped(compile_one: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def without_blas() -> None:
-    """Keep numba from looking for SciPy's BLAS when it loads its first function, which takes half a second.
+    """Keep numba from looking for SciPy's BLAS when it loads its first function, which is slow.
 
     For programs alone: `numpy.cov` and `corrcoef` are then unknown to all functions that the process compiles.
     """

@@ -28,7 +28,7 @@ from tokcodec.pipeline import available_cores
 from tokcodec.restorer.planar import put_picture, put_squares
 from tokcodec.stream import integers
 from tokcodec.stream.entropy import PLAIN, Tokens, decode_chunk, encode_chunk, shapes
-from tokcodec.stream.profile import Profile
+from tokcodec.stream.profile import DEFAULT, LFQ, Profile
 from tokcodec.stream.pyramid import uniform
 from tokcodec.tokenizer import Tokenizer
 from tokcodec.weights import Weights
@@ -108,11 +108,10 @@ def _coder(tokenizer: Tokenizer) -> None:
 
 
 Package = Callable[[Tokenizer], None]
-DEFAULT, LFQ = "default", "lfq"
 PACKAGES: dict[str, dict[str, Package]] = {
     DEFAULT: {"first": _first, "motion": _motion, "levels": _levels, "decode": _decode, "whole": _whole},
     LFQ: {"search": _search, "coder": _coder, "whole": _integers},  # what it takes besides
-}  # by profile; the longest chains first, independent of each other but for what they share
+}  # by the profile that takes them; the longest chains first, independent of each other but for what they share
 _LFQ_MODULES = frozenset({"tokcodec.coding.lfq_search", "tokcodec.stream.integers", "tokcodec.stream.vocabulary"})
 
 
@@ -131,11 +130,16 @@ def folder() -> Path | None:
 def is_prepared(profile: str = DEFAULT) -> bool:
     """Whether all of a profile is compiled that can be kept, for this source and this machine."""
     place = folder()
-    return place is None or _stamp(place, profile).exists()
+    return place is None or not _missing(place, profile)
 
 
-def _stamp(place: Path, profile: str) -> Path:
-    return place / f"tokcodec-{profile}-{compiled.stamp(Path(__file__))}.done"
+def _missing(place: Path, profile: str) -> list[str]:
+    """The parts of what a profile takes that are not compiled: that of the default profile is in all."""
+    return [part for part in dict.fromkeys([DEFAULT, profile]) if not _stamp(place, part).exists()]
+
+
+def _stamp(place: Path, part: str) -> Path:
+    return place / f"tokcodec-{part}-{compiled.stamp(Path(__file__))}.done"
 
 
 def prepare(progress: OnCompiled | None = None, profile: str = DEFAULT) -> bool:
@@ -154,7 +158,7 @@ def prepare(progress: OnCompiled | None = None, profile: str = DEFAULT) -> bool:
     place = folder()
     if place is None:
         raise TokcodecError("no folder to keep compiled code in; set NUMBA_CACHE_DIR")
-    if _stamp(place, profile).exists():
+    if not _missing(place, profile):
         return False
     weights = Weights.find()
     try:
@@ -165,31 +169,31 @@ def prepare(progress: OnCompiled | None = None, profile: str = DEFAULT) -> bool:
                 stack.callback(os.close, handle)
                 with contextlib.suppress(OSError):  # a file system without locks
                     locks.lock(handle, wait=True)
-            if _stamp(place, profile).exists():  # another process was at it
-                return False
-            code = _compile(weights, profile, progress)
-            if code == CANNOT_KEEP:
-                raise TokcodecError(f"{place}: compiled code cannot be kept there")
-            if code:
-                raise TokcodecError(f"a process that compiles ended with code {code}")
-            for old in place.glob(f"tokcodec-{profile}-*.done"):
-                old.unlink()
-            _stamp(place, profile).touch()
+            missing = _missing(place, profile)  # now: another process may have been at it
+            for part in missing:
+                code = _compile(weights, part, progress)
+                if code == CANNOT_KEEP:
+                    raise TokcodecError(f"{place}: compiled code cannot be kept there")
+                if code:
+                    raise TokcodecError(f"a process that compiles ended with code {code}")
+                for old in place.glob(f"tokcodec-{part}-*.done"):
+                    old.unlink()
+                _stamp(place, part).touch()
     except OSError as error:
         raise TokcodecError(f"{place}: compiled code cannot be kept there: {error.strerror or error}") from error
-    return True
+    return bool(missing)
 
 
-def _compile(weights: Weights, profile: str, progress: OnCompiled | None) -> int:
-    """Have processes do all packages. The exit code of one that failed, else 0."""
+def _compile(weights: Weights, part: str, progress: OnCompiled | None) -> int:
+    """Have processes do all packages of a part. The exit code of one that failed, else 0."""
     spawn = multiprocessing.get_context("spawn")
-    waiting, names = list(PACKAGES[profile]), set[str]()
-    known = {name for name in compiled.kept() if profile_of(name.rpartition(".")[0]) == profile}
+    waiting, names = list(PACKAGES[part]), set[str]()
+    known = {name for name in compiled.kept() if profile_of(name.rpartition(".")[0]) == part}
     workers: dict[connection.Connection[Any, Any], Any] = {}
     try:
         for _ in range(min(max(available_cores(), 2), len(waiting))):
             pipe, theirs = spawn.Pipe()
-            worker = spawn.Process(target=_work, args=(theirs, weights, profile), daemon=True)
+            worker = spawn.Process(target=_work, args=(theirs, weights, part), daemon=True)
             worker.start()
             theirs.close()  # else the end of the process would not end the pipe
             workers[pipe] = worker
@@ -215,9 +219,9 @@ def _compile(weights: Weights, profile: str, progress: OnCompiled | None) -> int
             worker.terminate()
 
 
-def _work(pipe: connection.Connection[Any, Any], weights: Weights, profile: str) -> None:
+def _work(pipe: connection.Connection[Any, Any], weights: Weights, part: str) -> None:
     """The life of a process that compiles."""
-    gc.disable()  # a compiler makes much and drops little: an eighth of its time
+    gc.disable()  # a compiler makes much and drops little
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says when to stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
     compiled.on_unkept = lambda: os._exit(CANNOT_KEEP)
@@ -235,7 +239,7 @@ def _work(pipe: connection.Connection[Any, Any], weights: Weights, profile: str)
         pipe.send(None)
         while (name := pipe.recv()) is not None:
             try:
-                PACKAGES[profile][name](tokenizer)
+                PACKAGES[part][name](tokenizer)
             except Exception:
                 if name == "whole":  # the others only go ahead of it
                     raise

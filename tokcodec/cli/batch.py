@@ -29,7 +29,7 @@ from tokcodec.cli.options import (
 from tokcodec.cli.terminal import Meter, compile_ahead, tell
 from tokcodec.compute import Compute
 from tokcodec.rate import DEFAULT_RATE, Rate
-from tokcodec.stream.profile import Profile
+from tokcodec.stream.profile import Profile, name_of
 
 if TYPE_CHECKING:
     from tokcodec.batch import Crew, Note, Summary, Which
@@ -174,7 +174,7 @@ def batch(
                 update(summary.frames, summary)
 
         if crew.jobs != 1 and crew.ray is None and not dry_run:
-            compile_ahead(meter.say if progress == "auto" else None, "default" if profile is None else "lfq")
+            compile_ahead(meter.say if progress == "auto" else None, name_of(profile))
         summary = run(
             source,
             target,

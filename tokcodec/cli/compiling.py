@@ -9,13 +9,14 @@ import click
 
 from tokcodec.cli.options import examples, progress_option
 from tokcodec.cli.terminal import Meter
+from tokcodec.stream.profile import DEFAULT, LFQ
 
 
 @click.command("compile", epilog=examples("compile"))
 @click.option(
     "--profile",
-    type=click.Choice(["default", "lfq"]),
-    default="default",
+    type=click.Choice([DEFAULT, LFQ]),
+    default=DEFAULT,
     show_default=True,
     help="Of the streams that are to be coded; lfq takes a minute more.",
 )
@@ -26,10 +27,9 @@ def compile_loop(profile: str, progress: str) -> None:
     Otherwise the first command that needs it does so. The compiled code is kept next to the package, or in the folder
     that NUMBA_CACHE_DIR names.
     """
-    from tokcodec.prepare import DEFAULT, folder, prepare
+    from tokcodec.prepare import folder, prepare
 
-    began, made = time.monotonic(), False
+    began = time.monotonic()
     with contextlib.closing(Meter("compile", "functions", progress)) as meter:
-        for name in dict.fromkeys([DEFAULT, profile]):
-            made |= prepare(lambda done, total: meter.step(done, total, ""), name)
+        made = prepare(lambda done, total: meter.step(done, total, ""), profile)
     click.echo(f"{folder()}: {f'compiled in {time.monotonic() - began:.0f} s' if made else 'compiled already'}")

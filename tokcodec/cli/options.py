@@ -20,7 +20,7 @@ from tokcodec.arguments import check_stream_name
 from tokcodec.compute import DEVICES, DTYPES, RESTORERS, Compute
 from tokcodec.io import suffixes
 from tokcodec.rate import Rate
-from tokcodec.stream.profile import MAX_BITS, MAX_DEPTH, Profile, checked
+from tokcodec.stream.profile import DEFAULT, LFQ, MAX_BITS, MAX_DEPTH, Profile, checked
 
 SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -246,7 +246,7 @@ span_options = shared(
 
 def _profile_of(profile: str, bits: int, depth: int) -> Profile | None:
     """The profile that options name; None is the default one."""
-    if profile == "default":
+    if profile == DEFAULT:
         refuse_unused("for --profile lfq", "bits", "depth")
         return None
     try:
@@ -303,8 +303,8 @@ profile_options = gathered(
     ("profile", "bits", "depth"),
     click.option(
         "--profile",
-        type=click.Choice(["default", "lfq"]),
-        default="default",
+        type=click.Choice([DEFAULT, LFQ]),
+        default=DEFAULT,
         show_default=True,
         help="lfq: tokens are integers of a fixed vocabulary.",
     ),

@@ -27,6 +27,7 @@ from tokcodec.cli.options import (
 from tokcodec.cli.terminal import Meter, frames_meter, say, show, tell
 from tokcodec.errors import BitstreamError
 from tokcodec.io import suffixes
+from tokcodec.stream.profile import LFQ
 from tokcodec.tokens import arrays, shards
 
 
@@ -61,7 +62,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     hidden = f", {facts['hidden_frames']} more are hidden" if facts["hidden_frames"] else ""
     yield "frames", f"{facts['frames']} in {facts['chunks']} {chunks} of at most {facts['chunk_frames']}{hidden}"
     yield "rate", f"{facts['kbps']:.1f} kbit/s, {facts['bpp']:.4f} bpp"
-    if facts["profile"] == "lfq":
+    if facts["profile"] == LFQ:
         yield "profile", f"lfq, {facts['depth']} integers of {facts['bits']} bits and one of motion a position"
     finest, coarsest = facts["step"]
     yield "step", f"{finest:g}" if finest == coarsest else f"{finest:g} to {coarsest:g}"

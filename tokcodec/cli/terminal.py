@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from tokcodec.errors import TokcodecError
 from tokcodec.report import Report
+from tokcodec.stream.profile import LFQ
 
 LINE_S = 30.0  # between two lines of progress where stderr is no terminal
 LINE_END_S = 1.0  # for a line that is being printed at the end: whoever reads it may have stopped
@@ -136,7 +137,7 @@ def compile_loop(say: Callable[[str], None] | None, profile: str) -> None:
         return
     _asked.add(profile)
     if say is not None:
-        say(f"compiling {'the profile lfq ' if profile == 'lfq' else ''}for this machine (once, a minute or two)")
+        say(f"compiling {f'the profile {profile} ' if profile == LFQ else ''}for this machine (once, a minute or two)")
     if not profile:
         return
     from tokcodec.prepare import prepare
@@ -156,11 +157,10 @@ def compile_loop(say: Callable[[str], None] | None, profile: str) -> None:
 
 def compile_ahead(say: Callable[[str], None] | None, profile: str) -> None:
     """Have what streams of a profile take compiled before processes are started that need it."""
-    from tokcodec.prepare import DEFAULT, is_prepared
+    from tokcodec.prepare import is_prepared
 
-    for name in dict.fromkeys([DEFAULT, profile]):
-        if not is_prepared(name):
-            compile_loop(say, name)
+    if not is_prepared(profile):
+        compile_loop(say, profile)
 
 
 def say(label: str, text: str) -> None:

@@ -170,7 +170,7 @@ def encode_video(
             spans=spans,
             workers=min(cores, max(1, FLIGHT_PX // (header.chunk_frames * header.height * header.width))),
             helpers=stack.enter_context(_helping(cores - 1)),
-            rest=no_rest if span else functools.cache(functools.partial(_rest_of, reader, side)),
+            rest=no_rest if span is not None else functools.cache(functools.partial(_rest_of, reader, side)),
             keep=rate.is_of_quality,
             progress=progress,
         )

@@ -13,6 +13,7 @@ from tokcodec.colour import colour_name
 from tokcodec.errors import BitstreamError, VideoError
 from tokcodec.report import Progress, Report, report_of
 from tokcodec.stream.container import Reader
+from tokcodec.stream.profile import name_of
 from tokcodec.stream.records import VERSION
 from tokcodec.stream_reader import (
     checked_streams,
@@ -116,7 +117,7 @@ def _facts(source: Path, reader: Reader) -> dict[str, Any]:
     return {
         "file": str(source),
         "format_version": VERSION,
-        "profile": "lfq" if header.profile else "default",
+        "profile": name_of(header.profile),
         "bits": header.profile.bits if header.profile else None,
         "depth": header.profile.depth if header.profile else None,
         **facts,

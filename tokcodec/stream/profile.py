@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+DEFAULT, LFQ = "default", "lfq"  # what people call the two
 MAX_BITS, MAX_DEPTH = 30, 16
 MOTION_BITS = 18  # of the integer of motion
 
@@ -66,3 +67,8 @@ def profile_of(code: int) -> Profile | None:
         ValueError: there is no such profile.
     """
     return None if code == 0 else checked(2 * (code & 15), (code >> 4) + 1)
+
+
+def name_of(profile: Profile | None) -> str:
+    """What people call a profile; None is the default one."""
+    return DEFAULT if profile is None else LFQ

@@ -24,6 +24,7 @@ from tokcodec.io.find import find_streams
 from tokcodec.pipeline import available_cores, in_parallel
 from tokcodec.rate import STEP_UNITS
 from tokcodec.stream.metadata import Metadata
+from tokcodec.stream.profile import name_of
 from tokcodec.stream.records import VERSION, Chunk, Header
 from tokcodec.stream_reader import integers_of, named, reading, tokenizer_of, tokens_of
 from tokcodec.tokens.arrays import narrow
@@ -180,7 +181,7 @@ def _sample(source: _Source) -> tuple[_Source, list[tuple[str, bytes]] | Tokcode
         "tags": source.metadata.tags,
     }
     if header.profile is not None:
-        facts |= {"profile": "lfq", "bits": header.profile.bits, "depth": header.profile.depth}
+        facts |= {"profile": name_of(header.profile), "bits": header.profile.bits, "depth": header.profile.depth}
     key = f"{source.name}/{source.number:06d}"  # in a folder, for webdataset ends a file's key at its first dot
     files = {f"{name}.npy": _npy(array) for name, array in parts.items()} | {"json": json.dumps(facts).encode()}
     return source, [(f"{key}.{end}", data) for end, data in files.items()]
