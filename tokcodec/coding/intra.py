@@ -265,5 +265,6 @@ def reconstruct(levels: I16, modes: I16, step16: int) -> Planes:
     """
     h, w = modes.shape[1:]
     luma, chroma = np.zeros((GRID * h, GRID * w), np.int32), np.zeros((2, HALF * h, HALF * w), np.int32)
+    levels, modes = np.ascontiguousarray(levels), np.ascontiguousarray(modes)  # one form: it is compiled once
     _reconstruct(levels, modes, step16, luma, chroma)
     return Planes(luma[None].astype(np.uint8), chroma[None].astype(np.uint8))
