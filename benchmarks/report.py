@@ -56,7 +56,8 @@ from matplotlib.figure import Figure  # noqa: E402
 
 CROP = (240, 160)
 CROP_RATES = (0.02, 0.04)  # bits per pixel the crops are shown at
-COLOURS = {name: matplotlib.colormaps["tab10"](i) for i, name in enumerate(MODES)}
+_TAB20 = [matplotlib.colormaps["tab20"](i) for i in range(20)]  # ten colours, each dark and light
+COLOURS = dict(zip(MODES, _TAB20[::2] + _TAB20[1::2], strict=False))
 
 
 def chart(points: Points, metric: str) -> str:

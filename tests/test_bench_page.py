@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.clips import Clip
+from benchmarks.codecs import MODES
 from benchmarks.points import POINTS, read_points
-from benchmarks.report import write_report
+from benchmarks.report import COLOURS, write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CLIPS = ("02_cups", "davis-blackswan", "max-heromode")
@@ -126,3 +127,7 @@ def test_a_clip_is_enlarged(seen: dict[str, list]) -> None:  # type: ignore[type
         assert each["drawn"] > 20  # colours
         assert "tokcodec 1" in each["told"]
     assert other["told"] != whole["told"]
+
+
+def test_every_codec_has_a_colour_of_its_own() -> None:
+    assert len({*COLOURS.values()}) == len(COLOURS) == len(MODES)
